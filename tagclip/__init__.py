@@ -1,0 +1,1 @@
+"""Stage one: TagCLIP image tags from a frozen CLIP."""

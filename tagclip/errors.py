@@ -1,0 +1,29 @@
+"""Errors a user can act on: one line with the file or option, the value, and the remedy."""
+
+
+class TagclipError(Exception):
+    """Base of every error this project raises on purpose. Command-line tools print it as one line and exit."""
+
+    exit_code = 1
+
+
+class UsageError(TagclipError):
+    """A wrong option, file or value given by the user (exit code 2)."""
+
+    exit_code = 2
+
+
+class ImageError(TagclipError):
+    """One image that cannot be read or used. Recorded in the failures, never ends a run unless strict."""
+
+
+class WeightsError(UsageError):
+    """Weights that cannot be found, read, or that describe an unsupported architecture."""
+
+
+class VocabularyError(UsageError):
+    """Class names that are missing, duplicate, empty or overlong."""
+
+
+class RunError(TagclipError):
+    """A run that cannot go on: another configuration's folder, a full disk, a damaged artefact."""

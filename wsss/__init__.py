@@ -1,0 +1,1 @@
+"""Stages two and three: class activation maps, pseudo masks, segmentation training."""
