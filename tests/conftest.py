@@ -1,0 +1,50 @@
+"""Fixtures that several test folders share."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from .golden import COPY, DATA, golden_root
+from .oracle.model import OracleCLIP
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_threads():
+    """Small models run fastest on few threads, and the test machine is shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, 2))
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """tests/data: small files of ours."""
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    """The full golden folder when it lies beside the checkout, otherwise tests/data/golden, which has its layout."""
+    return golden_root()
+
+
+@pytest.fixture(scope="session")
+def golden_model_path() -> Path:
+    """The golden model with its compact token embedding, a file of tests/data."""
+    return COPY / "model.safetensors"
+
+
+@pytest.fixture(scope="session")
+def golden_clip(golden_model_path):
+    """The golden model as a FrozenCLIP, fp32 on the CPU."""
+    from tagclip.clip import load_clip
+
+    return load_clip(str(golden_model_path))
+
+
+@pytest.fixture(scope="session")
+def oracle_clip(golden_model_path) -> OracleCLIP:
+    """The golden model in the plain transcription."""
+    return OracleCLIP.from_file(golden_model_path)
