@@ -1,0 +1,18 @@
+"""The frozen encoder: the only package that touches open_clip."""
+
+from tagclip.clip.encoder import AttentionRequest, FrozenCLIP, Grid, PositionInterpolation, Trunk
+from tagclip.clip.loading import load_clip, wrap_clip
+from tagclip.clip.prompts import CAM_TEMPLATE, TAGGING_TEMPLATES, build_text_classifier
+
+__all__ = [
+    "CAM_TEMPLATE",
+    "TAGGING_TEMPLATES",
+    "AttentionRequest",
+    "FrozenCLIP",
+    "Grid",
+    "PositionInterpolation",
+    "Trunk",
+    "build_text_classifier",
+    "load_clip",
+    "wrap_clip",
+]

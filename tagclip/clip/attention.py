@@ -1,0 +1,207 @@
+"""Block-level primitives of a frozen vision transformer, and the statistics of its attention maps.
+
+These functions are all that other modules need to build their own last blocks: nothing outside this package touches the
+modules of open_clip. A `block` is one entry of `FrozenCLIP.blocks`; T = 1 + N tokens, [CLS] first; d = width / heads.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from open_clip.transformer import QuickGELU
+from torch import Tensor, nn
+
+# Scratch memory of one attention map computation on an accelerator. On a CPU one head at a time stays in the cache.
+ACCELERATOR_SCRATCH_BYTES = 256 * 2**20
+QUICK_GELU_SLOPE = 1.702  # QuickGELU(x) = x * sigmoid(1.702 x), Hendrycks & Gimpel, arXiv 1606.08415, section 2
+
+
+def layer_norm(tokens: Tensor, norm: nn.Module) -> Tensor:
+    """Apply a LayerNorm (or the Identity that stands for none). Statistics are fp32 for half inputs as well."""
+    if isinstance(norm, nn.Identity):
+        return tokens
+    return F.layer_norm(tokens, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+
+def split_heads(tokens: Tensor, heads: int) -> Tensor:
+    """(B, T, width) -> (B, heads, T, d), a view."""
+    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(values: Tensor) -> Tensor:
+    """(B, heads, T, d) -> (B, T, width)."""
+    return values.transpose(1, 2).flatten(2)
+
+
+def qkv_from_norm(normed: Tensor, block: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of one block from a = ln_1(tokens).
+
+    Args:
+        normed: (B, T, width).
+
+    Returns:
+        Three tensors (B, heads, T, d), views of one projection; the queries are not scaled by 1/sqrt(d).
+    """
+    projected = F.linear(normed, block.attn.in_proj_weight, block.attn.in_proj_bias)
+    q, k, v = (split_heads(part, block.attn.num_heads) for part in projected.chunk(3, dim=-1))
+    return q, k, v
+
+
+def qkv(tokens: Tensor, block: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values (B, heads, T, d) of one block from its input tokens (B, T, width); applies ln_1."""
+    return qkv_from_norm(layer_norm(tokens, block.ln_1), block)
+
+
+def values(tokens: Tensor, block: nn.Module) -> Tensor:
+    """Only the values of one block, heads merged: (B, T, width) -> (B, T, width); applies ln_1."""
+    width = tokens.shape[-1]
+    bias = block.attn.in_proj_bias
+    normed = layer_norm(tokens, block.ln_1)
+    return F.linear(normed, block.attn.in_proj_weight[2 * width :], None if bias is None else bias[2 * width :])
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, *, causal: bool = False) -> Tensor:
+    """softmax(q k^T / sqrt(d) + bias) v with the fused kernel; no map is built.
+
+    Args:
+        q, k, v: (B, heads, T, d); q may have fewer rows than k and v.
+        bias: additive, broadcastable to (B, heads, T_q, T_k).
+
+    Returns:
+        (B, T_q, width), heads merged, before the output projection.
+    """
+    if bias is not None:
+        bias = bias.to(q.dtype)
+    return merge_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal))
+
+
+def attention_weights(q: Tensor, k: Tensor, *, scale: float | None = None, bias: Tensor | None = None) -> Tensor:
+    """softmax(scale * q k^T + bias) per head: (B, heads, T, T) fp32, rows sum to 1. `scale` defaults to 1/sqrt(d)."""
+    scores = (q @ k.transpose(-1, -2)).float() * (q.shape[-1] ** -0.5 if scale is None else scale)
+    return (scores if bias is None else scores + bias).softmax(dim=-1)
+
+
+def out_project(attended: Tensor, block: nn.Module) -> Tensor:
+    """Output projection (and layer scale, if the model has one) of attended values, (B, T, width) -> (B, T, width)."""
+    projection = block.attn.out_proj
+    return block.ls_1(F.linear(attended, projection.weight, projection.bias))
+
+
+def mlp(tokens: Tensor, block: nn.Module, *, output_scale: Tensor | None = None) -> Tensor:
+    """The MLP branch of one block with its ln_2, without the residual.
+
+    Args:
+        tokens: (B, T, width).
+        output_scale: (width,) factors for the rows of c_proj.weight (not of its bias), as GCLIP's channel suppression
+            needs them; the weights themselves stay as they are.
+    """
+    c_fc, activation, c_proj = block.mlp.c_fc, block.mlp.gelu, block.mlp.c_proj
+    hidden = F.linear(layer_norm(tokens, block.ln_2), c_fc.weight, c_fc.bias)
+    if isinstance(activation, QuickGELU) and not (torch.is_grad_enabled() and hidden.requires_grad):
+        hidden = torch.mul(hidden, QUICK_GELU_SLOPE).sigmoid_().mul_(hidden)  # one temporary instead of three
+    else:
+        hidden = activation(hidden)
+    if output_scale is None:
+        output = F.linear(hidden, c_proj.weight, c_proj.bias)
+    else:
+        output = F.linear(hidden, c_proj.weight) * output_scale.to(hidden.dtype)
+        output = output if c_proj.bias is None else output + c_proj.bias
+    return block.ls_2(output)
+
+
+def mlp_output_norms(block: nn.Module) -> Tensor:
+    """L2 norms of the rows of the MLP's output projection, (width,) fp32: one a channel of the residual stream."""
+    return block.mlp.c_proj.weight.float().norm(dim=1)
+
+
+def finish_block(tokens: Tensor, attended: Tensor, block: nn.Module, *, output_scale: Tensor | None = None) -> Tensor:
+    """Everything of a block after attention: output projection, residual, MLP, residual.
+
+    Args:
+        tokens: the block's input, (B, T, width).
+        attended: attended values with heads merged, (B, T, width).
+    """
+    tokens = tokens + out_project(attended, block)
+    return tokens + mlp(tokens, block, output_scale=output_scale)
+
+
+def attend_with_maps(q: Tensor, k: Tensor, v: Tensor | None, receive: Callable[[int, Tensor], None]) -> Tensor | None:
+    """Attention that also hands out each image's head-averaged map; the softmax is computed once for both.
+
+    Args:
+        q, k: (B, heads, T, d).
+        v: (B, heads, T, d), or None when only the maps are wanted.
+        receive: called as receive(image_index, map) with map (N, N) fp32, [CLS] row and column removed. The map's
+            memory is reused for the next image.
+
+    Returns:
+        (B, T, width) attended values with heads merged, or None without `v`. Runs without gradients.
+    """
+    batch, heads, count, size = q.shape
+    chunk = _heads_per_step(q.device, heads, count)
+    scores = q.new_empty(chunk, count, count)
+    weights = torch.empty_like(scores, dtype=torch.float32)
+    mean = weights.new_empty(count - 1, count - 1)
+    attended = None if v is None else q.new_empty(batch, heads, count, size)
+    with torch.no_grad():
+        for image in range(batch):
+            mean.zero_()
+            for first in range(0, heads, chunk):
+                part = slice(first, min(first + chunk, heads))
+                used = part.stop - part.start
+                keys = k[image, part].transpose(-1, -2)
+                torch.baddbmm(scores[:used], q[image, part], keys, beta=0, alpha=size**-0.5, out=scores[:used])
+                torch.softmax(scores[:used], dim=-1, dtype=torch.float32, out=weights[:used])
+                if attended is not None:
+                    torch.bmm(weights[:used].to(v.dtype), v[image, part], out=attended[image, part])
+                for head in weights[:used]:
+                    mean.add_(head[1:, 1:])
+            receive(image, mean.div_(heads))
+    return None if attended is None else merge_heads(attended)
+
+
+def _heads_per_step(device: torch.device, heads: int, count: int) -> int:
+    if device.type == "cpu":
+        return 1
+    return max(1, min(heads, ACCELERATOR_SCRATCH_BYTES // (count * count * 4)))
+
+
+class AttentionStatistics:
+    """Running vote counts and mean maps over the blocks of one trunk pass; no list of maps is kept.
+
+    Args:
+        votes: count, over all blocks 1..depth, the entries above their own map's mean (TagCLIP, "DMAR").
+        ranges: 1-based inclusive block ranges whose mean map is wanted.
+        depth, batch, count, device: number of blocks, images and patches; where the sums live.
+    """
+
+    def __init__(
+        self,
+        votes: bool,
+        ranges: tuple[tuple[int, int], ...],
+        *,
+        depth: int,
+        batch: int,
+        count: int,
+        device: torch.device,
+    ):
+        self.depth = depth
+        shape = (batch, count, count)
+        self.votes = torch.zeros(shape, dtype=torch.uint8, device=device) if votes else None
+        self.affinity = {span: torch.zeros(shape, dtype=torch.float32, device=device) for span in ranges}
+
+    def wants(self, number: int) -> bool:
+        """Whether the map of block `number` (1-based) goes into any of the statistics."""
+        return self.votes is not None or any(first <= number <= last for first, last in self.affinity)
+
+    def receiver(self, number: int) -> Callable[[int, Tensor], None]:
+        """The callback that adds one image's map (N, N) of block `number`."""
+
+        def receive(image: int, attention: Tensor) -> None:
+            if self.votes is not None:
+                self.votes[image] += attention > attention.mean()
+            for (first, last), total in self.affinity.items():
+                if first <= number <= last:
+                    total[image].add_(attention, alpha=1.0 / (last - first + 1))
+
+        return receive

@@ -1,0 +1,392 @@
+"""The frozen CLIP model as every later stage sees it: prompts -> features, images -> trunk -> patch features."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tagclip.clip import attention
+from tagclip.clip.text import TextEncoder
+from tagclip.errors import UsageError
+
+PositionRounding = Literal["none", "float16_off_native", "float16"]
+LastBlockMode = Literal["ordinary", "local", "masked_local"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A patch grid; patches are in row-major order."""
+
+    height: int
+    width: int
+
+    @property
+    def count(self) -> int:
+        """Number of patches N."""
+        return self.height * self.width
+
+
+@dataclass(frozen=True)
+class AttentionRequest:
+    """What later stages want from the attention maps of one trunk pass; nothing else is computed or kept.
+
+    Attributes:
+        votes: count, over all blocks 1..L, of [A_l > mean(A_l)]; A_l head-averaged, [CLS] row and column removed.
+        ranges: 1-based inclusive block ranges whose mean map is wanted, for example ((9, 11), (5, 12)).
+        keep: 1-based blocks whose input tokens are wanted, for strategies that restart from there.
+    """
+
+    votes: bool = False
+    ranges: tuple[tuple[int, int], ...] = ()
+    keep: tuple[int, ...] = ()
+
+
+@dataclass
+class Trunk:
+    """Blocks 1..L-1 of a batch, computed once for every stage.
+
+    Attributes:
+        tokens: input of the last block, [CLS] first, (B, 1 + N, width).
+        grid: patch grid, N = grid.count.
+        votes: (B, N, N) uint8 in 0..L, or None if not requested.
+        affinity: block range -> mean head-averaged map, (B, N, N) fp32.
+        kept: block number -> its input tokens, (B, 1 + N, width).
+    """
+
+    tokens: Tensor
+    grid: Grid
+    votes: Tensor | None = None
+    affinity: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    kept: dict[int, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PositionInterpolation:
+    """How the grid of positional embeddings is brought to another grid (the published code of TagCLIP and CLIP-ES)."""
+
+    mode: str = "bilinear"
+    align_corners: bool | None = False
+    antialias: bool = False
+
+
+@dataclass(frozen=True)
+class LocalMask:
+    """Additive mask of TagCLIP's last block in its published form: `off_diagonal` everywhere but on the diagonal."""
+
+    off_diagonal: float = -100.0
+
+
+class FrozenCLIP(nn.Module):
+    """A plain ViT CLIP whose blocks are walked by this class; the open_clip modules inside are only read.
+
+    Use `tagclip.clip.load_clip` to make one. The given model is taken over: its parameters are frozen, cast and moved.
+
+    Attributes:
+        name: what the model was loaded as, for messages and cache keys.
+        patch_size, depth, width, heads, embed_dim: architecture of the vision tower.
+        native_grid: the patch grid that the positional embeddings were trained on.
+        mean, std: per-channel normalisation that images in [0, 1] need.
+        logit_scale: exponentiated, as logits use it.
+        weights_digest: sha256 hex of all parameters as fp32, equal for every file layout and compute dtype.
+        architecture: the numbers above and the activation as one word, for logs and cache keys.
+        blocks: the residual attention blocks, block number l at index l - 1, for `tagclip.clip.attention`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer,
+        *,
+        name: str,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        interpolation: PositionInterpolation | None = None,
+        local_mask: LocalMask | None = None,
+    ):
+        super().__init__()
+        self.name = name
+        self.mean = tuple(float(value) for value in mean)
+        self.std = tuple(float(value) for value in std)
+        self.interpolation = interpolation or PositionInterpolation()
+        self.local_mask = local_mask or LocalMask()
+        self.weights_digest = parameters_digest(model)
+        self.logit_scale = float(model.logit_scale.detach().float().exp())
+
+        visual = model.visual
+        self.patch_size = int(visual.conv1.kernel_size[0])
+        self.depth = len(visual.transformer.resblocks)
+        self.width = int(visual.conv1.out_channels)
+        self.heads = int(visual.transformer.resblocks[0].attn.num_heads)
+        self.embed_dim = int(self.width if visual.proj is None else visual.proj.shape[1])
+        self.native_grid = Grid(*visual.grid_size)
+        # Positions stay fp32 beside the cast model: they are interpolated before they are rounded to the compute dtype.
+        self.register_buffer("_positions", visual.positional_embedding.detach().float().clone(), persistent=False)
+        self.model = model.to(device=device, dtype=dtype).requires_grad_(False)
+        self._positions = self._positions.to(device)
+        self._text = TextEncoder(model, tokenizer)
+        activation = type(visual.transformer.resblocks[0].mlp.gelu).__name__
+        self.architecture = (
+            f"patch{self.patch_size}-depth{self.depth}-width{self.width}-heads{self.heads}"
+            f"-grid{self.native_grid.height}x{self.native_grid.width}-embed{self.embed_dim}-{activation}"
+        )
+        self.eval()
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.visual.class_embedding.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.visual.class_embedding.dtype
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        return self.model.visual.transformer.resblocks
+
+    @property
+    def context_length(self) -> int:
+        return self._text.context_length
+
+    def train(self, mode: bool = True) -> "FrozenCLIP":
+        """Stay in evaluation mode whatever a surrounding module asks for."""
+        return super().train(False)
+
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """Features of prompts.
+
+        Returns:
+            (P, embed_dim) fp32, unit norm, in the order given.
+
+        Raises:
+            VocabularyError: a prompt does not fit into the text tower's context.
+        """
+        return self._text(prompts, self.device)
+
+    @torch.no_grad()
+    def trunk(
+        self,
+        images: Tensor,
+        request: AttentionRequest | None = None,
+        *,
+        position_rounding: PositionRounding = "none",
+    ) -> Trunk:
+        """Run blocks 1..L-1 and collect what `request` asks of the attention maps of blocks 1..L.
+
+        Args:
+            images: normalised, (B, 3, H, W), sides multiples of the patch size; any float dtype.
+            position_rounding: whether interpolated positional embeddings pass through float16, as in the published
+                implementations: never, only where the grid is not the native one (tagging), or always (CAMs).
+
+        Raises:
+            UsageError: sides that are no multiples of the patch size, or block numbers out of range.
+        """
+        request = request or AttentionRequest()
+        self._check_request(request)
+        tokens, grid = self._embed(images, position_rounding)
+        statistics = attention.AttentionStatistics(
+            request.votes,
+            request.ranges,
+            depth=self.depth,
+            batch=tokens.shape[0],
+            count=grid.count,
+            device=tokens.device,
+        )
+        kept = {}
+        for number, block in enumerate(self.blocks, start=1):
+            if number in request.keep:
+                kept[number] = tokens
+            mapped = statistics.wants(number)
+            if number == self.depth:
+                if mapped:
+                    q, k, _ = attention.qkv(tokens, block)
+                    attention.attend_with_maps(q, k, None, statistics.receiver(number))
+                break
+            q, k, v = attention.qkv(tokens, block)
+            if mapped:
+                attended = attention.attend_with_maps(q, k, v, statistics.receiver(number))
+            else:
+                attended = attention.attend(q, k, v)
+            tokens = attention.finish_block(tokens, attended, block)
+        return Trunk(tokens, grid, statistics.votes, statistics.affinity, kept)
+
+    def last_block(self, tokens: Tensor, mode: LastBlockMode = "ordinary") -> Tensor:
+        """The last block in one of its forms, with residuals and MLP.
+
+        Args:
+            tokens: input of the last block, (B, 1 + N, width).
+            mode: "ordinary" attention; "local", where every token attends only to itself, exactly out_proj(v);
+                "masked_local", the same by an additive mask as in TagCLIP's published code.
+        """
+        block = self.blocks[-1]
+        if mode == "local":
+            return attention.finish_block(tokens, attention.values(tokens, block), block)
+        bias = None
+        if mode == "masked_local":
+            count = tokens.shape[1]
+            bias = tokens.new_full((count, count), self.local_mask.off_diagonal).fill_diagonal_(0.0)
+        elif mode != "ordinary":
+            raise UsageError(f"last block mode {mode!r}: use 'ordinary', 'local' or 'masked_local'")
+        return attention.finish_block(tokens, attention.attend(*attention.qkv(tokens, block), bias), block)
+
+    def last_block_from_norm(self, tokens: Tensor, normed: Tensor) -> Tensor:
+        """The ordinary last block with a = ln_1(tokens) given, so that a gradient with respect to a can be taken.
+
+        Args:
+            tokens: input of the last block, (B, 1 + N, width); enters the residual.
+            normed: a, (B, 1 + N, width); enters attention.
+        """
+        block = self.blocks[-1]
+        return attention.finish_block(tokens, attention.attend(*attention.qkv_from_norm(normed, block)), block)
+
+    def norm_last(self, tokens: Tensor) -> Tensor:
+        """a = ln_1(tokens) of the last block, (B, 1 + N, width)."""
+        return attention.layer_norm(tokens, self.blocks[-1].ln_1)
+
+    def run_blocks(
+        self,
+        tokens: Tensor,
+        first: int,
+        last: int,
+        *,
+        bias: Tensor | None = None,
+        mlp_scales: dict[int, Tensor] | None = None,
+    ) -> Tensor:
+        """Ordinary blocks first..last (1-based, inclusive).
+
+        Args:
+            tokens: input of block `first`, (B, 1 + N, width).
+            bias: additive attention bias in every block, (B | 1, 1 | heads, 1 + N, 1 + N).
+            mlp_scales: block number -> (width,) factors for the rows of its MLP output projection.
+
+        Returns:
+            Output of block `last`, (B, 1 + N, width).
+        """
+        if not 1 <= first <= self.depth or not last <= self.depth:
+            raise UsageError(f"blocks {first}..{last}: {self.name} has blocks 1..{self.depth}")
+        for number in range(first, last + 1):
+            block = self.blocks[number - 1]
+            attended = attention.attend(*attention.qkv(tokens, block), bias)
+            scale = None if mlp_scales is None else mlp_scales.get(number)
+            tokens = attention.finish_block(tokens, attended, block, output_scale=scale)
+        return tokens
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """ln_post, then the projection: (..., width) -> (..., embed_dim), not normalised."""
+        visual = self.model.visual
+        normed = attention.layer_norm(tokens, visual.ln_post)
+        return normed if visual.proj is None else normed @ visual.proj
+
+    @torch.no_grad()
+    def encode_masked(
+        self,
+        images: Tensor,
+        patch_masks: Tensor,
+        *,
+        bias: float = -1000.0,
+        position_rounding: PositionRounding = "none",
+    ) -> Tensor:
+        """[CLS] features of crops in which [CLS] sees, in all blocks, only the patches of a mask (TagCLIP, "CWR").
+
+        Args:
+            images: normalised crops, (M, 3, S, S).
+            patch_masks: (M, n, n) bool, n = S / patch_size.
+            bias: added to the attention scores of the [CLS] row at patches outside the mask; other rows are free.
+
+        Returns:
+            (M, embed_dim) fp32, unit norm.
+        """
+        tokens, grid = self._embed(images, position_rounding)
+        if patch_masks.shape != (images.shape[0], grid.height, grid.width):
+            raise UsageError(
+                f"patch masks of shape {tuple(patch_masks.shape)} do not fit {images.shape[0]} crops "
+                f"of {grid.height} x {grid.width} patches"
+            )
+        outside = ~patch_masks.to(device=tokens.device, dtype=torch.bool).flatten(1)
+        row = tokens.new_zeros(tokens.shape[0], 1, 1, tokens.shape[1])
+        row[:, 0, 0, 1:] = outside.to(tokens.dtype) * bias
+        return self._class_feature(tokens, row)
+
+    @torch.no_grad()
+    def encode_image(self, images: Tensor, *, position_rounding: PositionRounding = "none") -> Tensor:
+        """CLIP's ordinary [CLS] feature at any grid: (B, 3, H, W) normalised -> (B, embed_dim) fp32, unit norm."""
+        tokens, _ = self._embed(images, position_rounding)
+        return self._class_feature(tokens, None)
+
+    def positions(self, grid: Grid, rounding: PositionRounding = "none") -> Tensor:
+        """Positional embeddings for a grid, [CLS] first, (1 + N, width) fp32."""
+        if rounding not in ("none", "float16_off_native", "float16"):
+            raise UsageError(f"position_rounding {rounding!r}: use 'none', 'float16_off_native' or 'float16'")
+        positions = self._positions
+        if grid != self.native_grid:
+            native = self.native_grid
+            patches = positions[1:].T.reshape(1, self.width, native.height, native.width)
+            patches = F.interpolate(
+                patches,
+                size=(grid.height, grid.width),
+                mode=self.interpolation.mode,
+                align_corners=self.interpolation.align_corners,
+                antialias=self.interpolation.antialias,
+            )
+            positions = torch.cat([positions[:1], patches.flatten(2)[0].T])
+        if rounding == "float16" or (rounding == "float16_off_native" and grid != self.native_grid):
+            positions = positions.half().float()
+        return positions
+
+    def _embed(self, images: Tensor, rounding: PositionRounding) -> tuple[Tensor, Grid]:
+        height, width = images.shape[-2:]
+        size = self.patch_size
+        if images.ndim != 4 or height % size or width % size or not height or not width:
+            raise UsageError(
+                f"images of shape {tuple(images.shape)}: {self.name} needs (B, 3, H, W) with sides that are multiples "
+                f"of its patch size {size}"
+            )
+        visual = self.model.visual
+        grid = Grid(height // size, width // size)
+        images = images.to(device=self.device, dtype=self.dtype)
+        patches = F.conv2d(images, visual.conv1.weight, visual.conv1.bias, stride=size).flatten(2).transpose(1, 2)
+        first = visual.class_embedding.expand(images.shape[0], 1, -1)
+        tokens = torch.cat([first, patches], dim=1) + self.positions(grid, rounding).to(self.dtype)
+        return attention.layer_norm(tokens, visual.ln_pre), grid
+
+    def _class_feature(self, tokens: Tensor, row_bias: Tensor | None) -> Tensor:
+        """[CLS] feature; `row_bias` (B, 1, 1, 1 + N) is added to the [CLS] row's scores in every block."""
+        for number, block in enumerate(self.blocks, start=1):
+            q, k, v = attention.qkv(tokens, block)
+            first_row = attention.attend(q[:, :, :1], k, v, row_bias)
+            if number == self.depth:  # nothing but [CLS] is read after the last block
+                tokens, attended = tokens[:, :1], first_row
+            else:
+                attended = attention.attend(q, k, v)
+                attended[:, :1] = first_row
+            tokens = attention.finish_block(tokens, attended, block)
+        return F.normalize(self.project(tokens[:, 0]).float(), dim=-1)
+
+    def _check_request(self, request: AttentionRequest) -> None:
+        for first, last in request.ranges:
+            if not 1 <= first <= last <= self.depth:
+                raise UsageError(f"attention range {first}..{last}: {self.name} has blocks 1..{self.depth}")
+        for number in request.keep:
+            if not 1 <= number <= self.depth:
+                raise UsageError(f"block {number} to keep: {self.name} has blocks 1..{self.depth}")
+
+
+def parameters_digest(model: nn.Module) -> str:
+    """sha256 hex of all parameters as little-endian fp32, by canonical name: independent of file layout and dtype."""
+    digest = hashlib.sha256()
+    for name, values in _canonical_parameters(model):
+        digest.update(f"{name}{tuple(values.shape)}".encode())
+        digest.update(values.detach().cpu().float().contiguous().numpy().astype("<f4", copy=False).data)
+    return digest.hexdigest()
+
+
+def _canonical_parameters(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    # CustomTextCLIP keeps under "text." what CLIP keeps at the top.
+    named = {name.removeprefix("text."): values for name, values in model.named_parameters()}
+    for name in sorted(named):
+        yield name, named[name]

@@ -1,0 +1,130 @@
+"""Prompt templates, and the text classifier that they make of class names, with its cache on disk."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tagclip.clip.encoder import FrozenCLIP
+from tagclip.errors import UsageError, VocabularyError
+
+logger = logging.getLogger(__name__)
+
+SCENE_TEMPLATES = (
+    "there is a {} in the scene.",
+    "there is the {} in the scene.",
+    "this is a {} in the scene.",
+    "this is the {} in the scene.",
+    "this is one {} in the scene.",
+)
+# The 80 ImageNet templates of CLIP and five more: what TagCLIP's published classifiers average over.
+TAGGING_TEMPLATES: tuple[str, ...] = (
+    *(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES),
+    *SCENE_TEMPLATES,
+)
+CAM_TEMPLATE = "a clean origami {}."  # CLIP-ES, arXiv 2212.09506, section 3.2
+CACHE_VERSION = 1
+
+
+def build_text_classifier(
+    clip: FrozenCLIP,
+    names: Sequence[str | Sequence[str]],
+    templates: Sequence[str],
+    *,
+    cache_dir: Path | str | None = None,
+) -> Tensor:
+    """One unit-norm row a class: all prompts encoded, normalised, averaged, normalised.
+
+    Args:
+        names: for each class its prompt name, or several synonyms, whose prompts are averaged together.
+        templates: with one "{}" each.
+        cache_dir: where the matrix is kept as .npz between runs; None keeps nothing. The key holds the model's
+            architecture, weights digest and dtype, the templates and the names. A damaged file is made anew.
+
+    Returns:
+        (C, embed_dim) fp32 on clip.device.
+
+    Raises:
+        UsageError: no template, or one without "{}".
+        VocabularyError: a class without a name, or a prompt that does not fit into the text tower.
+    """
+    templates = list(templates)
+    synonyms = [[name] if isinstance(name, str) else list(name) for name in names]
+    if not templates:
+        raise UsageError("no prompt template given")
+    for template in templates:
+        if template.count("{}") != 1:
+            raise UsageError(f"prompt template {template!r}: needs exactly one '{{}}' for the class name")
+    for number, group in enumerate(synonyms):
+        if not group or not all(name.strip() for name in group):
+            raise VocabularyError(f"class {number} has an empty name")
+    path = None
+    if cache_dir is not None:
+        path = Path(cache_dir) / f"text-{_cache_key(clip, synonyms, templates)}.npz"
+        cached = _read(path, (len(synonyms), clip.embed_dim))
+        if cached is not None:
+            return torch.from_numpy(cached).to(clip.device)
+    classifier = _encode(clip, synonyms, templates)
+    if path is not None:
+        _write(path, classifier.cpu().numpy())
+    return classifier
+
+
+def _encode(clip: FrozenCLIP, synonyms: list[list[str]], templates: list[str]) -> Tensor:
+    prompts = [template.replace("{}", name) for group in synonyms for name in group for template in templates]
+    if not prompts:
+        return torch.empty(0, clip.embed_dim, device=clip.device)
+    unique = list(dict.fromkeys(prompts))
+    rows = {prompt: row for row, prompt in enumerate(unique)}
+    features = clip.encode_text(unique)[torch.tensor([rows[prompt] for prompt in prompts], device=clip.device)]
+    sizes = [len(group) * len(templates) for group in synonyms]
+    means = torch.stack([part.mean(dim=0) for part in features.split(sizes)])
+    return F.normalize(means, dim=-1)
+
+
+def _cache_key(clip: FrozenCLIP, synonyms: list[list[str]], templates: list[str]) -> str:
+    parts = [CACHE_VERSION, clip.architecture, clip.weights_digest, str(clip.dtype), templates, synonyms]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            classifier = stored["classifier"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        logger.warning("%s: damaged text cache (%s), made anew", path, error)
+        return None
+    if classifier.shape != shape or classifier.dtype != np.float32:
+        logger.warning("%s: text cache of another shape, made anew", path)
+        return None
+    return classifier
+
+
+def _write(path: Path, classifier: np.ndarray) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                np.savez(stream, classifier=classifier)
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+    except OSError as error:
+        logger.warning("%s: text cache not written (%s)", path, error)
