@@ -1,0 +1,85 @@
+"""Trunk and strategy -> patch features."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tagclip.clip import attention
+from tagclip.clip.encoder import AttentionRequest, FrozenCLIP, Trunk
+from wsss.dense.strategy import Context, Strategy
+
+
+def prepared(clip: FrozenCLIP, images: Tensor, strategy: Strategy) -> Strategy:
+    """The strategy with everything filled in that depends on the model or the images (B, 3, H, W)."""
+    if strategy.prepare is not None:
+        strategy = dataclasses.replace(strategy, options=strategy.prepare(clip, images, strategy.options))
+    strategy.check(clip.depth)
+    return strategy
+
+
+def blocks_to_keep(clip: FrozenCLIP, strategies: Iterable[Strategy]) -> tuple[int, ...]:
+    """Blocks whose input tokens a shared trunk has to keep for these (prepared) strategies."""
+    keep = set()
+    for strategy in strategies:
+        needs = strategy.needs(strategy.options, clip.depth)
+        restart = clip.depth if needs.restart is None else needs.restart
+        keep |= {number for number in needs.attention if number < restart}
+        if needs.restart is not None:
+            keep.add(needs.restart)
+    return tuple(sorted(keep))
+
+
+def merge_requests(*requests: AttentionRequest) -> AttentionRequest:
+    """One request that serves everybody."""
+    return AttentionRequest(
+        votes=any(request.votes for request in requests),
+        ranges=tuple(dict.fromkeys(span for request in requests for span in request.ranges)),
+        keep=tuple(sorted({number for request in requests for number in request.keep})),
+    )
+
+
+@torch.no_grad()
+def strategy_features(clip: FrozenCLIP, trunk: Trunk, strategy: Strategy) -> Tensor:
+    """Patch features of a batch under one strategy.
+
+    Blocks before `Needs.restart` come from the trunk, so that they are shared with the tagger and other strategies.
+
+    Args:
+        trunk: made with `keep=blocks_to_keep(clip, [strategy])` or more.
+        strategy: prepared (see `prepared`).
+
+    Returns:
+        (B, N, D) fp32, unit norm.
+    """
+    needs = strategy.needs(strategy.options, clip.depth)
+    inputs = dict(trunk.kept)
+    tokens = trunk.tokens
+    if needs.restart is not None:
+        tokens = trunk.kept[needs.restart]
+        for number in range(needs.restart, clip.depth):
+            inputs[number] = tokens
+            tokens = strategy.run_block(clip, number, tokens, strategy.options)
+    earlier = {number: attention.qkv(inputs[number], clip.blocks[number - 1])[:2] for number in needs.attention}
+
+    block = clip.blocks[-1]
+    q, k, v = attention.qkv(tokens, block)
+    mixed = strategy.mix(q, k, v, Context(trunk.grid, earlier), strategy.options)
+    output = attention.out_project(mixed, block)
+    if strategy.residual:
+        output = tokens + output
+    if strategy.mlp:
+        output = output + attention.mlp(output, block)
+    return F.normalize(clip.project(output[:, 1:]).float(), dim=-1)
+
+
+@torch.no_grad()
+def image_features(clip: FrozenCLIP, images: Tensor, strategy: Strategy) -> tuple[Tensor, Trunk]:
+    """Features of normalised images (B, 3, H, W) with a trunk of their own: (B, N, D) fp32 unit norm, and the trunk."""
+    strategy = prepared(clip, images, strategy)
+    trunk = clip.trunk(images, AttentionRequest(keep=blocks_to_keep(clip, [strategy])))
+    return strategy_features(clip, trunk, strategy), trunk

@@ -1,0 +1,164 @@
+"""What a training-free strategy is, and how the one that a name or a file stands for is found.
+
+A strategy is one Python file with a constant `STRATEGY`. The files of `wsss/dense/strategies` are known by name;
+any other file is known by its path, so that trying an idea takes one file and no change to this package.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from tagclip.errors import UsageError
+
+if TYPE_CHECKING:
+    from tagclip.clip.encoder import FrozenCLIP, Grid
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """Options of a strategy that has none."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a strategy wants from the blocks before the last one. Blocks are numbered 1..L.
+
+    Attributes:
+        attention: blocks whose queries and keys `mix` reads from `Context.earlier`.
+        restart: first block whose output the strategy changes; blocks before it are shared with other users of the
+            trunk, blocks from it to L-1 are run again by the strategy's own `run_block`. None: nothing is changed.
+    """
+
+    attention: tuple[int, ...] = ()
+    restart: int | None = None
+
+
+@dataclass(frozen=True)
+class Context:
+    """What `mix` may read besides q, k and v.
+
+    Attributes:
+        grid: patch grid, grid.height * grid.width == N.
+        earlier: block number -> (queries, keys), each (B, heads, 1+N, d), for the blocks in `Needs.attention`.
+    """
+
+    grid: Grid
+    earlier: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+
+def needs_nothing(options: Any, depth: int) -> Needs:
+    """The last block's own input is enough."""
+    return Needs()
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One training-free method: what the last block does instead of softmax(QK) V.
+
+    Attributes:
+        name: how configs call it.
+        mix: (q, k, v, context, options) -> attended values with heads merged, (B, 1+N, width), before the output
+            projection; q, k, v are (B, heads, 1+N, d), [CLS] first. Pure.
+        residual: add the last block's input.
+        mlp: apply the last block's MLP (with its own residual).
+        options: frozen dataclass instance with the method's constants.
+        needs: (options, depth L) -> Needs.
+        run_block: (clip, block number, tokens, options) -> tokens, for the blocks from `Needs.restart` to L-1.
+        prepare: (clip, images (B, 3, H, W), options) -> options, run before anything else: fills in options that
+            have to be found on the model, as the global-token blocks of gclip.
+        source: where the method is published.
+    """
+
+    name: str
+    mix: Callable[[Tensor, Tensor, Tensor, Context, Any], Tensor]
+    residual: bool
+    mlp: bool
+    options: Any = NoOptions()
+    needs: Callable[[Any, int], Needs] = needs_nothing
+    run_block: Callable[[FrozenCLIP, int, Tensor, Any], Tensor] | None = None
+    prepare: Callable[[FrozenCLIP, Tensor, Any], Any] | None = None
+    source: str = ""
+
+    def with_options(self, options: Mapping[str, Any] | None) -> Strategy:
+        """The same strategy with some constants changed.
+
+        Raises:
+            UsageError: a name that the strategy's options lack.
+        """
+        known = [item.name for item in dataclasses.fields(self.options)]
+        for name in options or {}:
+            if name not in known:
+                raise UsageError(f"strategy {self.name} has no option {name!r}; it has: {', '.join(known) or 'none'}")
+        given = {name: _as_option(getattr(self.options, name), value) for name, value in (options or {}).items()}
+        return dataclasses.replace(self, options=dataclasses.replace(self.options, **given))
+
+    def check(self, depth: int) -> None:
+        """Raise UsageError if the options name blocks that a model of this depth lacks."""
+        needs = self.needs(self.options, depth)
+        for block in (*needs.attention, *((needs.restart,) if needs.restart is not None else ())):
+            if not 1 <= block < depth:
+                raise UsageError(f"strategy {self.name}: block {block} is not among blocks 1..{depth - 1} of the model")
+
+
+def _as_option(current: Any, value: Any) -> Any:
+    """What a config file can write (lists, nested dicts) as what the options hold (tuples, dataclasses)."""
+    if isinstance(value, Mapping) and dataclasses.is_dataclass(current):
+        return dataclasses.replace(current, **value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def strategy_names() -> list[str]:
+    """Names of the strategies in `wsss/dense/strategies`, sorted."""
+    return sorted(_built_in())
+
+
+def get_strategy(name: str | Path | Strategy, options: Mapping[str, Any] | None = None) -> Strategy:
+    """A strategy by name ("gclip"), by the path of its file ("my_idea.py"), or itself; with options changed.
+
+    Raises:
+        UsageError: unknown name, missing file, a file without `STRATEGY`, or an unknown option.
+    """
+    if isinstance(name, Strategy):
+        return name.with_options(options)
+    if str(name).endswith(".py"):
+        return _read(_import_file(Path(name)), str(name)).with_options(options)
+    known = _built_in()
+    if name not in known:
+        raise UsageError(f"unknown strategy {str(name)!r}; choose from {', '.join(sorted(known))}, or give a .py file")
+    return _read(importlib.import_module(known[name]), str(name)).with_options(options)
+
+
+def _built_in() -> dict[str, str]:
+    """Strategy name -> module. The file name is the name, with - for _."""
+    from wsss.dense import strategies
+
+    return {
+        item.name.replace("_", "-"): f"{strategies.__name__}.{item.name}"
+        for item in pkgutil.iter_modules(strategies.__path__)
+    }
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UsageError(f"strategy file {path} does not exist")
+    spec = importlib.util.spec_from_file_location(f"wsss_dense_strategy_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _read(module: ModuleType, name: str) -> Strategy:
+    strategy = getattr(module, "STRATEGY", None)
+    if not isinstance(strategy, Strategy):
+        raise UsageError(f"strategy {name}: the file defines no STRATEGY = Strategy(...)")
+    return strategy
