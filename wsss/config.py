@@ -1,0 +1,225 @@
+"""Settings of stage two (CAMs, affinity, refinement, masks): every constant of the papers is a named field here."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field, replace
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from tagclip.errors import UsageError
+
+PRESETS = ("reference", "default")
+
+
+@dataclass(frozen=True)
+class CamConfig:
+    """Softmax Grad-CAM (CLIP-ES, arXiv 2212.09506, section 3.1-3.2).
+
+    Attributes:
+        template: the one prompt template of the CAM text classifier.
+        position_rounding: see `FrozenCLIP.trunk`; the published code rounds the interpolated positions to float16.
+        normalisations: how often a map is scaled to [0, 1]. Two, because a peak may be as small as `epsilon`:
+            the second pass brings it back to 1.
+        epsilon: keeps the scaling of a constant map finite.
+    """
+
+    template: str = "a clean origami {}."
+    position_rounding: Literal["none", "float16_off_native", "float16"] = "none"
+    normalisations: int = 2
+    epsilon: float = 1e-7
+
+
+@dataclass(frozen=True)
+class AffinityConfig:
+    """Class-aware attention affinity (CLIP-ES section 3.4).
+
+    Attributes:
+        first_block, last_block: range of blocks whose mean attention is the affinity. Negative numbers count from
+            the end as in Python lists (-1 is the last block), positive ones are 1-based. CLIP-ES: the last 8;
+            TagCLIP's VOC setting leaves the last one out (5..11 of 12).
+        box_threshold: threshold of the boxes relative to the map's peak: 0.4 for VOC, 0.7 for COCO and COCO-Stuff.
+        clip_boxes: the published code clips the exclusive box ends to width - 1 and height - 1, so that the last
+            row and column never lie inside a box; only the reference preset does.
+        sinkhorn_rounds: (column, row) normalisations.
+        propagations: how often the symmetric affinity is applied to a map.
+    """
+
+    first_block: int = -8
+    last_block: int = -1
+    box_threshold: float = 0.4
+    clip_boxes: bool = False
+    sinkhorn_rounds: int = 3
+    propagations: int = 2
+
+    def block_range(self, depth: int) -> tuple[int, int]:
+        """1-based inclusive range for a model of `depth` blocks; a range longer than the model starts at block 1.
+
+        Raises:
+            UsageError: the range is empty or lies outside the model.
+        """
+        first, last = (depth + 1 + block if block < 0 else block for block in (self.first_block, self.last_block))
+        if self.first_block < 0:
+            first = max(first, 1)
+        if not 1 <= first <= last <= depth:
+            raise UsageError(
+                f"affinity blocks {self.first_block}..{self.last_block} are not a range of a model of {depth} blocks"
+            )
+        return first, last
+
+
+@dataclass(frozen=True)
+class CrfConfig:
+    """Fully connected CRF (Krähenbühl and Koltun, arXiv 1210.5644) with the constants of CLIP-ES.
+
+    Attributes:
+        iterations: mean-field steps.
+        gaussian_sxy, gaussian_compat: smoothness kernel, standard deviation in pixels and weight.
+        bilateral_sxy, bilateral_srgb, bilateral_compat: appearance kernel, in pixels and grey levels, and weight.
+        probability_floor: smallest probability of the unary term, whose energy is -log(probability).
+        wrap_dark_pixels: the published code subtracts `mean_bgr` and casts to uint8, so that values below the mean
+            wrap around; only the reference preset does.
+        mean_bgr: that mean.
+    """
+
+    iterations: int = 10
+    gaussian_sxy: float = 1.0
+    gaussian_compat: float = 3.0
+    bilateral_sxy: float = 67.0
+    bilateral_srgb: float = 3.0
+    bilateral_compat: float = 4.0
+    probability_floor: float = 1e-5
+    wrap_dark_pixels: bool = False
+    mean_bgr: tuple[float, float, float] = (104.008, 116.669, 122.675)
+
+
+@dataclass(frozen=True)
+class PamrConfig:
+    """Pixel-adaptive mask refinement (Araslanov and Roth, arXiv 2005.08104, section 3.3).
+
+    Attributes:
+        dilations: of the 3 x 3 neighbourhoods, in pixels.
+        iterations: refinement steps.
+        temperature: factor of the local standard deviation that scales colour differences.
+    """
+
+    dilations: tuple[int, ...] = (1, 2, 4, 8, 12, 24)
+    iterations: int = 10
+    temperature: float = 0.1
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """Everything that turns an image and its tags into a pseudo mask.
+
+    Attributes:
+        apply_exif: turn the image upright first (the published code does not).
+        max_long_side: longest side the model sees in pixels, None for no cap; masks keep the image's size.
+        refiner: "crf", "pamr" or "none".
+        background: whether label 0 is the background and class c is label c + 1 (False: class c is label c, as
+            COCO-Stuff needs).
+        alpha: exponent of the background score (1 - max_k cam_k) ** alpha.
+        confidence: pixels whose highest probability is lower become `ignore_label`; None keeps every pixel.
+        storage_dtype: dtype of CAMs on disk. Masks are always made from CAMs rounded to it, so that masks from
+            memory and from files are the same.
+        round_upsampled: the published code stores the upsampled maps as float16; only the reference preset does.
+    """
+
+    cam: CamConfig = field(default_factory=CamConfig)
+    affinity: AffinityConfig = field(default_factory=AffinityConfig)
+    crf: CrfConfig = field(default_factory=CrfConfig)
+    pamr: PamrConfig = field(default_factory=PamrConfig)
+    apply_exif: bool = True
+    max_long_side: int | None = 1024
+    refiner: Literal["crf", "pamr", "none"] = "crf"
+    background: bool = True
+    alpha: float = 1.0
+    confidence: float | None = 0.95
+    ignore_label: int = 255
+    storage_dtype: Literal["float16", "float32"] = "float16"
+    round_upsampled: bool = False
+
+    def __post_init__(self) -> None:
+        if self.confidence is not None and not 0 <= self.confidence <= 1:
+            raise UsageError(f"mask confidence {self.confidence} is not in [0, 1]; use None to keep every pixel")
+        if self.alpha <= 0:
+            raise UsageError(f"background exponent alpha {self.alpha} must be positive")
+
+    @classmethod
+    def preset(cls, name: str = "default", vocabulary: str = "custom") -> MaskConfig:
+        """The settings of a preset ("reference" or "default") for a data set (its vocabulary's name).
+
+        A vocabulary name that is not one of the built-in ones gets the "custom" settings: CLIP-ES's 8 blocks, 0.4.
+
+        Raises:
+            UsageError: unknown preset.
+        """
+        if name not in PRESETS:
+            raise UsageError(f"unknown preset {name!r}: use one of {', '.join(PRESETS)}")
+        affinity = AffinityConfig(
+            last_block=-2 if vocabulary == "voc" else -1,
+            box_threshold=0.7 if vocabulary in ("coco", "cocostuff") else 0.4,
+        )
+        config = cls(affinity=affinity, background=vocabulary != "cocostuff")
+        if name == "default":
+            return config
+        return replace(
+            config,
+            cam=replace(config.cam, position_rounding="float16"),
+            affinity=replace(affinity, clip_boxes=True),
+            crf=replace(config.crf, wrap_dark_pixels=True),
+            apply_exif=False,
+            max_long_side=None,
+            storage_dtype="float32",
+            round_upsampled=True,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dict, as configs and manifests store it."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], base: MaskConfig | None = None) -> MaskConfig:
+        """`base` (the class defaults if None) with `values`, nested dicts included, written over it.
+
+        Raises:
+            UsageError: a field that does not exist or a value of the wrong type.
+        """
+        return _overlay(base if base is not None else cls(), values, "masks")
+
+
+def _overlay(base: Any, values: Any, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise UsageError(f"{where} must be a dict of settings, not {values!r}")
+    types = get_type_hints(type(base))
+    changes = {}
+    for name, value in values.items():
+        option = f"{where}.{name}"
+        if name not in types:
+            raise UsageError(f"unknown setting {option}: {type(base).__name__} has {', '.join(types)}")
+        current = getattr(base, name)
+        if dataclasses.is_dataclass(current):
+            changes[name] = _overlay(current, value, option)
+        else:
+            changes[name] = _checked(value, types[name], option)
+    return replace(base, **changes)
+
+
+def _checked(value: Any, kind: Any, option: str) -> Any:
+    """`value` as the annotated type; an int is a float, a list is a tuple, nothing else is converted."""
+    origin, choices = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        if value in choices:
+            return value
+    elif origin in (Union, UnionType):
+        if value is None and type(None) in choices:
+            return None
+        return _checked(value, next(c for c in choices if c is not type(None)), option)
+    elif origin is tuple:
+        if isinstance(value, list | tuple) and (choices[-1] is Ellipsis or len(value) == len(choices)):
+            return tuple(_checked(item, choices[0], option) for item in value)
+    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif type(value) is kind:
+        return value
+    raise UsageError(f"{option} is {value!r}, but should be {getattr(kind, '__name__', str(kind))}")
