@@ -1,0 +1,164 @@
+"""From scores to tags: the paper's relative rule and others, and thresholds calibrated on data."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tagclip.config import TagRuleConfig
+from tagclip.errors import UsageError
+
+
+@dataclass(frozen=True)
+class CalibrationConfig:
+    """Bounds of calibrated thresholds (ours, not from the paper).
+
+    Attributes:
+        floor, ceiling: thresholds found without labels are kept in this range; the ceiling is the paper's t.
+        prior: with labels, the number of positive images at which a class's own best threshold and the best common
+            one weigh the same.
+        min_images: images needed for a calibration.
+    """
+
+    floor: float = 0.2
+    ceiling: float = 0.5
+    prior: float = 5.0
+    min_images: int = 2
+
+    def __post_init__(self) -> None:
+        if not self.floor <= self.ceiling:
+            raise UsageError(f"calibration floor {self.floor} is above its ceiling {self.ceiling}")
+
+
+def relative_scores(scores: np.ndarray) -> np.ndarray:
+    """Each image's scores as (s - min) / (max - min): (n, C) -> (n, C) in [0, 1]; an image of equal scores gives 0."""
+    low = scores.min(axis=1, keepdims=True)
+    span = scores.max(axis=1, keepdims=True) - low
+    return np.where(span > 0, (scores - low) / np.where(span > 0, span, 1), 0)
+
+
+def select(scores: np.ndarray, config: TagRuleConfig) -> np.ndarray:
+    """Which classes become tags.
+
+    Args:
+        scores: (n, C) float.
+        config: the rule; "relative" is s_c > min(s) + t (max(s) - min(s)) (TagCLIP, section 1 step 6 of our
+            specification), "absolute" s_c > t, "top_k" the k highest, the lower index first among equals.
+
+    Returns:
+        (n, C) bool.
+
+    Raises:
+        UsageError: class_thresholds of another length than C.
+    """
+    scores = np.asarray(scores)
+    if scores.ndim != 2 or scores.shape[1] == 0:
+        raise UsageError(f"scores of shape {scores.shape}: expected (images, classes)")
+    if config.rule == "top_k":
+        ranked = np.argsort(-scores, axis=1, kind="stable")[:, : config.top_k]
+        chosen = np.zeros(scores.shape, dtype=bool)
+        np.put_along_axis(chosen, ranked, True, axis=1)
+        return chosen
+    threshold = np.float32(config.threshold)
+    if config.class_thresholds:
+        threshold = np.asarray(config.class_thresholds, dtype=np.float32)
+        if len(threshold) != scores.shape[1]:
+            raise UsageError(f"{len(threshold)} class thresholds for {scores.shape[1]} classes")
+    if config.rule == "relative":
+        low = scores.min(axis=1, keepdims=True)
+        chosen = scores > low + threshold * (scores.max(axis=1, keepdims=True) - low)
+    else:
+        chosen = scores > threshold
+    if config.at_least_one:
+        empty = ~chosen.any(axis=1)
+        chosen[empty, scores[empty].argmax(axis=1)] = True
+    return chosen
+
+
+def calibrate_without_labels(
+    scores: np.ndarray, rule: TagRuleConfig, config: CalibrationConfig | None = None
+) -> TagRuleConfig:
+    """One threshold a class from the distribution of its scores over a data set, no labels needed.
+
+    Otsu's criterion: the threshold halfway between the two groups of images that differ most in the class's score,
+    kept between `floor` and `ceiling`. Classes whose present images score low in every image (small objects) get a
+    lower threshold than the common one, which is where the recall is lost.
+
+    Args:
+        scores: (n, C) over the data set.
+        rule: "relative" or "absolute"; thresholds are found on the scores as that rule reads them.
+
+    Returns:
+        `rule` with class_thresholds.
+
+    Raises:
+        UsageError: too few images, or the rule "top_k".
+    """
+    config = config or CalibrationConfig()
+    values = np.sort(_as_read(scores, rule, config), axis=0)
+    images = len(values)
+    below = np.arange(1, images)[:, None]
+    sums = values.cumsum(axis=0)
+    mean_low = sums[:-1] / below
+    mean_high = (sums[-1] - sums[:-1]) / (images - below)
+    separation = below * (images - below) * (mean_high - mean_low) ** 2
+    split = separation.argmax(axis=0)
+    classes = np.arange(values.shape[1])
+    thresholds = (values[split, classes] + values[split + 1, classes]) / 2
+    return _with_thresholds(rule, thresholds.clip(config.floor, config.ceiling))
+
+
+def calibrate_with_labels(
+    scores: np.ndarray, labels: np.ndarray, rule: TagRuleConfig, config: CalibrationConfig | None = None
+) -> TagRuleConfig:
+    """One threshold a class from a few labelled images: the best F1 of the class, drawn towards the best common one.
+
+    With p positive images, a class's threshold is (p own + prior common) / (p + prior): without positives the common
+    threshold, which maximises micro-F1, is used as it is.
+
+    Args:
+        scores: (n, C).
+        labels: (n, C) bool.
+        rule: "relative" or "absolute"; thresholds are found on the scores as that rule reads them.
+
+    Returns:
+        `rule` with class_thresholds.
+
+    Raises:
+        UsageError: shapes that differ, no positive label, too few images, or the rule "top_k".
+    """
+    config = config or CalibrationConfig()
+    values, labels = _as_read(scores, rule, config), np.asarray(labels, dtype=bool)
+    if labels.shape != values.shape:
+        raise UsageError(f"labels of shape {labels.shape} for scores of shape {values.shape}")
+    if not labels.any():
+        raise UsageError("no positive label among the images given for calibration")
+    common = best_threshold(values.ravel(), labels.ravel())
+    positives = labels.sum(axis=0)
+    own = [best_threshold(values[:, c], labels[:, c]) if positives[c] else common for c in range(values.shape[1])]
+    thresholds = (positives * np.array(own) + config.prior * common) / (positives + config.prior)
+    return _with_thresholds(rule, thresholds)
+
+
+def best_threshold(values: np.ndarray, labels: np.ndarray) -> float:
+    """The t whose rule `value > t` has the highest F1, halfway between two neighbouring values: (n,), (n,) bool."""
+    order = np.argsort(-values, kind="stable")
+    values, hits = values[order], labels[order].cumsum()
+    f1 = 2 * hits / (np.arange(1, len(values) + 1) + hits[-1])
+    # A cut between equal values is no cut.
+    f1[:-1][values[:-1] == values[1:]] = -1
+    last = int(f1.argmax())
+    lower = values[last + 1] if last + 1 < len(values) else values[last] - 1
+    return float((values[last] + lower) / 2)
+
+
+def _as_read(scores: np.ndarray, rule: TagRuleConfig, config: CalibrationConfig) -> np.ndarray:
+    scores = np.asarray(scores, dtype=np.float64)
+    if rule.rule == "top_k":
+        raise UsageError("the rule 'top_k' has no threshold to calibrate: use 'relative' or 'absolute'")
+    if scores.ndim != 2 or len(scores) < config.min_images:
+        raise UsageError(f"scores of shape {scores.shape}: a calibration needs at least {config.min_images} images")
+    return relative_scores(scores) if rule.rule == "relative" else scores
+
+
+def _with_thresholds(rule: TagRuleConfig, thresholds: np.ndarray) -> TagRuleConfig:
+    return replace(rule, class_thresholds=tuple(float(value) for value in thresholds))
