@@ -1,0 +1,103 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from wsss.dense.logits import (
+    PatchField,
+    ResizedField,
+    Window,
+    WindowField,
+    argmax_labels,
+    class_probabilities,
+    log_normaliser,
+    row_chunks,
+    windows_of,
+)
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def whole(field):
+    return field.rows(0, field.height)
+
+
+def stretch(values, height, width):
+    return F.interpolate(values[None], size=(height, width), mode="bilinear", align_corners=False)[0]
+
+
+@pytest.mark.parametrize("size", [(64, 96), (50, 97), (4, 6), (3, 5)])
+def test_patch_field_is_bilinear_interpolation(size):
+    logits = random(3, 4, 6)
+    field = PatchField(logits, *size)
+    expected = stretch(logits, *size)
+    assert (whole(field) - expected).abs().max() <= 1e-5
+    assert (field.rows(1, 3, slice(1, 3)) - expected[1:3, 1:3]).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        (224, 224, [(0, 0)]),
+        (224, 336, [(0, 0), (0, 112)]),
+        (230, 224, [(0, 0), (6, 0)]),
+        (100, 300, [(0, 0), (0, 76)]),
+    ],
+)
+def test_windows(height, width, expected):
+    windows = windows_of(height, width, 224, 112)
+    assert [(w.top, w.left) for w in windows] == expected
+    assert {(w.bottom - w.top, w.right - w.left) for w in windows} == {(min(224, height), min(224, width))}
+    covered = torch.zeros(height, width, dtype=torch.bool)
+    for w in windows:
+        covered[w.top : w.bottom, w.left : w.right] = True
+    assert covered.all()
+
+
+def test_window_field_is_the_mean_of_its_windows():
+    windows = windows_of(70, 50, 32, 16)
+    logits = random(len(windows), 3, 2, 2)
+    total, seen = torch.zeros(3, 70, 50), torch.zeros(70, 50)
+    for w, one in zip(windows, logits, strict=True):
+        total[:, w.top : w.bottom, w.left : w.right] += stretch(one, 32, 32)
+        seen[w.top : w.bottom, w.left : w.right] += 1
+    field = WindowField(windows, logits, 70, 50)
+    assert (whole(field) - total / seen).abs().max() <= 1e-5
+    assert (field.rows(13, 41) - (total / seen)[:, 13:41]).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("size", [(35, 25), (140, 101)])
+def test_resized_field(size):
+    inner = WindowField([Window(0, 0, 70, 50)], random(1, 3, 5, 4), 70, 50)
+    field = ResizedField(inner, *size)
+    expected = stretch(whole(inner), *size)
+    assert (whole(field) - expected).abs().max() <= 1e-5
+    assert (field.rows(7, 20) - expected[:, 7:20]).abs().max() <= 1e-5
+
+
+def test_labels_take_the_best_name_of_a_class():
+    names = torch.tensor([1, 1, 2, 0])  # class 1 has two names
+    logits = random(4, 5, 7, seed=3)
+    field = PatchField(logits, 5, 7)
+    result = argmax_labels(field, names, logit_scale=4.0, chunk_bytes=1)
+    merged = torch.stack([logits[3], logits[:2].amax(0), logits[2]])
+    assert torch.equal(result.labels, merged.argmax(0))
+    probabilities = (4.0 * logits).softmax(0)
+    expected = torch.stack([probabilities[3], probabilities[:2].amax(0), probabilities[2]])
+    assert (result.confidence - expected.amax(0)).abs().max() <= 1e-6
+    normaliser = log_normaliser(field, logit_scale=4.0, chunk_bytes=100)
+    for label in range(3):
+        one = class_probabilities(field, names, label, normaliser, logit_scale=4.0)
+        assert (one - expected[label]).abs().max() <= 1e-6
+
+
+def test_chunks_do_not_change_the_answer():
+    field = PatchField(random(9, 7, 11), 100, 160)
+    names = torch.arange(9)
+    once = argmax_labels(field, names, logit_scale=10.0, chunk_bytes=2**30)
+    assert len(list(row_chunks(field, 2**30))) == 1
+    assert len(list(row_chunks(field, 30000))) > 10
+    often = argmax_labels(field, names, logit_scale=10.0, chunk_bytes=30000)
+    assert torch.equal(once.labels, often.labels)
+    assert (once.confidence - often.confidence).abs().max() <= 1e-6

@@ -1,0 +1,89 @@
+"""Settings of dense inference."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tagclip.clip.prompts import TAGGING_TEMPLATES
+from tagclip.errors import UsageError
+from tagclip.settings import overlay
+from wsss.config import PamrConfig
+
+
+@dataclass(frozen=True)
+class DenseConfig:
+    """Everything that turns an image into a dense label map. The constants are those usual in this family.
+
+    Attributes:
+        strategy: name of a strategy (`wsss.dense.strategy_names()`) or path of a strategy file.
+        options: constants of the strategy that differ from its own.
+        vocabulary: names that an image may get: "all", its "tags" by TagCLIP, or its true "labels" (given by the
+            caller). Background words always stay.
+        mode: "whole" sees the image at once, "slide" in windows whose logits are averaged.
+        crop, stride: side and step of the windows in pixels (SCLIP: 224, 112); crop a multiple of the patch size.
+        short_side: resize the image so that its shorter side has this many pixels first; None: native resolution.
+        max_long_side: cap on the longer side in pixels for "whole"; None for none. Attention is quadratic in it.
+        apply_exif: turn the image upright first.
+        logit_scale: factor of the cosines before the softmax (40 in this family, not the model's 100).
+        templates: prompt templates, averaged per name.
+        background_threshold: pixels whose best class is less probable become background; 0 turns it off.
+        pamr: refinement of the probabilities by the image's colours, or None.
+        window_batch: windows in one forward pass.
+        chunk_mib: memory that full-size logits may take at a time, in MiB.
+        tagging: settings of the tagger for vocabulary="tags", written over its default preset.
+    """
+
+    strategy: str = "gclip"
+    options: dict = field(default_factory=dict)
+    vocabulary: Literal["all", "tags", "labels"] = "all"
+    mode: Literal["whole", "slide"] = "whole"
+    crop: int = 224
+    stride: int = 112
+    short_side: int | None = None
+    max_long_side: int | None = None
+    apply_exif: bool = True
+    logit_scale: float = 40.0
+    templates: tuple[str, ...] = TAGGING_TEMPLATES
+    background_threshold: float = 0.0
+    pamr: PamrConfig | None = None
+    window_batch: int = 8
+    chunk_mib: int = 256
+    tagging: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.background_threshold < 1:
+            raise UsageError(f"background_threshold {self.background_threshold} is not in [0, 1)")
+        if not 1 <= self.stride <= self.crop:
+            raise UsageError(f"stride {self.stride} must be between 1 and the crop's {self.crop} pixels")
+        for name in ("window_batch", "chunk_mib"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} {getattr(self, name)} must be at least 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dict, as configs store it."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], base: DenseConfig | None = None) -> DenseConfig:
+        """`base` (the class defaults if None) with `values` written over it; `pamr=True` or {} is PAMR's default.
+
+        Raises:
+            UsageError: a field that does not exist or a value of the wrong type.
+        """
+        base, values = base if base is not None else cls(), _plain(values)
+        pamr = values.pop("pamr", base.pamr)
+        if pamr is True:
+            pamr = {}
+        if isinstance(pamr, dict):
+            pamr = overlay(base.pamr or PamrConfig(), pamr, "dense.pamr")
+        return dataclasses.replace(overlay(base, values, "dense"), pamr=pamr or None)
+
+
+def _plain(values: Any) -> Any:
+    """mmengine's config dicts as plain dicts."""
+    if isinstance(values, Mapping):
+        return {key: _plain(value) for key, value in values.items()}
+    return [_plain(value) for value in values] if isinstance(values, list) else values

@@ -1,0 +1,280 @@
+"""Image -> label map by a training-free strategy, whole or in windows, with the vocabulary of the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tagclip.clip.encoder import AttentionRequest, FrozenCLIP, Grid
+from tagclip.clip.prompts import build_text_classifier
+from tagclip.config import TagCLIPConfig
+from tagclip.errors import UsageError
+from tagclip.images import decode_image, prepare_image
+from tagclip.tagger import TagCLIP, TagResult
+from tagclip.vocabulary import Vocabulary
+from wsss.dense.config import DenseConfig
+from wsss.dense.features import blocks_to_keep, merge_requests, prepared, strategy_features
+from wsss.dense.logits import (
+    LabelMap,
+    LogitField,
+    PatchField,
+    ResizedField,
+    Window,
+    WindowField,
+    argmax_labels,
+    class_probabilities,
+    log_normaliser,
+    windows_of,
+)
+from wsss.dense.strategy import Strategy, get_strategy
+from wsss.pamr import refine
+
+IGNORE_LABEL = 255
+
+
+@dataclass
+class View:
+    """An image as the model sees it.
+
+    Attributes:
+        inputs: normalised, the whole image (1, 3, h, w) or its windows (W, 3, h, w).
+        windows: where the windows lie, in pixels of the (perhaps resized) image; None for the whole image.
+        size: height and width in which the windows are given.
+        target: height and width of the image itself.
+        grid: patch grid of one input.
+    """
+
+    inputs: Tensor
+    windows: list[Window] | None
+    size: tuple[int, int]
+    target: tuple[int, int]
+    grid: Grid
+
+
+@dataclass
+class Names:
+    """The text side of one image.
+
+    Attributes:
+        rows: text features, (Q, D) fp32 unit norm.
+        labels: mask label of every name, (Q,) int64.
+    """
+
+    rows: Tensor
+    labels: Tensor
+
+
+@dataclass
+class DenseResult:
+    """Label map of one image.
+
+    Attributes:
+        labels: (H, W) uint8: 0 background and class c as c + 1, or c if the vocabulary has no background.
+        confidence: probability of the winning class, (H, W) float32 in [0, 1].
+        classes: indices of the classes that were allowed.
+        tags: what the tagger said, if it was asked.
+        strategy: with everything filled in that was found on the image, as gclip's blocks.
+    """
+
+    labels: np.ndarray
+    confidence: np.ndarray
+    classes: list[int]
+    tags: TagResult | None
+    strategy: Strategy
+
+
+class DenseSegmenter:
+    """Segments images with no training (ALGORITHMS, sections 4 and 5).
+
+    Args:
+        clip: the frozen model; never changed, whatever the strategy.
+        vocabulary: classes; several prompt names of a class compete, the best one counts.
+        config: settings.
+        tagger: for vocabulary="tags"; default one made from the same vocabulary.
+        cache_dir: where text classifiers are kept between runs.
+
+    Raises:
+        UsageError: unknown strategy, a crop that does not fit the patch size, a background threshold without a
+            background label.
+    """
+
+    def __init__(
+        self,
+        clip: FrozenCLIP,
+        vocabulary: Vocabulary,
+        config: DenseConfig | None = None,
+        *,
+        tagger: TagCLIP | None = None,
+        cache_dir: Path | str | None = None,
+    ):
+        self.clip, self.vocabulary, self.config = clip, vocabulary, config or DenseConfig()
+        self.strategy = get_strategy(self.config.strategy, self.config.options)
+        if self.config.mode == "slide" and self.config.crop % clip.patch_size:
+            raise UsageError(f"crop {self.config.crop} is no multiple of the model's patch size {clip.patch_size}")
+        if self.config.background_threshold and not vocabulary.has_background:
+            raise UsageError(f"background_threshold: vocabulary {vocabulary.name!r} has no background label")
+        offset = 1 if vocabulary.has_background else 0
+        prompts = [(name, index) for index, group in enumerate(vocabulary.prompts) for name in group]
+        prompts += [(word, -1) for word in vocabulary.background]
+        self._owner = torch.tensor([index for _, index in prompts], device=clip.device)
+        self._labels = torch.where(self._owner >= 0, self._owner + offset, 0 if offset else IGNORE_LABEL)
+        self._rows = build_text_classifier(
+            clip, [name for name, _ in prompts], self.config.templates, cache_dir=cache_dir
+        ).to(clip.device)
+        if tagger is None and self.config.vocabulary == "tags":
+            tagging = TagCLIPConfig.from_dict(self.config.tagging, TagCLIPConfig.preset("default", vocabulary.name))
+            tagger = TagCLIP(clip, vocabulary, config=tagging, cache_dir=cache_dir)
+        self.tagger = tagger
+
+    def __call__(self, image: Any, *, classes: Sequence[int | str] | None = None) -> DenseResult:
+        """Segment one image.
+
+        Args:
+            image: path, PIL image or (H, W, 3) uint8 RGB array.
+            classes: indices or names that the image may get; needed for vocabulary="labels", otherwise in the place
+                of what the config says.
+
+        Raises:
+            ImageError: a file that cannot be read as an image.
+            UsageError: vocabulary="labels" without `classes`.
+        """
+        rgb = decode_image(image, apply_exif=self.config.apply_exif)
+        if classes is None and self.config.vocabulary == "labels":
+            raise UsageError('vocabulary="labels" needs the classes of every image')
+        view = self.view(rgb)
+        wants_tags = classes is None and self.config.vocabulary == "tags"
+        strategy = prepared(self.clip, view.inputs[: self.config.window_batch], self.strategy)
+        (features,), tags = self.features(view, [strategy], rgb if wants_tags else None)
+        indices = self.allowed(classes) if tags is None else tags.indices
+        result = self.labels(view, features, self.names(indices), rgb)
+        labels = result.labels.to(torch.uint8).cpu().numpy()
+        return DenseResult(labels, result.confidence.cpu().numpy(), list(indices), tags, strategy)
+
+    def allowed(self, classes: Sequence[int | str] | None) -> list[int]:
+        """Class indices from indices or names; None means all."""
+        if classes is None:
+            return list(range(len(self.vocabulary)))
+        return sorted({self.vocabulary.index(one) if isinstance(one, str) else int(one) for one in classes})
+
+    def view(self, rgb: np.ndarray) -> View:
+        """The model's input of an image (H, W, 3) uint8 RGB."""
+        config, target = self.config, rgb.shape[:2]
+        if config.short_side is not None:
+            factor = config.short_side / min(target)
+            size = tuple(max(1, round(side * factor)) for side in target)
+            rgb = np.asarray(Image.fromarray(rgb).resize(size[::-1], Image.Resampling.BICUBIC))
+        size = rgb.shape[:2]
+        if config.mode == "whole":
+            windows, inputs = None, self._input(rgb, config.max_long_side)[None]
+        else:
+            windows = windows_of(*size, config.crop, config.stride)
+            inputs = torch.stack([self._input(rgb[w.top : w.bottom, w.left : w.right], None) for w in windows])
+        patch = self.clip.patch_size
+        return View(inputs, windows, size, target, Grid(inputs.shape[2] // patch, inputs.shape[3] // patch))
+
+    def features(
+        self, view: View, strategies: Sequence[Strategy], tag_rgb: np.ndarray | None = None
+    ) -> tuple[list[Tensor], TagResult | None]:
+        """Patch features of a view under several prepared strategies from one trunk, and tags if wanted.
+
+        Args:
+            tag_rgb: the image, if it is to be tagged: a whole image from the same trunk, windows from one of its own.
+
+        Returns:
+            One (B, N, D) fp32 unit-norm tensor a strategy, and the tags or None.
+        """
+        shared = tag_rgb is not None and view.windows is None
+        request = AttentionRequest(keep=blocks_to_keep(self.clip, strategies))
+        if shared:
+            request = merge_requests(request, self.tagger.request)
+        parts: list[list[Tensor]] = [[] for _ in strategies]
+        tags = None
+        for inputs in view.inputs.split(self.config.window_batch):
+            inputs = inputs.to(self.clip.device)
+            trunk = self.clip.trunk(inputs, request)
+            for part, strategy in zip(parts, strategies, strict=True):
+                part.append(strategy_features(self.clip, trunk, strategy))
+            if shared:
+                tags = self.tagger.results(self.tagger.score_trunk(trunk, inputs), trunk.grid)[0]
+        if tag_rgb is not None and not shared:
+            tags = self.tagger([tag_rgb])[0]
+        return [torch.cat(part) for part in parts], tags
+
+    def names(self, classes: Sequence[int]) -> Names:
+        """The names of these classes and the background words; all names if that leaves none."""
+        keep = torch.isin(self._owner, torch.tensor([-1, *classes], device=self._owner.device))
+        if not keep.any():
+            keep = torch.ones_like(keep)
+        return Names(self._rows[keep], self._labels[keep])
+
+    def field(self, view: View, features: Tensor, names: Names) -> LogitField:
+        """Cosines between every pixel and every name."""
+        grid = view.grid
+        cosines = (features @ names.rows.T).transpose(1, 2).unflatten(2, (grid.height, grid.width))
+        if view.windows is None:
+            return PatchField(cosines[0], *view.target)
+        field = WindowField(view.windows, cosines, *view.size)
+        return field if view.size == view.target else ResizedField(field, *view.target)
+
+    def labels(self, view: View, features: Tensor, names: Names, rgb: np.ndarray) -> LabelMap:
+        """Argmax, PAMR and background threshold as the config says.
+
+        Args:
+            features: (B, N, D) of this view.
+            rgb: the image, (H, W, 3) uint8, for PAMR.
+        """
+        config, field = self.config, self.field(view, features, names)
+        chunk = config.chunk_mib * 2**20
+        if config.pamr is None:
+            result = argmax_labels(field, names.labels, logit_scale=config.logit_scale, chunk_bytes=chunk)
+        else:
+            result = self._refined(field, names, rgb, chunk)
+        if config.background_threshold:
+            result.labels[result.confidence < config.background_threshold] = 0
+        return result
+
+    def patch_probabilities(self, features: Tensor, classes: Sequence[int]) -> Tensor:
+        """Probability of each class at every patch of one whole image, against the background words.
+
+        What stage two takes in the place of class activation maps: 1 - maximum is the background's share.
+
+        Args:
+            features: (N, D).
+            classes: K class indices.
+
+        Returns:
+            (K, N) fp32.
+        """
+        names = self.names(classes)
+        probabilities = (self.config.logit_scale * features @ names.rows.T).softmax(dim=-1)
+        offset = 1 if self.vocabulary.has_background else 0
+        columns = [probabilities[:, names.labels == index + offset].amax(dim=1) for index in classes]
+        return torch.stack(columns) if columns else probabilities.new_zeros(0, len(features))
+
+    def _input(self, rgb: np.ndarray, max_long_side: int | None) -> Tensor:
+        return prepare_image(rgb, self.clip.patch_size, self.clip.mean, self.clip.std, max_long_side=max_long_side)
+
+    def _refined(self, field: LogitField, names: Names, rgb: np.ndarray, chunk: int) -> LabelMap:
+        """PAMR on every label's probability, some labels at a time, then the argmax over labels."""
+        scale = self.config.logit_scale
+        normaliser = log_normaliser(field, logit_scale=scale, chunk_bytes=chunk)
+        present = names.labels.unique().tolist()
+        step = max(1, chunk // (4 * normaliser.numel()))
+        best = torch.full_like(normaliser, -1.0)
+        labels = torch.zeros_like(normaliser, dtype=torch.int64)
+        for first in range(0, len(present), step):
+            group = present[first : first + step]
+            maps = torch.stack(
+                [class_probabilities(field, names.labels, one, normaliser, logit_scale=scale) for one in group]
+            )
+            for label, refined in zip(group, refine(rgb, maps, self.config.pamr), strict=True):
+                wins = refined > best
+                best[wins], labels[wins] = refined[wins], label
+        return LabelMap(labels, best)
