@@ -1,0 +1,304 @@
+"""Class names with all that goes with them: prompt names, background words, palette, label ids."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, fields
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tagclip.errors import VocabularyError
+from tagclip.vocabulary_files import ClassEntry, read_text, read_yaml
+
+# Words for "everything else" that fit any photo: the papers' list for COCO.
+GENERIC_BACKGROUND = (
+    "ground", "land", "grass", "tree", "building", "wall", "sky", "lake", "water", "river", "sea", "railway",
+    "railroad", "helmet", "cloud", "house", "mountain", "ocean", "road", "rock", "street", "valley", "bridge",
+)  # fmt: skip
+CONTEXT_TOKENS = 77  # of CLIP's text towers, start and end included
+SAFE_NAME_BYTES = 48  # a token covers at least a byte, so a name this short fits any template without counting
+
+PromptNames = Mapping[str, str | Sequence[str]] | Sequence[str | Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The target classes of a run, in label order.
+
+    Args:
+        names: C class names; unique (ignoring case), not empty.
+        prompts: tagging prompt names (synonyms are averaged), by class name or one entry a class; default the name.
+        background: words that take part in the tagging softmax but never become a tag. Default: generic words that are
+            not classes themselves. () for none.
+        cam_prompts: prompt name of each class for class activation maps, where CLIP-ES fuses synonyms into one
+            string; by class name or one entry a class; default the tagging prompts joined by commas.
+        cam_prompts_reference: what the published implementation uses where that differs; by class name.
+        cam_background: background words for class activation maps; default `background`, or "background" without one.
+        palette: colours, (C + 1, 3) uint8 RGB, row 0 is the background; default the VOC colour map.
+        name: of the vocabulary.
+        has_background: True: mask label 0 is background and class c is c + 1. False: class c is label c.
+        raw_ids: ids of the classes in the data set's own annotations, where these have gaps.
+        coarse: super-class index of each class, for a coarser evaluation (COCO-Stuff-27).
+        coarse_names: names of the super-classes.
+
+    Raises:
+        VocabularyError: names that are missing, duplicate, empty or longer than CLIP's 77 tokens; tables that name
+            an unknown class or have the wrong length.
+
+    Example:
+        >>> Vocabulary(["cat", "dog"], prompts={"dog": ["dog", "puppy"]}).prompts
+        (('cat',), ('dog', 'puppy'))
+    """
+
+    names: Sequence[str]
+    _: KW_ONLY
+    prompts: PromptNames | None = None
+    background: Sequence[str] | None = None
+    cam_prompts: Mapping[str, str] | Sequence[str] | None = None
+    cam_prompts_reference: Mapping[str, str] | Sequence[str] | None = None
+    cam_background: Sequence[str] | None = None
+    palette: np.ndarray | None = field(default=None, compare=False, repr=False)
+    name: str = "custom"
+    has_background: bool = True
+    raw_ids: Sequence[int] | None = None
+    coarse: Sequence[int] | None = None
+    coarse_names: Sequence[str] | None = None
+
+    def __post_init__(self):
+        if isinstance(self.names, str):
+            raise VocabularyError(f"class names {self.names!r}: a list of names is needed, not one string")
+        entries = [ClassEntry(name, (), f"entry {number}") for number, name in enumerate(self.names, start=1)]
+        names = _checked_names(entries, self.name)
+        prompts = tuple(
+            (entry,) if isinstance(entry, str) else tuple(entry)
+            for entry in _per_class(self.prompts, names, [(name,) for name in names], "prompts")
+        )
+        for name, group in zip(names, prompts, strict=True):
+            _check_prompts(name, group, f"vocabulary {self.name!r}")
+        background = self.background
+        if background is None:
+            taken = {_key(prompt) for group in prompts for prompt in group} | {_key(name) for name in names}
+            background = [word for word in GENERIC_BACKGROUND if word not in taken]
+        cam = _per_class(self.cam_prompts, names, [",".join(group) for group in prompts], "cam_prompts")
+        cam_reference = _per_class(self.cam_prompts_reference, names, cam, "cam_prompts_reference")
+        cam_background = self.cam_background
+        if cam_background is None:
+            cam_background = background or ("background",)
+        for field_name, value in {
+            "names": names,
+            "prompts": prompts,
+            "background": tuple(background),
+            "cam_prompts": tuple(cam),
+            "cam_prompts_reference": tuple(cam_reference),
+            "cam_background": tuple(cam_background),
+            "palette": _palette(self.palette, len(names) + 1, self.name),
+            "raw_ids": _ids(self.raw_ids, names, "raw_ids"),
+            "coarse": _ids(self.coarse, names, "coarse"),
+            "coarse_names": None if self.coarse_names is None else tuple(self.coarse_names),
+        }.items():
+            object.__setattr__(self, field_name, value)
+
+    @classmethod
+    def built_in(cls) -> tuple[str, ...]:
+        """Names that `named` knows."""
+        files = (resources.files("tagclip") / "vocabularies").iterdir()
+        return tuple(sorted(Path(file.name).stem for file in files if file.name.endswith(".yaml")))
+
+    @classmethod
+    def named(cls, name: str) -> "Vocabulary":
+        """A built-in vocabulary: "voc" (20), "coco" (80), "cocostuff" (171), "context" (59)."""
+        if name not in cls.built_in():
+            raise VocabularyError(
+                f"vocabulary {name!r}: unknown, one of {', '.join(cls.built_in())}; or give a file of class names"
+            )
+        file = resources.files("tagclip") / "vocabularies" / f"{name}.yaml"
+        return cls._from_yaml(file.read_text(encoding="utf-8"), f"{name}.yaml", name)
+
+    @classmethod
+    def from_file(cls, path: Path | str) -> "Vocabulary":
+        """From a file of class names.
+
+        `.yaml` / `.yml`: a list of names (or of `name: [synonyms]`), or a mapping with `classes` and any keyword
+        argument of this class. Anything else is text, one class a line: `name`, or `name: synonym, synonym`; `#` starts
+        a comment.
+
+        Raises:
+            VocabularyError: no such file, not text, or a bad line, which is named with the remedy.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise VocabularyError(f"{path}: not a UTF-8 text file of class names") from error
+        except OSError as error:
+            reason = error.strerror or error
+            raise VocabularyError(f"class file {path}: {reason}; give a text file, one class name a line") from error
+        if path.suffix.lower() in (".yaml", ".yml"):
+            return cls._from_yaml(text, str(path), path.stem)
+        entries = read_text(text, str(path))
+        return cls._from_entries(entries, str(path), {"name": path.stem})
+
+    @classmethod
+    def from_names(cls, names: Sequence[str], **options) -> "Vocabulary":
+        """From a Python list; the same as `Vocabulary(names)`."""
+        return cls(names, **options)
+
+    @classmethod
+    def load(cls, source: "Vocabulary | str | Path | Sequence[str]") -> "Vocabulary":
+        """From whatever a user gives: a built-in name, a file, a list of names, or a vocabulary."""
+        if isinstance(source, Vocabulary):
+            return source
+        if isinstance(source, str) and source in cls.built_in():
+            return cls.named(source)
+        if isinstance(source, Path) or (isinstance(source, str) and Path(source).suffix):
+            return cls.from_file(source)
+        return cls.named(source) if isinstance(source, str) else cls(list(source))
+
+    @classmethod
+    def _from_yaml(cls, text: str, source: str, default_name: str) -> "Vocabulary":
+        entries, options = read_yaml(text, source)
+        return cls._from_entries(entries, source, {"name": default_name, **options})
+
+    @classmethod
+    def _from_entries(cls, entries: list[ClassEntry], source: str, options: dict) -> "Vocabulary":
+        names = _checked_names(entries, source)
+        prompts = {name: (name, *entry.synonyms) for name, entry in zip(names, entries, strict=True) if entry.synonyms}
+        return cls(names, **{**options, "prompts": {**prompts, **options.get("prompts", {})}})
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, for manifests; `from_dict` makes an equal vocabulary of it."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {**json.loads(json.dumps({**values, "palette": None})), "palette": self.palette.tolist()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Vocabulary":
+        """The vocabulary that `to_dict` was called on."""
+        return cls(**values)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 (hex) of everything that scores and masks depend on; not of name and palette."""
+        parts = [
+            self.names, self.prompts, self.background, self.cam_prompts, self.cam_prompts_reference,
+            self.cam_background, self.has_background, self.coarse,
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    @cached_property
+    def label_palette(self) -> np.ndarray:
+        """Colours by mask label, (labels, 3) uint8 RGB: `palette`, without its first row if there is no background."""
+        return self.palette if self.has_background else self.palette[1:]
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.names)}
+
+    def index(self, name: str) -> int:
+        """Index of a class name, 0..C-1.
+
+        Raises:
+            VocabularyError: not a class of this vocabulary.
+        """
+        if name not in self._index:
+            raise VocabularyError(f"class {name!r}: not in vocabulary {self.name!r} ({len(self)} classes)")
+        return self._index[name]
+
+
+def voc_palette(size: int) -> np.ndarray:
+    """The VOC colour map: bits of the label spread over the channels, (size, 3) uint8 RGB, row 0 black."""
+    labels = np.arange(size)
+    colours = np.zeros((size, 3), np.int64)
+    for shift in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((labels >> (3 * shift + channel)) & 1) << (7 - shift)
+    return colours.astype(np.uint8)
+
+
+def _palette(colours: Any, size: int, vocabulary: str) -> np.ndarray:
+    palette = voc_palette(size) if colours is None else np.array(colours, np.int64)
+    if palette.shape != (size, 3) or palette.min() < 0 or palette.max() > 255:
+        raise VocabularyError(f"vocabulary {vocabulary!r}: the palette is not {size} colours of 3 values in 0..255")
+    palette = palette.astype(np.uint8)
+    palette.setflags(write=False)
+    return palette
+
+
+def _key(name: str) -> str:
+    return " ".join(name.split()).casefold()
+
+
+def _checked_names(entries: list[ClassEntry], source: str) -> tuple[str, ...]:
+    if not entries:
+        raise VocabularyError(f"{source}: no class name in it; give at least one")
+    seen: dict[str, ClassEntry] = {}
+    for entry in entries:
+        if not isinstance(entry.name, str):
+            raise VocabularyError(f"{source}, {entry.place}: class name {entry.name!r} is not text; put it in quotes")
+        key = _key(entry.name)
+        if not key:
+            raise VocabularyError(f"{source}, {entry.place}: empty class name; remove it or write a name")
+        if key in seen:
+            raise VocabularyError(
+                f"{source}, {entry.place}: class {entry.name.strip()!r} is already on {seen[key].place}; remove one"
+            )
+        _check_prompts(entry.name, (entry.name, *entry.synonyms), f"{source}, {entry.place}")
+        seen[key] = entry
+    for entry in entries:
+        for synonym in entry.synonyms:
+            other = seen.get(_key(synonym))
+            if other is not None and other is not entry:
+                raise VocabularyError(
+                    f"{source}, {entry.place}: synonym {synonym!r} is also the class on {other.place}; remove one"
+                )
+    return tuple(" ".join(entry.name.split()) for entry in entries)
+
+
+def _check_prompts(name: str, prompts: Sequence[str], place: str) -> None:
+    if not prompts:
+        raise VocabularyError(f"{place}: class {name!r} has no prompt name; give at least one")
+    for prompt in prompts:
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise VocabularyError(f"{place}: class {name!r} has the empty synonym {prompt!r}; remove it")
+        if len(prompt.encode()) <= SAFE_NAME_BYTES:
+            continue
+        tokens = _prompt_tokens(prompt)
+        if tokens > CONTEXT_TOKENS:
+            raise VocabularyError(
+                f"{place}: {prompt[:40]!r}... makes prompts of {tokens} tokens, CLIP reads {CONTEXT_TOKENS}; shorten it"
+            )
+
+
+def _prompt_tokens(name: str) -> int:
+    # Needs open_clip, which takes seconds to import and which short names never need.
+    from tagclip.clip.prompts import CAM_TEMPLATE, TAGGING_TEMPLATES
+    from tagclip.clip.tokens import count_tokens
+
+    return max(count_tokens(template.replace("{}", name)) for template in (*TAGGING_TEMPLATES, CAM_TEMPLATE))
+
+
+def _per_class(table, names: tuple[str, ...], default: list, what: str) -> list:
+    if table is None:
+        return list(default)
+    if isinstance(table, Mapping):
+        unknown = [name for name in table if name not in names]
+        if unknown:
+            raise VocabularyError(f"{what}: {unknown[0]!r} is not a class; use a name of the class list")
+        return [table.get(name, fallback) for name, fallback in zip(names, default, strict=True)]
+    if isinstance(table, str) or len(table) != len(names):
+        raise VocabularyError(f"{what}: {len(table)} entries for {len(names)} classes; give one a class, or a mapping")
+    return list(table)
+
+
+def _ids(values: Sequence[int] | None, names: tuple[str, ...], what: str) -> tuple[int, ...] | None:
+    if values is None:
+        return None
+    if len(values) != len(names):
+        raise VocabularyError(f"{what}: {len(values)} ids for {len(names)} classes; give one a class")
+    return tuple(int(value) for value in values)
