@@ -4,7 +4,6 @@ import dataclasses
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from tagclip.clip.prompts import TAGGING_TEMPLATES
 from tagclip.errors import UsageError
 from tagclip.settings import overlay
 
@@ -132,6 +131,13 @@ class TagRuleConfig:
             raise UsageError(f"top_k {self.top_k} must be at least 1")
 
 
+def _tagging_templates() -> tuple[str, ...]:
+    # Imported when needed: settings are also read in CRF worker processes, which can do without torch and open_clip.
+    from tagclip.clip.prompts import TAGGING_TEMPLATES
+
+    return TAGGING_TEMPLATES
+
+
 @dataclass(frozen=True)
 class TagCLIPConfig:
     """Everything that turns an image into scores and tags.
@@ -148,7 +154,7 @@ class TagCLIPConfig:
     dmar: DMARConfig = field(default_factory=DMARConfig)
     cwr: CWRConfig = field(default_factory=CWRConfig)
     rule: TagRuleConfig = field(default_factory=TagRuleConfig)
-    templates: tuple[str, ...] = TAGGING_TEMPLATES
+    templates: tuple[str, ...] = field(default_factory=_tagging_templates)
     scorer: Literal["patches", "global"] = "patches"
     local_attention: Literal["local", "masked_local"] = "local"
     batch_size: int = 8

@@ -4,13 +4,15 @@ import logging
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import ExifTags, Image
 
 from tagclip.errors import ImageError
+
+if TYPE_CHECKING:
+    import torch
 from tagclip.image_lists import ImageFile, find_images
 
 __all__ = ["ImageFile", "Size", "decode_image", "find_images", "image_size", "prepare_image", "target_size"]
@@ -103,7 +105,7 @@ def prepare_image(
     std: tuple[float, float, float],
     *,
     max_long_side: int | None = 1024,
-) -> torch.Tensor:
+) -> "torch.Tensor":
     """Resize (bicubic, antialiased) to whole patches and normalise.
 
     Args:
@@ -115,6 +117,9 @@ def prepare_image(
     Returns:
         (3, H', W') float32, both sides multiples of `patch_size`.
     """
+    # Imported when needed: processes that only decode and write masks can do without torch.
+    import torch
+
     size = target_size(rgb.shape[0], rgb.shape[1], patch_size, max_long_side)
     resized = Image.fromarray(rgb).resize((size.width, size.height), Image.Resampling.BICUBIC)
     values = torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous().float().div_(255)
