@@ -37,8 +37,8 @@ def softmax_gradcam(
 ) -> SoftmaxCams:
     """Class activation maps of one image for its tags.
 
-    The last block runs once, in float32 whatever the model's dtype. A tag's probability depends on the tokens only
-    through the pooled feature, so d p_k / d feature is written in closed form and each tag costs one backward pass.
+    The last block runs once, on float32 tokens whatever the model's dtype. A tag's probability depends on the tokens
+    only through the pooled feature, so d p_k / d feature is in closed form and a tag costs one backward pass.
 
     Args:
         tokens: input of the last block, (1 + N, width), [CLS] first.
@@ -49,7 +49,8 @@ def softmax_gradcam(
     if not len(tag_rows):
         empty = torch.zeros(0, grid.height, grid.width, device=tokens.device)
         return SoftmaxCams(empty, torch.zeros(0, device=tokens.device))
-    pooled = PooledPatches(clip, tokens.float())
+    product_dtype = torch.float32 if config.precision == "float32" else clip.dtype
+    pooled = PooledPatches(clip, tokens.float(), product_dtype=product_dtype)
     rows = torch.cat([tag_rows, background_rows]).float()
     probabilities, jacobian = probability_gradients(pooled.feature, rows, clip.logit_scale)
     weights = pooled.gradient(jacobian[: len(tag_rows)])  # (K, width)

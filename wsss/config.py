@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field, replace
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
+from tagclip.config import PRESETS, ImageConfig
 from tagclip.errors import UsageError
-
-PRESETS = ("reference", "default")
+from tagclip.settings import overlay
 
 
 @dataclass(frozen=True)
@@ -18,14 +17,17 @@ class CamConfig:
 
     Attributes:
         template: the one prompt template of the CAM text classifier.
-        position_rounding: see `FrozenCLIP.trunk`; the published code rounds the interpolated positions to float16.
+        reference_names: use the published prompt names where those differ (`Vocabulary.cam_prompts_reference`).
+        precision: of matrix products in the last block: "float32", or "model" for the model's own dtype, which is
+            faster for a half-precision model and changes the maps a little.
         normalisations: how often a map is scaled to [0, 1]. Two, because a peak may be as small as `epsilon`:
             the second pass brings it back to 1.
         epsilon: keeps the scaling of a constant map finite.
     """
 
     template: str = "a clean origami {}."
-    position_rounding: Literal["none", "float16_off_native", "float16"] = "none"
+    reference_names: bool = False
+    precision: Literal["float32", "model"] = "float32"
     normalisations: int = 2
     epsilon: float = 1e-7
 
@@ -92,6 +94,14 @@ class CrfConfig:
     wrap_dark_pixels: bool = False
     mean_bgr: tuple[float, float, float] = (104.008, 116.669, 122.675)
 
+    def __post_init__(self) -> None:
+        for name in ("gaussian_sxy", "bilateral_sxy", "bilateral_srgb", "probability_floor"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"crf.{name} {getattr(self, name)} must be positive")
+        for name in ("iterations", "gaussian_compat", "bilateral_compat"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"crf.{name} {getattr(self, name)} must not be negative")
+
 
 @dataclass(frozen=True)
 class PamrConfig:
@@ -113,11 +123,8 @@ class MaskConfig:
     """Everything that turns an image and its tags into a pseudo mask.
 
     Attributes:
-        apply_exif: turn the image upright first (the published code does not).
-        max_long_side: longest side the model sees in pixels, None for no cap; masks keep the image's size.
+        image: how an image becomes the model's input; masks have the image's own size, whatever the model saw.
         refiner: "crf", "pamr" or "none".
-        background: whether label 0 is the background and class c is label c + 1 (False: class c is label c, as
-            COCO-Stuff needs).
         alpha: exponent of the background score (1 - max_k cam_k) ** alpha.
         confidence: pixels whose highest probability is lower become `ignore_label`; None keeps every pixel.
         storage_dtype: dtype of CAMs on disk. Masks are always made from CAMs rounded to it, so that masks from
@@ -125,14 +132,12 @@ class MaskConfig:
         round_upsampled: the published code stores the upsampled maps as float16; only the reference preset does.
     """
 
+    image: ImageConfig = field(default_factory=ImageConfig)
     cam: CamConfig = field(default_factory=CamConfig)
     affinity: AffinityConfig = field(default_factory=AffinityConfig)
     crf: CrfConfig = field(default_factory=CrfConfig)
     pamr: PamrConfig = field(default_factory=PamrConfig)
-    apply_exif: bool = True
-    max_long_side: int | None = 1024
     refiner: Literal["crf", "pamr", "none"] = "crf"
-    background: bool = True
     alpha: float = 1.0
     confidence: float | None = 0.95
     ignore_label: int = 255
@@ -160,16 +165,15 @@ class MaskConfig:
             last_block=-2 if vocabulary == "voc" else -1,
             box_threshold=0.7 if vocabulary in ("coco", "cocostuff") else 0.4,
         )
-        config = cls(affinity=affinity, background=vocabulary != "cocostuff")
+        config = cls(affinity=affinity)
         if name == "default":
             return config
         return replace(
             config,
-            cam=replace(config.cam, position_rounding="float16"),
+            image=ImageConfig(apply_exif=False, max_long_side=None, position_rounding="float16"),
             affinity=replace(affinity, clip_boxes=True),
+            cam=replace(config.cam, reference_names=True),
             crf=replace(config.crf, wrap_dark_pixels=True),
-            apply_exif=False,
-            max_long_side=None,
             storage_dtype="float32",
             round_upsampled=True,
         )
@@ -185,41 +189,4 @@ class MaskConfig:
         Raises:
             UsageError: a field that does not exist or a value of the wrong type.
         """
-        return _overlay(base if base is not None else cls(), values, "masks")
-
-
-def _overlay(base: Any, values: Any, where: str) -> Any:
-    if not isinstance(values, dict):
-        raise UsageError(f"{where} must be a dict of settings, not {values!r}")
-    types = get_type_hints(type(base))
-    changes = {}
-    for name, value in values.items():
-        option = f"{where}.{name}"
-        if name not in types:
-            raise UsageError(f"unknown setting {option}: {type(base).__name__} has {', '.join(types)}")
-        current = getattr(base, name)
-        if dataclasses.is_dataclass(current):
-            changes[name] = _overlay(current, value, option)
-        else:
-            changes[name] = _checked(value, types[name], option)
-    return replace(base, **changes)
-
-
-def _checked(value: Any, kind: Any, option: str) -> Any:
-    """`value` as the annotated type; an int is a float, a list is a tuple, nothing else is converted."""
-    origin, choices = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        if value in choices:
-            return value
-    elif origin in (Union, UnionType):
-        if value is None and type(None) in choices:
-            return None
-        return _checked(value, next(c for c in choices if c is not type(None)), option)
-    elif origin is tuple:
-        if isinstance(value, list | tuple) and (choices[-1] is Ellipsis or len(value) == len(choices)):
-            return tuple(_checked(item, choices[0], option) for item in value)
-    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    elif type(value) is kind:
-        return value
-    raise UsageError(f"{option} is {value!r}, but should be {getattr(kind, '__name__', str(kind))}")
+        return overlay(base if base is not None else cls(), values, "masks")

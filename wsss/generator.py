@@ -1,0 +1,203 @@
+"""MaskGenerator: images and their tags -> class activation maps -> pseudo masks (CLIP-ES, arXiv 2212.09506)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tagclip.boxes import box_masks
+from tagclip.clip import AttentionRequest, FrozenCLIP, Trunk, build_text_classifier
+from tagclip.errors import UsageError
+from tagclip.images import decode_image, prepare_image
+from tagclip.vocabulary import Vocabulary
+from wsss.affinity import refine_cams, sinkhorn
+from wsss.cam import scale_to_unit, softmax_gradcam
+from wsss.config import MaskConfig
+from wsss.masks import LabelMap, check_label_count, mask_from_cams
+
+
+@dataclass
+class CamResult:
+    """CAMs of one image on the patch grid, float32.
+
+    Attributes:
+        indices: class index of each map.
+        raw_cams: after softmax Grad-CAM, (K, h, w) in [0, 1].
+        refined: after the affinity, (K, h, w), on the affinity's own scale.
+        cams: the same scaled to [0, 1], what masks are made from.
+        probabilities: of the K tags, then of the background words, (K + B,); empty for K = 0.
+    """
+
+    indices: list[int]
+    raw_cams: np.ndarray
+    refined: np.ndarray
+    cams: np.ndarray
+    probabilities: np.ndarray
+
+
+@dataclass
+class MaskResult:
+    """CAMs and mask of one image.
+
+    Attributes:
+        tags: names of the classes of the maps, and indices: their positions in the vocabulary.
+        raw_cams: after softmax Grad-CAM, (K, h, w) float32 in [0, 1] on the patch grid.
+        refined: after the affinity, (K, h, w) float32, before the last scaling.
+        cams: refined maps scaled to [0, 1], (K, h, w) float32.
+        probabilities: of the K tags and the background words, (K + B,) float32.
+        mask: (H, W) uint8: 0 background and class c -> c + 1 (without background: c -> c), 255 where confidence is low.
+        labels: (H, W) uint8, the same without 255.
+        confidence: (H, W) float32, highest label probability of each pixel.
+        label_probabilities: (1 + K, H, W) float32 if asked for, else None.
+    """
+
+    tags: list[str]
+    indices: list[int]
+    raw_cams: np.ndarray
+    refined: np.ndarray
+    cams: np.ndarray
+    probabilities: np.ndarray
+    mask: np.ndarray
+    labels: np.ndarray
+    confidence: np.ndarray
+    label_probabilities: np.ndarray | None = None
+
+
+class MaskGenerator:
+    """Makes pseudo masks of images whose tags are known.
+
+    Args:
+        clip: the frozen model.
+        vocabulary: target classes and background words.
+        preset: "default", or "reference" for the published implementation's behaviour in every detail.
+        config: settings in place of the preset's.
+        cache_dir: where the text classifier is kept between runs; None keeps nothing.
+
+    Attributes:
+        tag_rows, background_rows: unit-norm text rows of the classes, (C, D), and of the background words, (B, D).
+        request: what a trunk must collect for `cams_from_trunk`.
+
+    Raises:
+        UsageError: more classes than an 8-bit mask can hold, or affinity blocks that the model does not have.
+
+    Example:
+        >>> generator = MaskGenerator(load_clip("demo"), Vocabulary.named("voc"))  # doctest: +SKIP
+        >>> generator("street.jpg", tags=["bus", "person"]).mask.shape  # doctest: +SKIP
+        (375, 500)
+    """
+
+    def __init__(
+        self,
+        clip: FrozenCLIP,
+        vocabulary: Vocabulary,
+        preset: str = "default",
+        *,
+        config: MaskConfig | None = None,
+        cache_dir: Path | str | None = None,
+    ):
+        check_label_count(len(vocabulary), vocabulary.has_background)
+        self.clip = clip
+        self.vocabulary = vocabulary
+        self.config = config or MaskConfig.preset(preset, vocabulary.name)
+        cam = self.config.cam
+        names = vocabulary.cam_prompts_reference if cam.reference_names else vocabulary.cam_prompts
+        rows = build_text_classifier(clip, [*names, *vocabulary.cam_background], [cam.template], cache_dir=cache_dir)
+        self.tag_rows, self.background_rows = rows[: len(vocabulary)], rows[len(vocabulary) :]
+        self._range = self.config.affinity.block_range(clip.depth)
+
+    @property
+    def request(self) -> AttentionRequest:
+        """What `cams_from_trunk` needs of the attention maps."""
+        return AttentionRequest(ranges=(self._range,))
+
+    def __call__(self, image: Any, tags: Sequence[str], *, keep_probabilities: bool = False) -> MaskResult:
+        """CAMs and mask of one image.
+
+        Args:
+            image: path, PIL image or (H, W, 3) uint8 RGB array.
+            tags: names of classes of the vocabulary; none gives a mask of background.
+            keep_probabilities: return the probability map of each label too.
+
+        Raises:
+            ImageError: a file that cannot be read as an image.
+            VocabularyError: a tag that is not a class.
+        """
+        indices = [self.vocabulary.index(name) for name in dict.fromkeys(tags)]
+        rgb = decode_image(image, apply_exif=self.config.image.apply_exif)
+        cams = self.cams_from_trunk(self.trunk(self.prepare(rgb)[None]), [indices])[0]
+        label_map = self.mask_from_cams(rgb, cams.cams, indices, keep_probabilities=keep_probabilities)
+        return MaskResult(
+            [self.vocabulary.names[index] for index in indices],
+            indices,
+            cams.raw_cams,
+            cams.refined,
+            cams.cams,
+            cams.probabilities,
+            label_map.mask,
+            label_map.labels,
+            label_map.confidence,
+            label_map.probabilities,
+        )
+
+    def prepare(self, rgb: np.ndarray) -> Tensor:
+        """A decoded image, (H, W, 3) uint8 RGB, as the model's input, (3, H', W') float32."""
+        return prepare_image(
+            rgb, self.clip.patch_size, self.clip.mean, self.clip.std, max_long_side=self.config.image.max_long_side
+        )
+
+    def trunk(self, images: Tensor) -> Trunk:
+        """Blocks 1..L-1 of a batch (B, 3, H, W) of prepared images, with what `cams_from_trunk` needs."""
+        return self.clip.trunk(images, self.request, position_rounding=self.config.image.position_rounding)
+
+    @torch.no_grad()
+    def cams_from_trunk(self, trunk: Trunk, tag_indices: Sequence[Sequence[int]]) -> list[CamResult]:
+        """CAMs of a batch from a trunk that was made with (at least) `request`.
+
+        Each image is computed by itself, so its maps do not depend on the others of the batch.
+
+        Args:
+            trunk: of B images.
+            tag_indices: class indices of each image, distinct; may be empty.
+
+        Raises:
+            UsageError: not one list of tags an image, or a trunk without the attention maps.
+        """
+        if len(tag_indices) != len(trunk.tokens):
+            raise UsageError(f"{len(tag_indices)} lists of tags for a trunk of {len(trunk.tokens)} images")
+        if self._range not in trunk.affinity:
+            raise UsageError(f"the trunk was made without the mean attention of blocks {self._range}: pass `request`")
+        return [self._cams_of(trunk, image, list(indices)) for image, indices in enumerate(tag_indices)]
+
+    def _cams_of(self, trunk: Trunk, image: int, indices: list[int]) -> CamResult:
+        config, grid = self.config, trunk.grid
+        found = softmax_gradcam(
+            self.clip, trunk.tokens[image], grid, self.tag_rows[indices], self.background_rows, config.cam
+        )
+        refined = found.cams
+        if indices:
+            boxes = box_masks(found.cams, config.affinity.box_threshold, clip_last=config.affinity.clip_boxes)
+            propagation = sinkhorn(trunk.affinity[self._range][image].float(), config.affinity.sinkhorn_rounds)
+            refined = refine_cams(found.cams, boxes, propagation, propagations=config.affinity.propagations)
+        scaled = scale_to_unit(refined, config.cam.epsilon) if indices else refined
+        arrays = (values.cpu().numpy() for values in (found.cams, refined, scaled, found.probabilities))
+        return CamResult(indices, *arrays)
+
+    def mask_from_cams(
+        self, rgb: np.ndarray, cams: np.ndarray, indices: Sequence[int], *, keep_probabilities: bool = False
+    ) -> LabelMap:
+        """See `wsss.masks.mask_from_cams`, which needs no model and is what CRF worker processes call."""
+        return mask_from_cams(
+            rgb,
+            cams,
+            indices,
+            self.config,
+            has_background=self.vocabulary.has_background,
+            keep_probabilities=keep_probabilities,
+            device=self.clip.device,
+        )

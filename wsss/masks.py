@@ -1,0 +1,161 @@
+"""From CAMs to label maps: upsampling, background score, refinement, labels, and masks on disk."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from tagclip.errors import UsageError
+from wsss.config import MaskConfig
+from wsss.crf import crf_probabilities, uniform_label
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_LABELS = 256  # of an 8-bit mask, the ignore label included
+IGNORE_COLOUR = (224, 224, 192)  # how PASCAL VOC paints pixels that do not count
+
+
+@dataclass
+class LabelMap:
+    """The mask of one image before and after doubtful pixels are taken out.
+
+    Attributes:
+        mask: (H, W) uint8: `labels` with pixels of low confidence set to the ignore label.
+        labels: (H, W) uint8 most probable label: 0 background and class c -> c + 1, or class c -> c without background.
+        confidence: (H, W) float32, highest probability of each pixel; where one label led everywhere and the CRF was
+            spared, a lower bound of it.
+        probabilities: (K + 1, H, W) float32 over background (if any) and the image's tags, or None if not asked for.
+    """
+
+    mask: np.ndarray
+    labels: np.ndarray
+    confidence: np.ndarray
+    probabilities: np.ndarray | None = None
+
+
+def mask_from_cams(
+    rgb: np.ndarray,
+    cams: np.ndarray,
+    indices: Sequence[int],
+    config: MaskConfig,
+    *,
+    has_background: bool = True,
+    keep_probabilities: bool = False,
+    device: torch.device | str = "cpu",
+) -> LabelMap:
+    """Turn the CAMs of one image into its mask.
+
+    Args:
+        rgb: the image, (H, W, 3) uint8.
+        cams: refined maps in [0, 1] on the patch grid, (K, h, w), K >= 0; any float dtype.
+        indices: class of each map, distinct.
+        has_background: label 0 is the background and class c is c + 1; otherwise class c is label c.
+        keep_probabilities: return the probability maps too, which also rules out the CRF's shortcut.
+        device: where PAMR runs; the CRF runs on the CPU.
+    """
+    height, width = rgb.shape[:2]
+    ids = np.asarray([index + has_background for index in indices], dtype=np.uint8)
+    if has_background:
+        ids = np.concatenate([np.zeros(1, np.uint8), ids])
+    if not len(ids):  # no tag and no background: nothing is known of any pixel
+        unknown = np.full((height, width), config.ignore_label, np.uint8)
+        empty = np.zeros((0, height, width), np.float32) if keep_probabilities else None
+        return LabelMap(unknown, unknown.copy(), np.zeros((height, width), np.float32), empty)
+    rounded = np.asarray(cams).astype(config.storage_dtype)
+    scores = label_scores(rounded, (height, width), config, has_background=has_background)
+    if config.refiner == "crf" and not keep_probabilities:
+        leader = uniform_label(scores, config.confidence, config.crf)
+        if leader is not None:
+            labels = np.full((height, width), ids[leader], np.uint8)
+            return LabelMap(labels, labels.copy(), scores[leader] / scores.sum(axis=0))
+    probabilities = _refine(rgb, scores, config, device)
+    confidence = probabilities.max(axis=0)
+    labels = ids[probabilities.argmax(axis=0)]
+    mask = labels.copy()
+    if config.confidence is not None:
+        mask[confidence < config.confidence] = config.ignore_label
+    return LabelMap(mask, labels, confidence, probabilities if keep_probabilities else None)
+
+
+def label_scores(
+    cams: np.ndarray, size: tuple[int, int], config: MaskConfig, *, has_background: bool = True
+) -> np.ndarray:
+    """CAMs at the image's size, below the background score (1 - max_k cam_k) ** alpha (CLIP-ES section 3.5).
+
+    Args:
+        cams: (K, h, w) in [0, 1].
+        size: (height, width) of the image.
+
+    Returns:
+        (K, H, W) or, with background, (1 + K, H, W) float32 in [0, 1].
+    """
+    height, width = size
+    maps = np.empty((len(cams), height, width), np.float16 if config.round_upsampled else np.float32)
+    for index, cam in enumerate(cams):
+        maps[index] = cv2.resize(cam.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    if has_background:
+        strongest = maps.max(axis=0, initial=0, keepdims=True)
+        maps = np.concatenate([(1 - strongest) ** config.alpha, maps])
+    return maps.astype(np.float32)
+
+
+def _refine(rgb: np.ndarray, scores: np.ndarray, config: MaskConfig, device: torch.device | str) -> np.ndarray:
+    if config.refiner == "crf":
+        return crf_probabilities(rgb, scores, config.crf)
+    if config.refiner == "pamr":
+        # Imported when needed: CRF worker processes start in a tenth of the time and memory without torch.
+        import torch
+
+        from wsss.pamr import refine_with_pamr
+
+        image = torch.from_numpy(np.ascontiguousarray(rgb)).to(device).permute(2, 0, 1)
+        scores = refine_with_pamr(image, torch.from_numpy(scores).to(device), config.pamr).cpu().numpy()
+    return scores / np.maximum(scores.sum(axis=0), config.cam.epsilon)
+
+
+def check_label_count(classes: int, has_background: bool) -> None:
+    """Masks have 8 bits.
+
+    Raises:
+        UsageError: more classes than labels.
+    """
+    limit = MAX_LABELS - 1 - has_background
+    if classes > limit:
+        raise UsageError(f"{classes} classes do not fit into 8-bit masks: use at most {limit}")
+
+
+def encode_mask(mask: np.ndarray, palette: np.ndarray, ignore_label: int = 255) -> bytes:
+    """A label map as palette PNG: the values are the labels, a person opening it sees colours.
+
+    Args:
+        mask: (H, W) uint8.
+        palette: colours by label, (labels, 3) uint8 RGB (`Vocabulary.label_palette`); others are black.
+        ignore_label: painted as PASCAL VOC paints ignored pixels.
+
+    Returns:
+        The bytes of the file; the same mask always gives the same bytes.
+    """
+    colours = np.zeros((MAX_LABELS, 3), np.uint8)
+    colours[: len(palette)] = palette
+    colours[ignore_label] = IGNORE_COLOUR
+    image = Image.fromarray(np.ascontiguousarray(mask, dtype=np.uint8))
+    image.putpalette(colours.tobytes())
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def encode_probabilities(probabilities: np.ndarray, labels: Sequence[int]) -> bytes:
+    """Probability maps as npz without pickle: `probabilities` (K, H, W) float16 and `labels` (K,) uint8."""
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer, probabilities=probabilities.astype(np.float16), labels=np.asarray(labels, dtype=np.uint8)
+    )
+    return buffer.getvalue()
