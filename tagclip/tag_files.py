@@ -1,0 +1,230 @@
+"""Tags on disk: JSON lines with scores, and the plain `id class class` text of the published lists."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+
+from tagclip.errors import UsageError
+from tagclip.vocabulary import Vocabulary
+
+IdKind = Literal["index", "raw", "auto"]
+
+
+@dataclass(frozen=True)
+class TagRecord:
+    """Tags of one image.
+
+    Attributes:
+        id: of the image.
+        indices: of its tags, ascending.
+        path: of the image; None in plain text.
+        size: (height, width) in pixels, upright; None in plain text.
+        scores: (C,) float32, NaN where the file keeps only the top k; None in plain text.
+    """
+
+    id: str
+    indices: tuple[int, ...]
+    path: str | None = None
+    size: tuple[int, int] | None = None
+    scores: np.ndarray | None = None
+
+
+def tag_line(
+    image_id: str,
+    path: str,
+    size: tuple[int, int],
+    scores: np.ndarray,
+    indices: Sequence[int],
+    vocabulary: Vocabulary,
+    *,
+    top_k: int | None = None,
+) -> dict[str, Any]:
+    """One image as a JSON-ready line of tags.jsonl.
+
+    Args:
+        size: (height, width).
+        scores: (C,) float32.
+        top_k: keep the k best scores by name (those of tags always); None keeps all, in class order.
+
+    Returns:
+        {"id", "path", "size": [H, W], "scores": [C numbers] or {name: number}, "tags": [names]}. Numbers are the
+        shortest that read back as the same float32.
+    """
+    numbers = [float(str(value)) for value in np.asarray(scores, np.float32)]
+    kept: list[float] | dict[str, float] = numbers
+    if top_k is not None:
+        best = np.argsort(-np.asarray(numbers), kind="stable")
+        chosen = [*best[:top_k].tolist(), *(index for index in indices if index not in best[:top_k])]
+        kept = {vocabulary.names[index]: numbers[index] for index in chosen}
+    tags = [vocabulary.names[index] for index in indices]
+    return {"id": image_id, "path": path, "size": list(size), "scores": kept, "tags": tags}
+
+
+def parse_tag_line(line: dict[str, Any], vocabulary: Vocabulary, place: str = "tags") -> TagRecord:
+    """A line of tags.jsonl, after json.loads, as a record.
+
+    Raises:
+        UsageError: a missing field, an unknown class, or scores of another vocabulary; `place` tells where.
+    """
+    if not isinstance(line, dict) or not isinstance(line.get("id"), str) or not isinstance(line.get("tags"), list):
+        raise UsageError(f'{place}: not a tag line; needs at least "id" and "tags"')
+    known = {name: index for index, name in enumerate(vocabulary.names)}
+    scores = line.get("scores")
+    values = None if scores is None else _read_scores(scores, known, vocabulary, place)
+    unknown = [name for name in line["tags"] if not isinstance(name, str) or name not in known]
+    if unknown:
+        raise UsageError(f"{place}: tag {unknown[0]!r} is not a class of vocabulary {vocabulary.name!r}")
+    indices = tuple(sorted({known[name] for name in line["tags"]}))
+    size = line.get("size")
+    if size is not None:
+        if not isinstance(size, list) or len(size) != 2 or not all(isinstance(side, int) for side in size):
+            raise UsageError(f"{place}: size {size!r} is not [height, width]")
+        size = (size[0], size[1])
+    return TagRecord(line["id"], indices, line.get("path"), size, values)
+
+
+def _read_scores(scores: Any, known: dict[str, int], vocabulary: Vocabulary, place: str) -> np.ndarray:
+    values = np.full(len(known), np.nan, np.float32)
+    if isinstance(scores, list):
+        if len(scores) != len(known):
+            raise UsageError(
+                f"{place}: {len(scores)} scores, but vocabulary {vocabulary.name!r} has {len(known)} classes"
+            )
+        pairs = list(enumerate(scores))
+    elif isinstance(scores, dict):
+        unknown = [name for name in scores if name not in known]
+        if unknown:
+            raise UsageError(f"{place}: score of {unknown[0]!r}, not a class of vocabulary {vocabulary.name!r}")
+        pairs = [(known[name], value) for name, value in scores.items()]
+    else:
+        raise UsageError(f"{place}: scores must be a list, or a mapping from class to number")
+    for index, value in pairs:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not np.isfinite(value):
+            raise UsageError(f"{place}: score {value!r} of class {vocabulary.names[index]!r} is not a number")
+        values[index] = value
+    return values
+
+
+def read_tags(path: Path | str, vocabulary: Vocabulary, *, ids: IdKind = "index") -> list[TagRecord]:
+    """Read a tag file: `.jsonl` / `.json` as JSON lines, anything else as plain text.
+
+    Args:
+        ids: what the numbers of a plain file are: class indices, `vocabulary.raw_ids`, or whichever fits ("auto").
+
+    Raises:
+        UsageError: no such file, or a bad line, which is named.
+    """
+    path = Path(path)
+    if path.is_dir() and (path / "tags.jsonl").is_file():
+        path = path / "tags.jsonl"
+    if path.suffix.lower() in (".jsonl", ".json"):
+        records = [
+            parse_tag_line(_loads(line, place), vocabulary, place) for line, place in _lines(path) if line.strip()
+        ]
+        _refuse_repeats((record.id for record in records), path)
+        return records
+    rows = read_plain(path)
+    mapped = map_ids([numbers for _, numbers in rows], vocabulary, ids, str(path))
+    return [TagRecord(name, numbers) for (name, _), numbers in zip(rows, mapped, strict=True)]
+
+
+def _loads(line: str, place: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise UsageError(f"{place}: not valid JSON ({error})") from None
+
+
+def read_plain(path: Path | str) -> list[tuple[str, tuple[int, ...]]]:
+    """(id, numbers) of every line of a plain list. An id with blanks in it ends at a tab.
+
+    Raises:
+        UsageError: no such file, not text, a class that is no number, or a repeated id; the line is named.
+    """
+    rows = []
+    for line, place in _lines(Path(path)):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        name, rest = line.split("\t", 1) if "\t" in line else [*line.split(None, 1), ""][:2]
+        words = rest.split()
+        bad = [word for word in words if not (word.isascii() and word.isdigit())]
+        if bad:
+            raise UsageError(f"{place}: {bad[0]!r} is not a class number; a line is `id class class`")
+        rows.append((name.strip(), tuple(int(word) for word in words)))
+    _refuse_repeats((name for name, _ in rows), Path(path))
+    return rows
+
+
+def map_ids(
+    rows: Sequence[Sequence[int]], vocabulary: Vocabulary, ids: IdKind, source: str
+) -> list[tuple[int, ...]]:
+    """Numbers of plain lists as sorted class indices.
+
+    Args:
+        rows: numbers of each image.
+        ids: "index", "raw" (`vocabulary.raw_ids`) or "auto": whichever of the two all numbers belong to.
+
+    Raises:
+        UsageError: a number that is no class, or, for "auto", numbers that fit both.
+    """
+    numbers = {number for row in rows for number in row}
+    tables = {"index": {index: index for index in range(len(vocabulary))}}
+    if vocabulary.raw_ids is not None:
+        tables["raw"] = {raw: index for index, raw in enumerate(vocabulary.raw_ids)}
+    if ids == "raw" and "raw" not in tables:
+        raise UsageError(f"{source}: vocabulary {vocabulary.name!r} has no raw ids; its lists hold class indices")
+    fitting = [kind for kind, table in tables.items() if numbers <= table.keys()]
+    readings = {tuple(tables[kind][number] for number in sorted(numbers)) for kind in fitting}
+    if ids == "auto" and len(readings) > 1:
+        raise UsageError(f"{source}: its numbers may be class indices or raw ids; say which: index or raw")
+    kind = ids if ids != "auto" else (fitting or ["index"])[0]
+    strange = sorted(numbers - tables[kind].keys())
+    if strange:
+        hint = "" if not fitting else f"; they fit as {fitting[0]}"
+        raise UsageError(
+            f"{source}: class {strange[0]} is no {'raw id' if kind == 'raw' else 'index'} of vocabulary "
+            f"{vocabulary.name!r} ({len(vocabulary)} classes){hint}"
+        )
+    return [tuple(sorted({tables[kind][number] for number in row})) for row in rows]
+
+
+def write_plain(rows: Iterable[tuple[str, Sequence[int]]], stream: IO[str]) -> None:
+    """Write (id, class indices) as plain text: `id class class`, a tab after an id that has blanks in it."""
+    for name, indices in rows:
+        separator = "\t" if len(name.split()) != 1 else " "
+        stream.write((name + separator + " ".join(str(index) for index in indices)).rstrip(" ") + "\n")
+
+
+def to_arrays(
+    records: Sequence[TagRecord], classes: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Tags (n, C) bool and scores (n, C) float32 with NaN where not stored; None if no record has scores."""
+    tags = np.zeros((len(records), classes), bool)
+    for row, record in enumerate(records):
+        tags[row, list(record.indices)] = True
+    if any(record.scores is None for record in records):
+        return tags, None
+    return tags, np.stack([record.scores for record in records]) if records else np.zeros((0, classes), np.float32)
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            for number, line in enumerate(stream, start=1):
+                yield line.rstrip("\r\n"), f"{path}, line {number}"
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: not a UTF-8 text file") from None
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}") from None
+
+
+def _refuse_repeats(names: Iterable[str], path: Path) -> None:
+    seen = set()
+    for name in names:
+        if name in seen:
+            raise UsageError(f"{path}: image {name!r} appears twice; remove one of its lines")
+        seen.add(name)
