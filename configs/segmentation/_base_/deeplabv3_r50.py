@@ -1,0 +1,9 @@
+"""DeepLabV3 (arXiv 1706.05587), ResNet-50."""
+
+_base_ = [
+    __import__("wsss.segmentation.bases", fromlist=["mmseg_config"]).mmseg_config("_base_/models/deeplabv3_r50-d8.py"),
+    "./data.py",
+    "./runtime.py",
+]
+
+model = dict(type="WeightedEncoderDecoder", data_preprocessor=dict(size=(512, 512)))

@@ -1,0 +1,80 @@
+"""Train DeepLab on the masks of a run folder."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from tagclip.errors import UsageError
+from wsss.cli import not_negative, positive, run_main
+from wsss.segmentation.preflight import PreflightConfig
+from wsss.segmentation.settings import LAUNCHERS, TrainRequest
+from wsss.segmentation.train import train_segmentor
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    add = result.add_argument
+    add("config", type=Path, help="config of configs/segmentation, or one that inherits from it")
+    add("--run", type=Path, required=True, metavar="DIR", help="run folder, or VOC-layout folder, with the masks")
+    add("--val", type=Path, metavar="DIR", help="VOC-layout folder (or run folder) with true masks to validate on")
+    add("--ground-truth", type=Path, nargs="?", const="", metavar="DIR",
+        help="train a second model on true masks of the same images, found here (default: the --val folder)")
+    add("--work-dir", type=Path, metavar="DIR", help="checkpoints and logs (default: RUN/segmentation)")
+    add("--classes", metavar="NAME|FILE", help="vocabulary (default: the config's, else the run's)")
+    add("--train-list", metavar="FILE", help="train on these ids only, the first word of each line")
+    add("--val-list", metavar="FILE", help="validate on these ids only")
+    add("--masks", type=Path, metavar="DIR", help="masks to train on instead of the run's")
+    add("--iterations", type=positive, metavar="N", help="length; schedule and intervals are scaled with it")
+    add("--rounds", type=not_negative, metavar="N", help="rounds of self-training (default: the config's)")
+    add("--pretrained", metavar="FILE|URL|none", help="backbone weights (default: the config's, a download)")
+    add("--load-from", type=Path, metavar="FILE", help="start from the weights of this checkpoint")
+    add("--seed", type=not_negative, metavar="N", help="of initialisation and data order")
+    add("--amp", action="store_true", help="mixed precision (accelerators)")
+    add("--launcher", choices=LAUNCHERS, default="none", help="pytorch: start this tool with torchrun")
+    add("--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    add("--no-resume", dest="resume", action="store_false", help="start anew instead of going on")
+    add("--overwrite", action="store_true", help="start anew even if the work folder belongs to another training")
+    add("--headers-only", action="store_true", help="check only headers of the masks before training, not their ids")
+    add("--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE",
+        help="settings written over the config, e.g. train_dataloader.batch_size=8")
+    return result
+
+
+def request_from(args: argparse.Namespace) -> TrainRequest:
+    """The parsed command line as a request.
+
+    Raises:
+        UsageError: --ground-truth without a folder and without --val.
+    """
+    truth = args.ground_truth
+    if truth is not None and str(truth) in ("", "."):
+        if args.val is None:
+            raise UsageError("--ground-truth without a folder takes the --val folder, but there is none")
+        truth = args.val
+    return TrainRequest(
+        config=args.config, run=args.run, val=args.val, work_dir=args.work_dir, vocabulary=args.classes,
+        train_list=args.train_list, val_list=args.val_list, mask_dir=args.masks, ground_truth=truth,
+        iterations=args.iterations, pretrained=args.pretrained, load_from=args.load_from, options=args.cfg_options,
+        resume=args.resume, overwrite=args.overwrite, amp=args.amp, launcher=args.launcher, seed=args.seed,
+        rounds=args.rounds, preflight=PreflightConfig(ids=not args.headers_only),
+    )  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trains and prints the summary."""
+    args = parser().parse_args(argv)
+    # mmcv-lite says at every start that it has no compiled operators; DeepLab needs none.
+    warnings.filterwarnings("ignore", message="Fail to import ``MultiScaleDeformableAttention``")
+    summary = train_segmentor(request_from(args))
+    print(summary.table())
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,127 @@
+"""Trained models from checkpoint files, without executing what is in them."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tagclip.errors import UsageError, WeightsError
+
+DESCRIPTION = "segmentor"  # key in the checkpoint's meta, written by SelfDescribingCheckpointHook
+
+
+@dataclass(frozen=True)
+class LoadedSegmentor:
+    """A model ready for inference.
+
+    Attributes:
+        model: an mmseg segmentor in evaluation mode.
+        classes: names by label.
+        palette: RGB colours by label.
+        test_pipeline: the configuration's, for the base size of images.
+        multi_scale: {"scales": [...], "flip": bool} of the configuration, may be empty.
+    """
+
+    model: nn.Module
+    classes: tuple[str, ...]
+    palette: list[list[int]]
+    test_pipeline: list[dict[str, Any]]
+    multi_scale: dict[str, Any]
+
+
+def load_segmentor(checkpoint: str | Path, config: str | Path | None = None, device: str = "cpu") -> LoadedSegmentor:
+    """Builds the model of a checkpoint.
+
+    Args:
+        checkpoint: file written during training by tools/train_segmentor.py, or any mmseg checkpoint with `config`.
+        config: config file; needed for checkpoints that do not describe themselves.
+        device: where the model goes.
+
+    Raises:
+        WeightsError: not a checkpoint, or weights of another model.
+        UsageError: a checkpoint without description and no config.
+    """
+    from mmengine.config import ConfigDict
+    from mmengine.model import revert_sync_batchnorm
+    from mmengine.registry import init_default_scope
+    from mmseg.registry import MODELS
+
+    import wsss.mmseg_plugin  # noqa: F401  registers our types
+
+    stored = read_checkpoint(Path(checkpoint))
+    settings = _settings(Path(checkpoint), stored, config)
+    init_default_scope("mmseg")
+    model_settings = ConfigDict(settings["model"])
+    model_settings["pretrained"] = None
+    model_settings["train_cfg"] = None
+    for key in {"init_cfg", "pretrained"} & set(model_settings["backbone"]):
+        model_settings["backbone"][key] = None
+    model = revert_sync_batchnorm(MODELS.build(model_settings))
+    try:
+        model.load_state_dict(stored["state_dict"])
+    except RuntimeError as error:
+        raise WeightsError(f"{checkpoint}: weights of another model ({_first_line(error)})") from None
+    classes = tuple(settings["classes"]) or tuple(str(label) for label in range(model.out_channels))
+    palette = [list(colour) for colour in settings["palette"]] or _plain_palette(len(classes))
+    model.to(device).eval()
+    return LoadedSegmentor(
+        model, classes, palette, list(settings.get("test_pipeline") or []), dict(settings.get("tta") or {})
+    )
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content: tensors, numbers, text and mmengine's history, nothing that runs code.
+
+    Raises:
+        WeightsError: no such file, or not such a checkpoint.
+    """
+    from mmengine.runner.checkpoint import get_torch_safe_globals
+
+    if not path.is_file():
+        raise WeightsError(f"checkpoint {path} does not exist")
+    try:
+        with torch.serialization.safe_globals(get_torch_safe_globals()):
+            stored = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise WeightsError(f"checkpoint {path} cannot be read ({_first_line(error)})") from None
+    if not isinstance(stored, Mapping) or "state_dict" not in stored:
+        raise WeightsError(f"{path} is not a checkpoint: it has no state_dict")
+    return dict(stored)
+
+
+def _settings(path: Path, stored: Mapping[str, Any], config: str | Path | None) -> dict[str, Any]:
+    meta = stored.get("meta") or {}
+    described = json.loads(meta[DESCRIPTION]) if DESCRIPTION in meta else None
+    if config is None:
+        if described is None:
+            raise UsageError(f"checkpoint {path} does not describe its model; give its --config")
+        return described
+    from mmengine.config import Config
+
+    loaded = Config.fromfile(str(config))
+    labels = described or meta.get("dataset_meta") or {}
+    return {
+        "model": loaded.model,
+        "test_pipeline": loaded.get("test_pipeline", []),
+        "tta": loaded.get("multi_scale_test", {}),
+        "classes": labels.get("classes", ()),
+        "palette": labels.get("palette", ()),
+    }
+
+
+def _plain_palette(count: int) -> list[list[int]]:
+    from tagclip.vocabulary import voc_palette
+
+    return voc_palette(count).tolist()
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:200] if lines else type(error).__name__

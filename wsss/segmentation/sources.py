@@ -1,0 +1,320 @@
+"""Images and their masks, read from a run folder or from a VOC-layout folder; no mmseg needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tagclip.errors import RunError, UsageError
+from tagclip.vocabulary import Vocabulary
+from wsss.run import read_manifest, run_vocabulary
+
+IMAGE_FOLDER = "JPEGImages"
+MASK_FOLDER = "SegmentationClass"
+SPLIT_FOLDER = Path("ImageSets", "Segmentation")
+NAMES_SHOWN = 5
+WEIGHT_RULES = ("mean", "min", "product")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and its mask.
+
+    Attributes:
+        id: relative path without suffix, unique in its source.
+        image, mask: the two files; the mask may not exist (see `MaskSource.missing`).
+        tags: class names of the image, empty if the source has none.
+        scores: scores of those tags where known, in the order of `tags`.
+    """
+
+    id: str
+    image: Path
+    mask: Path
+    tags: tuple[str, ...] = ()
+    scores: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class MaskSource:
+    """What a folder offers for training or validation.
+
+    Attributes:
+        root: the folder.
+        layout: "run" (a run folder of this project) or "voc" (JPEGImages, SegmentationClass, ImageSets).
+        samples: every image that is listed and has a mask.
+        missing: ids that are listed without a mask and without a recorded failure.
+        failed: ids without a mask whose failure the run recorded.
+    """
+
+    root: Path
+    layout: str
+    samples: tuple[Sample, ...]
+    missing: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+
+    def require_complete(self) -> None:
+        """Raises:
+        RunError: masks are missing; the message names the first few and the remedy.
+        """
+        if self.missing:
+            total = len(self.samples) + len(self.missing)
+            remedy = "run tools/generate_masks.py again" if self.layout == "run" else "add them or list other ids"
+            raise RunError(
+                f"{self.root}: {len(self.missing)} of {total} images have no mask: {shown(self.missing)}; {remedy}"
+            )
+
+    def select(self, ids: Sequence[str]) -> MaskSource:
+        """The samples with these ids, in this order."""
+        by_id = {sample.id: sample for sample in self.samples}
+        chosen = tuple(by_id[id_] for id_ in ids if id_ in by_id)
+        return MaskSource(self.root, self.layout, chosen)
+
+
+def shown(names: Sequence[str]) -> str:
+    """The first few names and how many more there are, for one-line messages."""
+    rest = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def open_source(
+    root: str | Path,
+    *,
+    layout: str = "auto",
+    ann_file: str | Path | None = None,
+    split: str | None = None,
+    mask_dir: str | Path | None = None,
+) -> MaskSource:
+    """Lists the images and masks of a folder.
+
+    Args:
+        root: a run folder (`tags.jsonl`, `masks/`) or a VOC-layout folder (`JPEGImages/`, `SegmentationClass/`).
+        layout: "run", "voc" or "auto", which looks at what is there.
+        ann_file: list of ids, the first word of each line; relative to `root` or to the working directory. Without
+            it, every image of the run, or in the VOC layout those of `split`, or else every mask.
+        split: name of a list in `ImageSets/Segmentation`, used if that file exists.
+        mask_dir: take the masks from this folder instead (a self-training round, another run's masks).
+
+    Raises:
+        UsageError: the folder is neither, the list is missing or empty, or an image cannot be found.
+        RunError: the run's records are damaged.
+    """
+    root = Path(root)
+    if layout == "auto":
+        layout = _guess_layout(root)
+    if layout == "run":
+        source = _open_run(root, Path(mask_dir) if mask_dir else root / "masks", ann_file)
+    elif layout == "voc":
+        source = _open_voc(root, _voc_masks(root, mask_dir), ann_file, split)
+    else:
+        raise UsageError(f"layout {layout!r} is not one of auto, run, voc")
+    if not source.samples and not source.missing:
+        raise UsageError(f"{root}: no images with masks; is it the right folder?")
+    return source
+
+
+def image_tags(source: MaskSource) -> dict[str, tuple[str, ...]]:
+    """Tags by image id."""
+    return {sample.id: sample.tags for sample in source.samples}
+
+
+def _guess_layout(root: Path) -> str:
+    if not root.is_dir():
+        raise UsageError(f"{root}: no such folder; give a run folder or a VOC-layout folder")
+    if (root / "tags.jsonl").is_file():
+        return "run"
+    if (root / IMAGE_FOLDER).is_dir():
+        return "voc"
+    raise UsageError(
+        f"{root}: neither a run folder (no tags.jsonl) nor a VOC-layout folder (no {IMAGE_FOLDER}/ inside)"
+    )
+
+
+def _open_run(root: Path, masks: Path, ann_file: str | Path | None) -> MaskSource:
+    if not masks.is_dir():
+        raise UsageError(f"{root}: no masks in {masks}; run tools/generate_masks.py or tools/pipeline.py first")
+    wanted = set(read_ids(_find_list(root, ann_file))) if ann_file else None
+    failed_ids = {row["id"] for row in _json_lines(root / "failures.jsonl") if "id" in row}
+    image_root = _image_root(root)
+    samples, missing, failed = [], [], []
+    for row in _json_lines(root / "tags.jsonl"):
+        if wanted is not None and row["id"] not in wanted:
+            continue
+        mask = masks / f"{row['id']}.png"
+        if not mask.is_file():
+            (failed if row["id"] in failed_ids else missing).append(row["id"])
+            continue
+        image = _locate(row, root, image_root)
+        tags, scores = _tags(row)
+        samples.append(Sample(row["id"], image, mask, tags, scores))
+    return MaskSource(root, "run", tuple(samples), tuple(missing), tuple(failed))
+
+
+def _tags(row: Mapping) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    tags = tuple(row.get("tags", ()))
+    scores = row.get("scores") or {}
+    if isinstance(scores, Mapping) and all(tag in scores for tag in tags):
+        return tags, tuple(float(scores[tag]) for tag in tags)
+    return tags, ()
+
+
+def _image_root(root: Path) -> Path | None:
+    value = (read_manifest(root) or {}).get("identity", {}).get("image_root")
+    return Path(value) if value else None
+
+
+def _locate(row: Mapping, root: Path, image_root: Path | None) -> Path:
+    path = Path(row.get("path") or row["id"])
+    candidates = [path] if path.is_absolute() else [image_root / path] if image_root else []
+    candidates += [] if path.is_absolute() else [Path(path), root / path]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise UsageError(f"{root}: image {path} of {row['id']} does not exist; was it moved after tagging?")
+
+
+def _json_lines(path: Path) -> Iterator[dict]:
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise RunError(f"{path} line {number}: not JSON ({error}); make it again") from None
+            if not isinstance(row, dict):
+                raise RunError(f"{path} line {number}: not a record; make it again")
+            yield row
+
+
+def _voc_masks(root: Path, mask_dir: str | Path | None) -> Path:
+    if mask_dir is None:
+        return root / MASK_FOLDER
+    inside = root / mask_dir
+    return inside if inside.is_dir() else Path(mask_dir)
+
+
+def _open_voc(root: Path, masks: Path, ann_file: str | Path | None, split: str | None) -> MaskSource:
+    if not masks.is_dir():
+        raise UsageError(f"{root}: no folder {masks} with masks")
+    if not (root / IMAGE_FOLDER).is_dir():
+        raise UsageError(f"{root}: no folder {IMAGE_FOLDER} with images")
+    listing = _find_list(root, ann_file) if ann_file else None
+    if listing is None and split and (root / SPLIT_FOLDER / f"{split}.txt").is_file():
+        listing = root / SPLIT_FOLDER / f"{split}.txt"
+    images = {
+        path.relative_to(root / IMAGE_FOLDER).with_suffix("").as_posix(): path
+        for path in sorted((root / IMAGE_FOLDER).rglob("*"))
+        if path.is_file()
+    }
+    if listing is not None:
+        ids = read_ids(listing)
+    else:
+        ids = sorted(path.relative_to(masks).with_suffix("").as_posix() for path in masks.rglob("*.png"))
+    without_image = [id_ for id_ in ids if id_ not in images]
+    if without_image:
+        raise UsageError(f"{root / IMAGE_FOLDER}: no image for {shown(without_image)}")
+    pairs = [(id_, masks / f"{id_}.png") for id_ in ids]
+    samples = tuple(Sample(id_, images[id_], mask) for id_, mask in pairs if mask.is_file())
+    missing = tuple(id_ for id_, mask in pairs if not mask.is_file())
+    return MaskSource(root, "voc", samples, missing)
+
+
+def _find_list(root: Path, ann_file: str | Path) -> Path:
+    for candidate in (root / ann_file, Path(ann_file)):
+        if candidate.is_file():
+            return candidate
+    raise UsageError(f"list {ann_file} does not exist, neither in {root} nor in the working directory")
+
+
+def read_ids(path: Path) -> list[str]:
+    """First word of each line; blank lines and `#` comments are left out.
+
+    Raises:
+        UsageError: an id twice, or none at all.
+    """
+    ids = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    ids = [id_ for id_ in ids if not id_.startswith("#")]
+    if not ids:
+        raise UsageError(f"{path}: the list is empty")
+    if len(set(ids)) != len(ids):
+        twice = next(id_ for id_ in ids if ids.count(id_) > 1)
+        raise UsageError(f"{path}: {twice} is listed twice")
+    return ids
+
+
+@dataclass(frozen=True)
+class ImageWeights:
+    """Loss weight of an image from the scores of its tags: doubtful tags count less.
+
+    Attributes:
+        rule: "mean", "min" or "product" of the scores of the image's tags.
+        power: exponent; 0 makes every weight 1.
+        floor: smallest weight before the weights are scaled to a mean of 1.
+    """
+
+    rule: str = "mean"
+    power: float = 1.0
+    floor: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.rule not in WEIGHT_RULES:
+            raise UsageError(f"image_weight rule {self.rule!r} is not one of {', '.join(WEIGHT_RULES)}")
+        if self.power < 0 or not 0 <= self.floor <= 1:
+            raise UsageError(f"image_weight power {self.power} must be >= 0 and floor {self.floor} in [0, 1]")
+
+    def __call__(self, samples: Sequence[Sample]) -> list[float]:
+        """One weight an image, their mean is 1.
+
+        Raises:
+            UsageError: an image has tags without scores (a plain tag list, or ground truth).
+        """
+        raw = [self._one(sample) for sample in samples]
+        mean = sum(raw) / len(raw) if raw else 1.0
+        return [value / mean if mean > 0 else 1.0 for value in raw]
+
+    def _one(self, sample: Sample) -> float:
+        if sample.tags and not sample.scores:
+            raise UsageError(f"image_weight needs tag scores, but {sample.id} has tags without scores")
+        if not sample.scores:
+            return 1.0
+        product = 1.0
+        for score in sample.scores:
+            product *= score
+        value = {"mean": sum(sample.scores) / len(sample.scores), "min": min(sample.scores), "product": product}
+        return max(value[self.rule], self.floor) ** self.power
+
+
+def load_vocabulary(value: str | Path | Sequence[str] | Vocabulary | None, run: str | Path | None = None) -> Vocabulary:
+    """A vocabulary from what a config or the command line gives.
+
+    Args:
+        value: a built-in name, a file, a list of names, a Vocabulary; None reads the run's manifest.
+        run: run folder for None.
+
+    Raises:
+        UsageError: None without a run, or a run that does not tell its classes.
+        VocabularyError: from `Vocabulary`.
+    """
+    return _run_vocabulary(run) if value is None else Vocabulary.load(value)
+
+
+def _run_vocabulary(run: str | Path | None) -> Vocabulary:
+    vocabulary = run_vocabulary(Path(run)) if run is not None else None
+    if vocabulary is None:
+        raise UsageError("which classes? set `vocabulary` in the config or give --classes")
+    return vocabulary
+
+
+def label_names(vocabulary: Vocabulary) -> tuple[tuple[str, ...], list[list[int]]]:
+    """Names and RGB colours by label id, as mmseg's METAINFO wants them.
+
+    With a background it is label 0 and class c is c + 1; without (COCO-Stuff) class c is label c.
+    """
+    palette = [[int(value) for value in colour] for colour in vocabulary.palette]
+    if vocabulary.has_background:
+        return ("background", *vocabulary.names), palette
+    return tuple(vocabulary.names), palette[1:]

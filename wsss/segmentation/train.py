@@ -1,0 +1,194 @@
+"""Trains a segmentor on a run's masks and says how good it became."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.dist import barrier, is_main_process
+from mmengine.runner import Runner
+from tqdm import tqdm
+
+from tagclip.errors import RunError, TagclipError, UsageError
+from tagclip.vocabulary import Vocabulary
+from wsss.run import disk_errors
+
+from .checkpoints import load_segmentor
+from .curves import draw_curves, read_curves
+from .predictor import Predictor
+from .preflight import PreflightReport, check_masks
+from .self_training import relabel
+from .settings import TrainRequest, fingerprint, resolve_config, self_training_of, start_cpu_group
+from .sources import MaskSource, label_names, open_source
+from .summary import Outcome, Summary, mask_quality
+
+FINGERPRINT = "training.json"
+
+
+def train_segmentor(request: TrainRequest) -> Summary:
+    """Checks the masks, trains, and where asked trains on the truth as well and self-trains.
+
+    Artefacts in the work folder: checkpoints (`best_mIoU_iter_*.pth`, `iter_*.pth`), `curves.png`, TensorBoard events,
+    `summary.json`, `summary.txt`; subfolders `ground_truth/` and `round1/`, ... hold the other trainings.
+
+    Returns:
+        The summary, also on disk. On other ranks than the first only its outcomes may be incomplete.
+
+    Raises:
+        UsageError: wrong config, option or folder.
+        RunError: bad masks, a work folder of another run, a full disk, too little memory.
+    """
+    cfg, vocabulary = resolve_config(request)
+    self_training = self_training_of(cfg, request)
+    if self_training.rounds and request.launcher != "none":
+        raise UsageError("self-training runs in one process: leave --launcher out, or set --rounds 0")
+    source = open_source(request.run, ann_file=request.train_list, mask_dir=request.mask_dir)
+    checked = _preflight(request, cfg, source, vocabulary)
+    truth = _truth_source(request, source) if request.ground_truth else None
+    work_dir = Path(cfg.work_dir)
+
+    summary = Summary(
+        config=str(request.config),
+        run=str(request.run),
+        val=str(request.val) if request.val else None,
+        images=len(source.samples),
+        ignored_share=checked.ignored_share if checked else 0.0,
+        masks=mask_quality(source, truth, label_names(vocabulary)[0]) if truth else None,
+    )
+    summary.outcomes.append(_fit(cfg, "pseudo masks"))
+    masks = request.mask_dir
+    for number in range(1, self_training.rounds + 1):
+        folder = work_dir / f"round{number}"
+        masks = _next_masks(summary.outcomes[-1], source, vocabulary, folder, self_training, masks)
+        round_cfg, _ = resolve_config(replace(request, mask_dir=masks, work_dir=folder))
+        summary.outcomes.append(_fit(round_cfg, f"self-training round {number}"))
+    if truth is not None:
+        truth_request = replace(
+            request, run=request.ground_truth, vocabulary=request.vocabulary or _names(cfg, vocabulary),
+            train_list=_write_ids(work_dir, truth), mask_dir=None, work_dir=work_dir / "ground_truth",
+        )
+        truth_cfg, _ = resolve_config(truth_request)
+        truth_cfg.train_dataloader.dataset.image_weight = None
+        summary.outcomes.append(_fit(truth_cfg, "ground truth"))
+    if is_main_process():
+        summary.write(work_dir)
+    return summary
+
+
+def _names(cfg: Config, vocabulary: Vocabulary) -> Any:
+    value = cfg.train_dataloader.dataset.get("vocabulary")
+    return value if value is not None else list(vocabulary.names)
+
+
+def _preflight(
+    request: TrainRequest, cfg: Config, source: MaskSource, vocabulary: Vocabulary
+) -> PreflightReport | None:
+    """Checks the training and the validation masks; only the first of several processes does."""
+    if _rank() != 0:
+        return None
+    names = label_names(vocabulary)[0]
+    total = len(source.samples)
+    with tqdm(total=total, desc="checking masks", unit="img", disable=None, leave=False) as bar:
+        report = check_masks(source, names, request.preflight, lambda done: bar.update(done - bar.n))
+    if request.val is not None:
+        settings = cfg.val_dataloader.dataset
+        val_source = open_source(request.val, ann_file=settings.get("ann_file"), split=settings.get("split"))
+        check_masks(val_source, names, request.preflight)
+    return report
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
+
+
+def _truth_source(request: TrainRequest, source: MaskSource) -> MaskSource:
+    truth = open_source(request.ground_truth).select([sample.id for sample in source.samples])
+    if not truth.samples:
+        raise UsageError(f"--ground-truth {request.ground_truth}: no masks for the images of {request.run}")
+    return truth
+
+
+def _write_ids(work_dir: Path, source: MaskSource) -> str:
+    path = (work_dir / "ground_truth" / "ids.txt").absolute()
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{sample.id}\n" for sample in source.samples), encoding="utf-8")
+    return str(path)
+
+
+def _fit(cfg: Config, title: str) -> Outcome:
+    """One training, from its config to its outcome."""
+    work_dir = Path(cfg.work_dir)
+    _prepare_folder(cfg, work_dir)
+    start_cpu_group(cfg.launcher)
+    try:
+        with disk_errors(work_dir):
+            Runner.from_cfg(cfg).train()
+    except TagclipError:
+        raise
+    except FileNotFoundError as error:
+        raise RunError(f"{work_dir}: {error}; start anew with --overwrite") from None
+    except (RuntimeError, ValueError, KeyError, AssertionError) as error:
+        if "out of memory" in str(error).lower():
+            raise RunError(
+                f"{get_device()} is out of memory; lower train_dataloader.batch_size or the crop size"
+            ) from None
+        raise
+    barrier()
+    if is_main_process():
+        draw_curves(read_curves(work_dir), work_dir / "curves.png")
+    return Outcome.read(title, work_dir)
+
+
+def _prepare_folder(cfg: Config, work_dir: Path) -> None:
+    """Refuses to go on with a training of other settings; remembers the settings of a new one."""
+    if _rank() != 0:
+        return
+    mine = fingerprint(cfg)
+    path = work_dir / FINGERPRINT
+    if path.is_file() and cfg.resume:
+        try:
+            other = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            raise RunError(f"{path} is damaged; start anew with --overwrite") from None
+        changed = sorted(key for key in mine.keys() | other.keys() if mine.get(key) != other.get(key))
+        if changed:
+            key = changed[0]
+            more = f" and {len(changed) - 1} more settings" if len(changed) > 1 else ""
+            raise RunError(
+                f"{work_dir} belongs to a training with {key} = {other.get(key, 'unset')}, now "
+                f"{mine.get(key, 'unset')}{more}; take another --work-dir or --overwrite"
+            )
+    elif work_dir.is_dir():
+        _clear(work_dir)
+    with disk_errors(work_dir):
+        work_dir.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(mine, indent=0), encoding="utf-8")
+        temporary.replace(path)
+
+
+def _clear(work_dir: Path) -> None:
+    """Removes what an earlier training left, and nothing else."""
+    for pattern in ("iter_*.pth", "best_mIoU_iter_*.pth", "last_checkpoint", FINGERPRINT, "curves.png", "summary.*"):
+        for path in work_dir.glob(pattern):
+            path.unlink()
+    for path in work_dir.glob("*/vis_data"):
+        shutil.rmtree(path.parent)
+
+
+def _next_masks(outcome: Outcome, source, vocabulary, folder: Path, self_training, masks: Path | None) -> Path:
+    """Predicts the next round's masks with the best checkpoint so far; returns their folder."""
+    out = folder / "masks"
+    current = open_source(source.root, mask_dir=masks, ann_file=None) if masks else source
+    chosen = current.select([sample.id for sample in source.samples])
+    predictor = Predictor(load_segmentor(outcome.checkpoint, device=get_device()))
+    with tqdm(total=len(chosen.samples), desc=f"{folder.name} masks", unit="img", disable=None, leave=False) as bar:
+        relabel(predictor, chosen, vocabulary, out, self_training, lambda done: bar.update(done - bar.n))
+    return out
