@@ -1,1 +1,17 @@
 """Stages two and three: class activation maps, pseudo masks, segmentation training."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+# Public name -> module. Imported on first use: CRF workers and the mask evaluation never load torch for them.
+_PUBLIC = {"MaskConfig": "wsss.config", "MaskGenerator": "wsss.generator", "MaskResult": "wsss.generator"}
+
+__all__ = ["MaskConfig", "MaskGenerator", "MaskResult"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)

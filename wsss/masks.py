@@ -58,7 +58,7 @@ def mask_from_cams(
         indices: class of each map, distinct.
         has_background: label 0 is the background and class c is c + 1; otherwise class c is label c.
         keep_probabilities: return the probability maps too, which also rules out the CRF's shortcut.
-        device: where PAMR runs; the CRF runs on the CPU.
+        device: torch device on which PAMR runs; the CRF runs on the CPU.
     """
     height, width = rgb.shape[:2]
     ids = np.asarray([index + has_background for index in indices], dtype=np.uint8)
