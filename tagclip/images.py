@@ -20,7 +20,7 @@ __all__ = ["ImageFile", "Size", "decode_image", "find_images", "image_size", "pr
 logger = logging.getLogger(__name__)
 
 # What a folder of photos may hold; formats that run programs or code (EPS, WMF, ...) are not opened.
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000")
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs
 WHITE = (255, 255, 255)
 TRANSPOSED = {
