@@ -135,8 +135,8 @@ def calibrate_with_labels(
     common = best_threshold(values.ravel(), labels.ravel())
     positives = labels.sum(axis=0)
     own = [best_threshold(values[:, c], labels[:, c]) if positives[c] else common for c in range(values.shape[1])]
-    thresholds = (positives * np.array(own) + config.prior * common) / (positives + config.prior)
-    return _with_thresholds(rule, thresholds)
+    weight = positives / np.maximum(positives + config.prior, 1e-12)
+    return _with_thresholds(rule, common + weight * (np.array(own) - common))
 
 
 def best_threshold(values: np.ndarray, labels: np.ndarray) -> float:

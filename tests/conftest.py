@@ -45,6 +45,20 @@ def golden_clip(golden_model_path):
 
 
 @pytest.fixture(scope="session")
+def golden_tagger(golden_clip, tmp_path_factory):
+    """(vocabulary name, preset) -> TagCLIP on the golden model; text classifiers are made once a session."""
+    from tagclip.tagger import TagCLIP
+    from tagclip.vocabulary import Vocabulary
+
+    cache_dir = tmp_path_factory.mktemp("text")
+
+    def make(vocabulary: str = "voc", preset: str = "reference", config=None) -> TagCLIP:
+        return TagCLIP(golden_clip, Vocabulary.named(vocabulary), preset, config=config, cache_dir=cache_dir)
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def oracle_clip(golden_model_path) -> OracleCLIP:
     """The golden model in the plain transcription."""
     return OracleCLIP.from_file(golden_model_path)

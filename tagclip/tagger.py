@@ -1,0 +1,263 @@
+"""TagCLIP: images -> scores -> tags, with the batches that make it fast."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tagclip.batches import plan_batches
+from tagclip.clip import AttentionRequest, FrozenCLIP, Grid, Trunk, build_text_classifier
+from tagclip.config import TagCLIPConfig
+from tagclip.cwr import reidentify
+from tagclip.dmar import coarse_scores, local_scores, masked_affinity, refine_scores
+from tagclip.images import Size, decode_image, prepare_image, target_size
+from tagclip.thresholds import select
+from tagclip.vocabulary import Vocabulary
+
+# Rows of the ablation table, in the order in which the paper adds its parts.
+ABLATION = ("CLIP global", "patch scores", "+ DMAR", "+ CWR")
+
+
+@dataclass
+class Stages:
+    """Everything between the trunk and the scores of a batch; fp32 tensors on the model's device.
+
+    Attributes:
+        grid: patch grid, N = grid.count.
+        patch_features: unit norm, (B, N, D).
+        coarse: class probabilities of each patch, background words included, (B, N, C).
+        vote_mask: (B, N, N) bool, and affinity: masked by it, (B, N, N); None without DMAR.
+        first, refined: both passes of DMAR, (B, N, C); the coarse scores without DMAR.
+        local: best patch of each target class, (B, targets).
+        scores: after CWR, (B, targets).
+    """
+
+    grid: Grid
+    patch_features: Tensor
+    coarse: Tensor
+    vote_mask: Tensor | None
+    affinity: Tensor | None
+    first: Tensor
+    refined: Tensor
+    local: Tensor
+    scores: Tensor
+
+    def of_image(self, index: int) -> dict[str, np.ndarray]:
+        """The arrays of one image of the batch by name, without the batch dimension."""
+        arrays = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return {name: value[index].cpu().numpy() for name, value in arrays.items()}
+
+
+@dataclass
+class TagResult:
+    """Tags of one image.
+
+    Attributes:
+        scores: of every target class, (C,) float32, in [0, 1].
+        indices: classes that the tag rule chose, ascending.
+        tags: their names.
+        grid: patch grid that the image was seen on.
+        details: intermediate arrays by name (see `Stages`) if they were asked for, else empty.
+    """
+
+    scores: np.ndarray
+    indices: list[int]
+    tags: list[str]
+    grid: Grid
+    details: dict[str, np.ndarray]
+
+
+class TagCLIP:
+    """Tags images with the classes of a vocabulary (TagCLIP, arXiv 2312.12828).
+
+    Args:
+        clip: the frozen model.
+        vocabulary: target classes and background words.
+        preset: "default", or "reference" for the published implementation's behaviour in every detail.
+        config: settings in place of the preset's.
+        cache_dir: where the text classifier is kept between runs; None keeps nothing.
+
+    Attributes:
+        classifier: text rows, target classes first, then background words, (C, D) fp32 unit norm.
+        request: what a trunk must collect for `score_trunk`.
+
+    Example:
+        >>> tagger = TagCLIP(load_clip("demo"), Vocabulary.named("voc"))  # doctest: +SKIP
+        >>> tagger(["street.jpg"])[0].tags  # doctest: +SKIP
+        ['bus', 'person']
+    """
+
+    def __init__(
+        self,
+        clip: FrozenCLIP,
+        vocabulary: Vocabulary,
+        preset: str = "default",
+        *,
+        config: TagCLIPConfig | None = None,
+        cache_dir: Path | str | None = None,
+    ):
+        self.clip = clip
+        self.vocabulary = vocabulary
+        self.config = config or TagCLIPConfig.preset(preset, vocabulary.name)
+        rows = [*vocabulary.prompts, *((word,) for word in vocabulary.background)]
+        self.classifier = build_text_classifier(clip, rows, self.config.templates, cache_dir=cache_dir)
+        self._range = self.config.dmar.block_range(clip.depth)
+
+    @property
+    def request(self) -> AttentionRequest:
+        """What `score_trunk` needs of the attention maps."""
+        dmar = self.config.dmar
+        if self.config.scorer == "global" or not dmar.enabled:
+            return AttentionRequest()
+        return AttentionRequest(votes=dmar.vote_mask, ranges=(self._range,))
+
+    def prepare(self, image: Any) -> Tensor:
+        """Decode an image (path, PIL or (H, W, 3) uint8 RGB array) into the model's input, (3, H', W') float32.
+
+        Raises:
+            ImageError: a file that cannot be read as an image.
+        """
+        settings = self.config.image
+        rgb = decode_image(image, apply_exif=settings.apply_exif)
+        return prepare_image(
+            rgb, self.clip.patch_size, self.clip.mean, self.clip.std, max_long_side=settings.max_long_side
+        )
+
+    def grid(self, size: Size) -> Grid:
+        """Patch grid of an image of a size in pixels (`tagclip.images.image_size` reads it from the header)."""
+        patch = self.clip.patch_size
+        pixels = target_size(size.height, size.width, patch, self.config.image.max_long_side)
+        return Grid(pixels.height // patch, pixels.width // patch)
+
+    def plan(self, grids: Sequence[Grid | None]) -> list[list[int]]:
+        """Batches of images of one grid, planned over the whole list: see `tagclip.batches.plan_batches`."""
+        return plan_batches(grids, self.config.batch_size, self.config.batch_patches)
+
+    def __call__(self, images: Sequence[Any], *, details: bool = False) -> list[TagResult]:
+        """Tag images; they may have any sizes, those of one patch grid go through the model together.
+
+        All images are held in memory: feed a large collection piece by piece.
+
+        Args:
+            images: paths, PIL images or (H, W, 3) uint8 RGB arrays.
+            details: keep the intermediate arrays (N x N maps among them); the scorer "global" has none.
+
+        Returns:
+            One result an image, in the order given.
+
+        Raises:
+            ImageError: a file that cannot be read as an image.
+        """
+        results: list[TagResult | None] = [None] * len(images)
+        for indices, batch in self._batches(images):
+            trunk = self.trunk(batch)
+            stages = self.stages(trunk, batch) if self.config.scorer == "patches" else None
+            scores = self._global_scores(trunk) if stages is None else stages.scores
+            for position, result in enumerate(self.results(scores, trunk.grid)):
+                if details and stages is not None:
+                    result.details = stages.of_image(position)
+                results[indices[position]] = result
+        return results
+
+    def trunk(self, images: Tensor) -> Trunk:
+        """Blocks 1..L-1 of a batch (B, 3, H, W) of prepared images, with what `score_trunk` needs."""
+        return self.clip.trunk(images, self.request, position_rounding=self.config.image.position_rounding)
+
+    def score_trunk(self, trunk: Trunk, images: Tensor) -> Tensor:
+        """Scores of a batch from a trunk that was made with (at least) `request`.
+
+        Args:
+            trunk: of the same batch.
+            images: prepared images, (B, 3, H, W): CWR cuts its crops from them.
+
+        Returns:
+            (B, targets) fp32 on the model's device.
+        """
+        if self.config.scorer == "global":
+            return self._global_scores(trunk)
+        return self.stages(trunk, images).scores
+
+    def results(self, scores: Tensor | np.ndarray, grid: Grid) -> list[TagResult]:
+        """Apply the tag rule to the scores (B, targets) of a batch."""
+        values = scores.cpu().numpy() if isinstance(scores, Tensor) else np.asarray(scores, dtype=np.float32)
+        names, found = self.vocabulary.names, []
+        for row, chosen in zip(values, select(values, self.config.rule), strict=True):
+            indices = np.flatnonzero(chosen).tolist()
+            found.append(TagResult(row, indices, [names[index] for index in indices], grid, {}))
+        return found
+
+    @torch.no_grad()
+    def stages(self, trunk: Trunk, images: Tensor) -> Stages:
+        """Every step of TagCLIP for a batch, by the settings; see `score_trunk` for the arguments."""
+        config, grid, targets = self.config, trunk.grid, len(self.vocabulary)
+        features = self._patch_features(trunk)
+        coarse = coarse_scores(features, self.classifier, self.clip.logit_scale)
+        vote_mask = affinity = None
+        first = refined = coarse
+        if config.dmar.enabled:
+            needed = config.dmar.votes_needed(self.clip.depth)
+            votes = trunk.votes if config.dmar.vote_mask else None
+            vote_mask = None if votes is None else votes >= needed
+            affinity = masked_affinity(trunk.affinity[self._range].float(), votes, needed)
+            first, refined = refine_scores(coarse, affinity, grid, config.dmar)
+        local = local_scores(refined, targets)
+        scores = self._reidentify(images, local, refined, grid) if config.cwr.enabled else local
+        return Stages(grid, features, coarse, vote_mask, affinity, first, refined, local, scores)
+
+    def ablation(self, images: Sequence[Any]) -> dict[str, np.ndarray]:
+        """Scores of the paper's ablation table, all from one trunk pass an image.
+
+        Returns:
+            Row of the table -> (n, targets) float32: "CLIP global" ([CLS] over the same input), "patch scores"
+            (best patch of the local last block), "+ DMAR", "+ CWR" (the whole method).
+        """
+        rows = {name: np.zeros((len(images), len(self.vocabulary)), dtype=np.float32) for name in ABLATION}
+        for indices, batch in self._batches(images):
+            trunk = self.clip.trunk(
+                batch,
+                AttentionRequest(votes=self.config.dmar.vote_mask, ranges=(self._range,)),
+                position_rounding=self.config.image.position_rounding,
+            )
+            stages = self.stages(trunk, batch)
+            patches = local_scores(stages.coarse, len(self.vocabulary))
+            scores = (self._global_scores(trunk), patches, stages.local, stages.scores)
+            for name, values in zip(ABLATION, scores, strict=True):
+                rows[name][indices] = values.cpu().numpy()
+        return rows
+
+    @torch.no_grad()
+    def _patch_features(self, trunk: Trunk) -> Tensor:
+        tokens = self.clip.last_block(trunk.tokens, self.config.local_attention)
+        return F.normalize(self.clip.project(tokens[:, 1:]).float(), dim=-1)
+
+    @torch.no_grad()
+    def _global_scores(self, trunk: Trunk) -> Tensor:
+        """CLIP's own answer: softmax over all classes of the [CLS] feature, (B, targets)."""
+        tokens = self.clip.last_block(trunk.tokens)
+        features = F.normalize(self.clip.project(tokens[:, :1]).float(), dim=-1)
+        return coarse_scores(features, self.classifier, self.clip.logit_scale)[:, 0, : len(self.vocabulary)]
+
+    def _reidentify(self, images: Tensor, local: Tensor, patch_scores: Tensor, grid: Grid) -> Tensor:
+        return reidentify(
+            self.clip,
+            images.to(self.clip.device),
+            local,
+            patch_scores,
+            self.classifier,
+            grid,
+            self.config.cwr,
+            position_rounding=self.config.image.position_rounding,
+        )
+
+    def _batches(self, images: Sequence[Any]) -> Iterator[tuple[list[int], Tensor]]:
+        """Indices and stacked inputs (B, 3, H, W) of each batch."""
+        inputs = [self.prepare(image) for image in images]
+        patch = self.clip.patch_size
+        grids = [Grid(values.shape[1] // patch, values.shape[2] // patch) for values in inputs]
+        for indices in self.plan(grids):
+            yield indices, torch.stack([inputs[index] for index in indices])

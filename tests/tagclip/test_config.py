@@ -1,0 +1,79 @@
+"""Settings: presets, dicts, wrong values."""
+
+import pytest
+
+from tagclip.config import CWRConfig, DMARConfig, ImageConfig, TagCLIPConfig
+from tagclip.errors import UsageError
+
+
+@pytest.mark.parametrize("preset", ["reference", "default"])
+@pytest.mark.parametrize("vocabulary", ["voc", "coco", "cocostuff", "custom"])
+def test_presets_survive_the_way_through_a_dict(preset, vocabulary):
+    config = TagCLIPConfig.preset(preset, vocabulary)
+    assert TagCLIPConfig.from_dict(config.to_dict()) == config
+    stuff = vocabulary == "cocostuff"
+    assert config.rule.threshold == config.cwr.threshold == (0.1 if stuff else 0.5)
+    assert config.dmar.block_range(12) == ((1, 11) if stuff else (9, 11))
+
+
+def test_reference_has_every_quirk_and_default_none():
+    reference, default = TagCLIPConfig.preset("reference"), TagCLIPConfig.preset("default")
+    assert (default.image.apply_exif, default.image.max_long_side, default.image.position_rounding) == (
+        True,
+        1024,
+        "none",
+    )
+    assert (default.dmar.clip_boxes, default.cwr.clip_boxes, default.cwr.stop_at_degenerate) == (False, False, False)
+    assert default.local_attention == "local"
+    assert (reference.image.apply_exif, reference.image.max_long_side) == (False, None)
+    assert reference.image.position_rounding == "float16_off_native"
+    assert (reference.dmar.clip_boxes, reference.cwr.clip_boxes, reference.cwr.stop_at_degenerate) == (True, True, True)
+    assert reference.local_attention == "masked_local"
+
+
+def test_dict_is_written_over_a_base():
+    base = TagCLIPConfig.preset("reference", "cocostuff")
+    config = TagCLIPConfig.from_dict({"cwr": {"enabled": False}, "batch_size": 2, "templates": ["a {}."]}, base)
+    assert not config.cwr.enabled
+    assert config.cwr.threshold == 0.1
+    assert config.batch_size == 2
+    assert config.templates == ("a {}.",)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"cwrr": {}}, "unknown setting tagging.cwrr"),
+        ({"cwr": {"treshold": 0.5}}, "unknown setting tagging.cwr.treshold"),
+        ({"cwr": {"threshold": "high"}}, "tagging.cwr.threshold is 'high'"),
+        ({"cwr": {"enabled": 1}}, "tagging.cwr.enabled is 1"),
+        ({"rule": {"rule": "best"}}, "tagging.rule.rule is 'best'"),
+        ({"dmar": None}, "tagging.dmar must be a dict"),
+        ({"batch_size": 0}, "batch_size 0"),
+        ({"templates": "a {}."}, "tagging.templates"),
+    ],
+)
+def test_wrong_settings_are_named(values, message):
+    with pytest.raises(UsageError, match=message):
+        TagCLIPConfig.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: TagCLIPConfig.preset("fast"),
+        lambda: DMARConfig(vote_divisor=0),
+        lambda: DMARConfig(first_block=9, last_block=4).block_range(12),
+        lambda: DMARConfig(last_block=13).block_range(12),
+        lambda: CWRConfig(local_weight=1.5),
+        lambda: CWRConfig(chunk_size=0),
+        lambda: ImageConfig(max_long_side=0),
+    ],
+)
+def test_values_out_of_range_are_refused(make):
+    with pytest.raises(UsageError):
+        make()
+
+
+def test_affinity_of_a_shallow_model_begins_at_its_first_block():
+    assert DMARConfig().block_range(3) == (1, 2)

@@ -1,0 +1,258 @@
+"""TagCLIP end to end: golden data, quirks, batches, ablation."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tagclip.clip import Grid
+from tagclip.config import TagCLIPConfig
+from tagclip.images import Size
+from tagclip.tagger import ABLATION, TagCLIP
+from tagclip.vocabulary import Vocabulary
+
+from ..golden import COPY, golden_cases, golden_text
+from ..oracle.tagclip import tag_image
+
+TOLERANCE = 1e-4
+VOTE_MARGIN = 1e-6
+
+
+@pytest.mark.parametrize("vocabulary", ["voc", "coco", "cocostuff"])
+def test_classifier_equals_the_recorded_text_rows(golden_tagger, vocabulary):
+    got = golden_tagger(vocabulary).classifier
+    assert got.dtype == torch.float32
+    assert np.abs(got.numpy() - golden_text("tagging")[vocabulary]).max() < 1e-5
+
+
+@pytest.mark.parametrize("case", golden_cases("tag"), ids=str)
+def test_reference_preset_equals_the_published_arrays(golden_tagger, oracle_clip, case):
+    tagger, recorded = golden_tagger(case.vocabulary), case.arrays()
+    (result,) = tagger([case.image_path], details=True)
+    assert (result.grid.height, result.grid.width) == tuple(recorded["grid"])
+    got = {**result.details, "scores": result.scores}
+    recorded["patch_features"] = recorded["patch_features"][1:] if "patch_features" in recorded else None
+    flipped = np.zeros(1, dtype=bool)
+    if "vote_mask" in recorded:
+        flipped = got["vote_mask"] != recorded["vote_mask"]
+        if flipped.any():
+            maps = oracle_clip.trunk(oracle_clip.prepare(case.image()), "off_native")[1]
+            margins = torch.stack([(layer - layer.mean()).abs() for layer in maps]).amin(dim=0).numpy()
+            assert (margins[flipped] < VOTE_MARGIN).all()
+    for name in ("patch_features", "coarse", "affinity", "first", "refined", "local", "scores"):
+        # A vote that flips on float error changes the affinity there and a row of what follows, not the scores.
+        if recorded.get(name) is not None and not (flipped.any() and name in ("affinity", "first", "refined")):
+            assert np.abs(got[name] - recorded[name]).max() < TOLERANCE, name
+    assert result.indices == recorded["tags"].tolist()
+    assert result.tags == [tagger.vocabulary.names[index] for index in recorded["tags"]]
+    assert result.scores.dtype == np.float32
+
+
+SCENES = [COPY / "images" / f"{name}.png" for name in ("scene0_224x224", "scene3_97x310", "scene5_160x160")]
+
+
+@pytest.fixture(scope="module")
+def variants():
+    """Ten images of three grids, among them several of each."""
+    images = [Image.open(path).convert("RGB") for path in SCENES]
+    flipped = [image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for image in images]
+    upside = [image.transpose(Image.Transpose.FLIP_TOP_BOTTOM) for image in images]
+    return [*images, *flipped, *upside, images[0].rotate(90)]
+
+
+@pytest.fixture(scope="module")
+def together(golden_tagger, variants):
+    return golden_tagger(preset="default")(variants)
+
+
+def test_batches_equal_single_images(golden_tagger, variants, together):
+    tagger = golden_tagger(preset="default")
+    for image, result in zip(variants, together, strict=True):
+        (alone,) = tagger([image])
+        assert np.abs(alone.scores - result.scores).max() < 1e-6
+        assert alone.tags == result.tags
+
+
+def test_order_of_images_does_not_matter(golden_tagger, variants, together):
+    order = np.random.default_rng(3).permutation(len(variants))
+    shuffled = golden_tagger(preset="default")([variants[index] for index in order])
+    for index, result in zip(order, shuffled, strict=True):
+        assert np.abs(result.scores - together[index].scores).max() < 1e-6
+        assert result.tags == together[index].tags
+
+
+def test_thread_count_does_not_matter(golden_tagger, variants, together):
+    threads = torch.get_num_threads()
+    other = 1 if threads > 1 else 2
+    try:
+        torch.set_num_threads(other)
+        results = golden_tagger(preset="default")(variants)
+    finally:
+        torch.set_num_threads(threads)
+    for result, expected in zip(results, together, strict=True):
+        assert np.abs(result.scores - expected.scores).max() < 1e-6
+        assert result.tags == expected.tags
+
+
+def test_same_call_twice_gives_the_same_bits(golden_tagger, variants, together):
+    again = golden_tagger(preset="default")(variants)
+    assert all(np.array_equal(a.scores, b.scores) for a, b in zip(again, together, strict=True))
+
+
+def test_path_array_and_pil_image_are_one(golden_tagger):
+    tagger = golden_tagger(preset="default")
+    image = Image.open(SCENES[2]).convert("RGB")
+    results = tagger([str(SCENES[2]), SCENES[2], image, np.asarray(image)])
+    assert all(np.abs(result.scores - results[0].scores).max() < 1e-6 for result in results)
+
+
+def test_no_images_no_results(golden_tagger):
+    assert golden_tagger(preset="default")([]) == []
+
+
+def exif_rotated(path):
+    """The image stored on its side with the orientation that turns it upright again."""
+    image = Image.open(SCENES[1]).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.rotate(90, expand=True).save(path, exif=exif)
+    return path
+
+
+def test_quirk_exif_orientation_is_applied_by_default_only(golden_tagger, tmp_path):
+    path = exif_rotated(tmp_path / "side.png")
+    upright = golden_tagger(preset="default")([path])[0]
+    assert upright.grid == Grid(20, 7)
+    assert golden_tagger(preset="reference")([path])[0].grid == Grid(7, 20)
+
+
+def test_quirk_long_sides_are_capped_by_default_only(golden_tagger):
+    default, reference = golden_tagger(preset="default"), golden_tagger(preset="reference")
+    size = Size(height=160, width=2048)
+    assert default.grid(size) == Grid(5, 64)
+    assert reference.grid(size) == Grid(10, 128)
+    prepared = default.prepare(np.zeros((160, 2048, 3), dtype=np.uint8))
+    assert tuple(prepared.shape) == (3, 80, 1024)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_quirk_positions_are_rounded_off_the_native_grid_by_reference_only(golden_tagger, golden_clip, index):
+    reference = golden_tagger(preset="reference")
+    image = reference.prepare(SCENES[index])[None]
+    exact = golden_clip.trunk(image, reference.request).tokens
+    rounded = reference.trunk(image).tokens
+    native = index == 0
+    assert torch.equal(exact, golden_tagger(preset="default").trunk(image).tokens)
+    assert torch.equal(exact, rounded) is native
+
+
+def test_quirk_local_attention_is_exact_by_default_and_the_mask_equals_it(golden_tagger, golden_clip):
+    image = golden_tagger().prepare(SCENES[2])[None]
+    tokens = golden_clip.trunk(image).tokens
+    torch.testing.assert_close(
+        golden_clip.last_block(tokens, "local"), golden_clip.last_block(tokens, "masked_local"), rtol=0, atol=1e-5
+    )
+
+
+def test_default_preset_counts_the_last_row_and_column(golden_tagger):
+    """An object in the lower right corner lies in a box by default, and never in the reference."""
+    canvas = np.asarray(Image.open(SCENES[2]).convert("RGB"))
+    default = golden_tagger(preset="default")([canvas], details=True)[0].details
+    reference = golden_tagger(preset="reference")([canvas], details=True)[0].details
+    assert np.abs(default["coarse"] - reference["coarse"]).max() < 1e-2
+    assert (default["refined"] >= reference["refined"] - 1e-2).all()
+    assert np.abs(default["refined"] - reference["refined"]).max() > 1e-3
+
+
+def test_without_cwr_the_local_scores_are_final(golden_tagger):
+    config = TagCLIPConfig.preset("reference")
+    tagger = golden_tagger(config=replace(config, cwr=replace(config.cwr, enabled=False)))
+    result = tagger([SCENES[0]], details=True)[0]
+    np.testing.assert_array_equal(result.scores, result.details["local"])
+
+
+def test_without_dmar_no_attention_is_asked_for_and_patch_scores_are_local(golden_tagger):
+    config = TagCLIPConfig.preset("reference")
+    config = replace(config, dmar=replace(config.dmar, enabled=False), cwr=replace(config.cwr, enabled=False))
+    tagger = golden_tagger(config=config)
+    assert not tagger.request.votes
+    assert not tagger.request.ranges
+    result = tagger([SCENES[0]], details=True)[0]
+    np.testing.assert_array_equal(result.scores, result.details["coarse"][:, :20].max(axis=0))
+    assert "affinity" not in result.details
+
+
+def test_ablation_rows_equal_their_switches(golden_tagger, golden_clip, variants):
+    images = variants[:4]
+    tagger = golden_tagger(preset="default")
+    rows = tagger.ablation(images)
+    assert tuple(rows) == ABLATION
+    config = tagger.config
+    no_cwr = replace(config, cwr=replace(config.cwr, enabled=False))
+    settings = {
+        "CLIP global": replace(config, scorer="global"),
+        "patch scores": replace(no_cwr, dmar=replace(config.dmar, enabled=False)),
+        "+ DMAR": no_cwr,
+        "+ CWR": config,
+    }
+    for name, setting in settings.items():
+        expected = np.stack([result.scores for result in golden_tagger(config=setting)(images)])
+        assert np.abs(rows[name] - expected).max() < 1e-6, name
+    feature = golden_clip.encode_image(tagger.prepare(images[0])[None])
+    probabilities = (golden_clip.logit_scale * feature @ tagger.classifier.T).softmax(dim=-1)[0, :20]
+    assert np.abs(rows["CLIP global"][0] - probabilities.numpy()).max() < 1e-5
+
+
+def test_shared_trunk_gives_the_same_scores(golden_tagger, golden_clip):
+    """A trunk that was made for two stages at once serves the tagger as its own does."""
+    tagger = golden_tagger(preset="default")
+    image = tagger.prepare(SCENES[0])[None]
+    own = tagger.score_trunk(tagger.trunk(image), image)
+    request = replace(tagger.request, ranges=(*tagger.request.ranges, (5, 11)))
+    shared = tagger.score_trunk(golden_clip.trunk(image, request), image)
+    torch.testing.assert_close(own, shared, rtol=0, atol=1e-7)
+
+
+def test_quirk_free_scores_follow_the_oracle_where_no_quirk_acts(golden_tagger, oracle_clip):
+    """On the native grid, without the box clipping, only summation order parts default and transcription."""
+    config = TagCLIPConfig.preset("reference")
+    config = replace(config, local_attention="local")
+    trace = tag_image(
+        oracle_clip,
+        oracle_clip.prepare(Image.open(SCENES[0])),
+        torch.from_numpy(golden_text("tagging")["voc"]),
+        20,
+    )
+    result = golden_tagger(config=config)([SCENES[0]])[0]
+    assert np.abs(result.scores - trace.scores.numpy()).max() < 1e-5
+
+
+def test_own_vocabulary_with_synonyms(golden_clip):
+    vocabulary = Vocabulary(["pet", "car"], prompts=[("cat", "dog"), ("car",)], background=("sky",))
+    config = replace(TagCLIPConfig.preset(), templates=("a photo of a {}.", "a {}."))
+    tagger = TagCLIP(golden_clip, vocabulary, config=config)
+    prompts = ["a photo of a cat.", "a cat.", "a photo of a dog.", "a dog."]
+    expected = torch.nn.functional.normalize(golden_clip.encode_text(prompts).mean(dim=0), dim=-1)
+    torch.testing.assert_close(tagger.classifier[0], expected, rtol=0, atol=1e-5)
+    (result,) = tagger([SCENES[2]])
+    assert result.scores.shape == (2,)
+    assert set(result.tags) <= {"pet", "car"}
+
+
+def test_plan_leaves_out_images_that_failed(golden_tagger):
+    config = replace(TagCLIPConfig.preset(), batch_size=2)
+    tagger = golden_tagger(config=config)
+    assert tagger.plan([Grid(2, 2), None, Grid(2, 2), Grid(2, 2)]) == [[0, 2], [3]]
+
+
+def test_reduced_precision_keeps_the_scores_close(golden_model_path, golden_tagger, tmp_path):
+    from tagclip.clip import load_clip
+
+    full = golden_tagger(preset="default")
+    half = TagCLIP(load_clip(str(golden_model_path), dtype="bfloat16"), full.vocabulary, config=full.config)
+    half.classifier = full.classifier
+    expected, (got,) = full([SCENES[0]])[0], half([SCENES[0]])
+    assert got.scores.dtype == np.float32
+    assert np.abs(got.scores - expected.scores).max() < 0.1
