@@ -1,0 +1,277 @@
+"""A run folder: what belongs to it, when it may be continued, and files that are either whole or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import os
+import pprint
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tagclip.errors import RunError, UsageError
+from tagclip.vocabulary import Vocabulary
+from wsss.artefacts import Journal, atomic_file, disk_errors
+
+FORMAT = 1
+PARTIAL = ".partial"  # journals and temporary files of an unfinished run; gone when it is complete
+OWN_FILES = ("manifest.json", "config.py", "tags.jsonl", "failures.jsonl", "log.txt", "times.json")
+OWN_FOLDERS = ("cams", "masks", PARTIAL)
+PACKAGES = ("tagclip-wsss", "torch", "open_clip_torch", "numpy", "pillow", "opencv-python", "pydensecrf2")
+SHOWN_DIFFERENCES = 5
+
+class RunFolder:
+    """An open run folder. Use `RunFolder.open`.
+
+    Attributes:
+        root: the folder.
+        scratch: folder for temporary files inside it.
+        tags: journal of tags.jsonl.
+        failures: journal of failures.jsonl.
+        coverage: journal of the pixels by label of each mask, for the summary of a run that was cut.
+        is_complete: everything is written; what only an unfinished run needs goes when the folder is closed.
+        resumed: whether it existed before.
+    """
+
+    def __init__(
+        self, root: Path, identity: Mapping[str, Any], notes: Mapping[str, Any], resumed: bool, lock: BinaryIO
+    ):
+        self.root, self.identity, self.notes, self.resumed, self._lock = root, identity, notes, resumed, lock
+        self.scratch = root / PARTIAL / "files"
+        with disk_errors(root):
+            shutil.rmtree(self.scratch, ignore_errors=True)
+            for folder in (self.scratch, root / "cams", root / "masks"):
+                folder.mkdir(parents=True, exist_ok=True)
+        self.tags = Journal(root / "tags.jsonl", root / PARTIAL / "tags.jsonl", self.scratch)
+        self.failures = Journal(root / "failures.jsonl", root / PARTIAL / "failures.jsonl", self.scratch)
+        self.coverage = Journal(None, root / PARTIAL / "coverage.jsonl", self.scratch)
+        self.is_complete = False
+
+    @classmethod
+    def open(
+        cls,
+        root: Path,
+        identity: Mapping[str, Any],
+        config: Mapping[str, Any],
+        *,
+        notes: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> RunFolder:
+        """Starts a run or goes on with one.
+
+        Args:
+            identity: JSON-ready nested dict of everything that the results depend on (settings, weights, vocabulary,
+                image list). A folder whose identity differs is refused.
+            config: the full resolved configuration, written to config.py.
+            notes: what else the manifest shall say; a difference in it is no obstacle.
+            overwrite: empty the folder of a run's files first (exports, reports and trained models stay).
+
+        Raises:
+            UsageError: `root` is a file, or holds files of ours without a manifest.
+            RunError: the folder belongs to a run that differs, or another process works in it.
+        """
+        if root.exists() and not root.is_dir():
+            raise UsageError(f"--out {root}: is a file, not a folder")
+        identity = json.loads(json.dumps(identity))
+        with disk_errors(root):
+            (root / PARTIAL).mkdir(parents=True, exist_ok=True)
+        lock = _lock(root)
+        try:
+            if overwrite:
+                _empty(root)
+            manifest = read_manifest(root)
+            if manifest is not None:
+                _refuse_other(root, {key: value for key, value in manifest.items() if key in identity}, identity)
+            elif strangers := [name for name in (*OWN_FILES, "cams", "masks") if (root / name).exists()]:
+                raise UsageError(
+                    f"--out {root}: holds {strangers[0]}, but no manifest.json of a run; choose another folder, or "
+                    "--overwrite"
+                )
+            run = cls(root, identity, dict(notes or {}), manifest is not None, lock)
+            if manifest is None:
+                run.write_text("config.py", config_text(config))
+                run.write_manifest("running")
+            return run
+        except BaseException:
+            lock.close()
+            raise
+
+    def close(self) -> None:
+        """Releases the folder for other processes."""
+        shutil.rmtree(self.root / PARTIAL if self.is_complete else self.scratch, ignore_errors=True)
+        self._lock.close()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def cams_path(self, image_id: str) -> Path:
+        """Where the image's maps are."""
+        return self.root / "cams" / f"{image_id}.npz"
+
+    def mask_path(self, image_id: str) -> Path:
+        """Where the image's mask is."""
+        return self.root / "masks" / f"{image_id}.png"
+
+    def existing(self, kind: str) -> set[str]:
+        """Ids whose file of a kind ("cams" or "masks") is there and not empty (as it may be after a power cut)."""
+        top = self.root / kind
+        return {
+            path.relative_to(top).as_posix()[:-4]  # both suffixes have four characters
+            for folder, _, names in os.walk(top)
+            for path in (Path(folder) / name for name in names)
+            if path.stat().st_size
+        }
+
+    def file(self, path: Path) -> contextlib.AbstractContextManager[BinaryIO]:
+        """`atomic_file` with this run's scratch folder."""
+        return atomic_file(path, self.scratch)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Writes a small file of the folder."""
+        with self.file(self.root / name) as file:
+            file.write(text.encode())
+
+    def write_manifest(self, state: str, counts: Mapping[str, Any] | None = None) -> None:
+        """Writes manifest.json. No times in it: two runs that did the same have the same bytes."""
+        manifest = {
+            "format": FORMAT,
+            "state": state,
+            **self.identity,
+            **self.notes,
+            "versions": installed_versions(),
+            "counts": dict(counts or {}),
+        }
+        self.write_text("manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+
+    def log(self, message: str) -> None:
+        """Appends a line with the time to log.txt. A log that cannot be written is no reason to stop."""
+        with contextlib.suppress(OSError), (self.root / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
+
+    def fail(self, image_id: str, path: str, stage: str, error: BaseException | str, kind: str = "ImageError") -> None:
+        """Records that an image could not be done.
+
+        Args:
+            stage: "decode", "tags", "cams" or "masks".
+        """
+        kind = type(error).__name__ if isinstance(error, BaseException) else kind
+        message = " ".join(str(error).split())
+        self.failures.append([{"id": image_id, "path": path, "stage": stage, "error": kind, "message": message}])
+        self.log(f"failed {image_id} ({stage}): {message}")
+
+    def complete(self, order: Iterable[str], counts: Mapping[str, Any]) -> None:
+        """Puts the journals into order and writes the final manifest."""
+        ids = list(order)
+        self.tags.finish(ids)
+        self.failures.finish(ids)
+        self.write_manifest("complete", counts)
+        self.is_complete = True
+
+
+def read_manifest(root: Path) -> dict[str, Any] | None:
+    """The folder's manifest, None if there is none.
+
+    Raises:
+        RunError: it is there and cannot be read.
+    """
+    path = root / "manifest.json"
+    if not path.is_file():
+        return None
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: damaged ({error}); start anew with --overwrite") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise RunError(f"{path}: not a run of this version (format {FORMAT}); start anew with --overwrite")
+    return manifest
+
+
+def run_vocabulary(root: Path) -> Vocabulary | None:
+    """The vocabulary that a run folder was made with, None if it is no run folder."""
+    manifest = read_manifest(root)
+    if manifest is None:
+        return None
+    record = {key: value for key, value in manifest["vocabulary"].items() if key != "digest"}
+    return Vocabulary(record.pop("names"), **record)
+
+
+def vocabulary_record(vocabulary: Vocabulary) -> dict[str, Any]:
+    """Everything of a vocabulary, JSON-ready, so that a run folder stands for itself."""
+    record = {item.name: getattr(vocabulary, item.name) for item in dataclasses.fields(vocabulary)}
+    return {**record, "palette": vocabulary.palette.tolist(), "digest": vocabulary.digest}
+
+
+def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    if not isinstance(values, Mapping):
+        return {prefix: values}
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat.update(flatten(value, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of the packages that results depend on; absent ones are left out."""
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def config_text(config: Mapping[str, Any]) -> str:
+    """A config as Python assignments, which mmengine's Config.fromfile reads back."""
+    lines = [f"{key} = {pprint.pformat(value, width=110, sort_dicts=False)}" for key, value in config.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _refuse_other(root: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    old, new = flatten(there), flatten(wanted)
+    changed = [key for key in [*new, *(k for k in old if k not in new)] if old.get(key) != new.get(key)]
+    if not changed:
+        return
+
+    def shown(value: Any) -> str:
+        text = repr(value)
+        return text if len(text) <= 40 else f"{text[:37]}..."
+
+    parts = [f"{key} {shown(old.get(key))} there, {shown(new.get(key))} here" for key in changed[:SHOWN_DIFFERENCES]]
+    more = f" and {len(changed) - len(parts)} more" if len(changed) > len(parts) else ""
+    raise RunError(
+        f"--out {root}: belongs to a run that differs: {'; '.join(parts)}{more}; choose another folder, or --overwrite"
+    )
+
+
+def _lock(root: Path) -> BinaryIO:
+    """Holds the folder until closed or until the process ends in whatever way."""
+    import fcntl
+
+    path = root / PARTIAL / "lock"
+    with disk_errors(path):
+        file = path.open("wb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise RunError(f"--out {root}: another process is working in this folder") from None
+    return file
+
+
+def _empty(root: Path) -> None:
+    with disk_errors(root):
+        for name in OWN_FILES:
+            (root / name).unlink(missing_ok=True)
+        for name in ("cams", "masks"):
+            shutil.rmtree(root / name, ignore_errors=True)
+        for path in (root / PARTIAL).iterdir():
+            if path.name != "lock":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
