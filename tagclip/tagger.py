@@ -15,6 +15,7 @@ from tagclip.clip import AttentionRequest, FrozenCLIP, Grid, Trunk, build_text_c
 from tagclip.config import TagCLIPConfig
 from tagclip.cwr import reidentify
 from tagclip.dmar import coarse_scores, local_scores, masked_affinity, refine_scores
+from tagclip.errors import UsageError
 from tagclip.images import Size, decode_image, prepare_image, target_size
 from tagclip.thresholds import select
 from tagclip.vocabulary import Vocabulary
@@ -177,6 +178,9 @@ class TagCLIP:
 
         Returns:
             (B, targets) fp32 on the model's device.
+
+        Raises:
+            UsageError: a trunk without the attention statistics of `request`.
         """
         if self.config.scorer == "global":
             return self._global_scores(trunk)
@@ -193,13 +197,21 @@ class TagCLIP:
 
     @torch.no_grad()
     def stages(self, trunk: Trunk, images: Tensor) -> Stages:
-        """Every step of TagCLIP for a batch, by the settings; see `score_trunk` for the arguments."""
+        """Every step of TagCLIP for a batch, by the settings; see `score_trunk` for the arguments.
+
+        Raises:
+            UsageError: a trunk without the attention statistics of `request`.
+        """
         config, grid, targets = self.config, trunk.grid, len(self.vocabulary)
         features = self._patch_features(trunk)
         coarse = coarse_scores(features, self.classifier, self.clip.logit_scale)
         vote_mask = affinity = None
         first = refined = coarse
         if config.dmar.enabled:
+            if self._range not in trunk.affinity or (config.dmar.vote_mask and trunk.votes is None):
+                raise UsageError(
+                    f"the trunk was made without votes or mean attention of blocks {self._range}: pass `request`"
+                )
             needed = config.dmar.votes_needed(self.clip.depth)
             votes = trunk.votes if config.dmar.vote_mask else None
             vote_mask = None if votes is None else votes >= needed

@@ -41,7 +41,8 @@ def expand_token_rows(state: dict[str, Tensor], vocabulary_size: int = 49408) ->
 class OracleCLIP:
     """CLIP from a state dict in OpenAI's layout. Blocks are numbered 1..L; nothing is cached, nothing is shared."""
 
-    def __init__(self, state: dict[str, Tensor]):
+    def __init__(self, state: dict[str, Tensor], quick_gelu: bool = True):
+        self.quick_gelu = quick_gelu
         self.p = {name: value.float() for name, value in expand_token_rows(dict(state)).items()}
         self.patch = self.p["visual.conv1.weight"].shape[-1]
         self.width = self.p["visual.conv1.weight"].shape[0]
@@ -81,7 +82,7 @@ class OracleCLIP:
     def mlp(self, x: Tensor, prefix: str) -> Tensor:
         hidden = self._norm(x, prefix + ".ln_2") @ self.p[prefix + ".mlp.c_fc.weight"].T
         hidden = hidden + self.p[prefix + ".mlp.c_fc.bias"]
-        hidden = hidden * torch.sigmoid(1.702 * hidden)
+        hidden = hidden * torch.sigmoid(1.702 * hidden) if self.quick_gelu else F.gelu(hidden)
         return hidden @ self.p[prefix + ".mlp.c_proj.weight"].T + self.p[prefix + ".mlp.c_proj.bias"]
 
     def block_from_norm(

@@ -9,6 +9,7 @@ from PIL import Image
 
 from tagclip.clip import Grid
 from tagclip.config import TagCLIPConfig
+from tagclip.errors import UsageError
 from tagclip.images import Size
 from tagclip.tagger import ABLATION, TagCLIP
 from tagclip.vocabulary import Vocabulary
@@ -213,6 +214,13 @@ def test_shared_trunk_gives_the_same_scores(golden_tagger, golden_clip):
     request = replace(tagger.request, ranges=(*tagger.request.ranges, (5, 11)))
     shared = tagger.score_trunk(golden_clip.trunk(image, request), image)
     torch.testing.assert_close(own, shared, rtol=0, atol=1e-7)
+
+
+def test_trunk_without_the_attention_maps_is_refused(golden_tagger, golden_clip):
+    tagger = golden_tagger(preset="default")
+    image = tagger.prepare(SCENES[2])[None]
+    with pytest.raises(UsageError, match="pass `request`"):
+        tagger.score_trunk(golden_clip.trunk(image), image)
 
 
 def test_quirk_free_scores_follow_the_oracle_where_no_quirk_acts(golden_tagger, oracle_clip):
