@@ -55,7 +55,7 @@ def decode_image(source: Any, *, apply_exif: bool = True, max_pixels: int = MAX_
         max_pixels: larger images are refused before they are decoded.
 
     Returns:
-        (H, W, 3) uint8 RGB, C-contiguous.
+        (H, W, 3) uint8 RGB, C-contiguous and writable.
 
     Raises:
         ImageError: no such file, not an image, damaged, or too large.
@@ -204,7 +204,8 @@ def _decode_array(array: np.ndarray) -> np.ndarray:
         raise ImageError(f"array of {array.dtype}: give uint8, uint16, bool, or float in [0, 1]")
     if array.shape[2] == 4:
         return np.array(_to_rgb(Image.fromarray(np.ascontiguousarray(array))))
-    return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
+    # Arrays made of PIL images are read-only, which the CRF's and torch's buffers do not take.
+    return np.require(np.broadcast_to(array, (*array.shape[:2], 3)), requirements=("C", "W"))
 
 
 def _from_uint16(values: np.ndarray) -> np.ndarray:

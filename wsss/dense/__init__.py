@@ -19,7 +19,12 @@ __all__ = ["Context", "Needs", "Strategy", "dense_features", "get_strategy", "st
 
 
 def dense_features(
-    clip: FrozenCLIP, image: Any, strategy: str | Strategy = "gclip", *, max_long_side: int | None = None, **options: Any
+    clip: FrozenCLIP,
+    image: Any,
+    strategy: str | Strategy = "gclip",
+    *,
+    max_long_side: int | None = None,
+    **options: Any,
 ) -> Tensor:
     """Patch features of one image under a strategy.
 

@@ -34,7 +34,7 @@ from wsss.dense.logits import (
     windows_of,
 )
 from wsss.dense.strategy import Strategy, get_strategy
-from wsss.pamr import refine
+from wsss.pamr import refine_with_pamr
 
 IGNORE_LABEL = 255
 
@@ -264,6 +264,7 @@ class DenseSegmenter:
     def _refined(self, field: LogitField, names: Names, rgb: np.ndarray, chunk: int) -> LabelMap:
         """PAMR on every label's probability, some labels at a time, then the argmax over labels."""
         scale = self.config.logit_scale
+        image = torch.from_numpy(rgb).permute(2, 0, 1).to(names.rows.device)
         normaliser = log_normaliser(field, logit_scale=scale, chunk_bytes=chunk)
         present = names.labels.unique().tolist()
         step = max(1, chunk // (4 * normaliser.numel()))
@@ -274,7 +275,7 @@ class DenseSegmenter:
             maps = torch.stack(
                 [class_probabilities(field, names.labels, one, normaliser, logit_scale=scale) for one in group]
             )
-            for label, refined in zip(group, refine(rgb, maps, self.config.pamr), strict=True):
+            for label, refined in zip(group, refine_with_pamr(image, maps, self.config.pamr), strict=True):
                 wins = refined > best
                 best[wins], labels[wins] = refined[wins], label
         return LabelMap(labels, best)

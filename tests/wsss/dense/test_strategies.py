@@ -7,11 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from tagclip.clip.encoder import AttentionRequest
+from tagclip.clip.encoder import AttentionRequest, FrozenCLIP
 from tagclip.errors import UsageError
 from wsss.dense.features import blocks_to_keep, image_features, prepared, strategy_features
 from wsss.dense.strategy import get_strategy, strategy_names
 
+from ...clip_models import SHAPES, make_model
 from ...golden import golden_root
 from ...oracle import dense as oracle
 
@@ -134,6 +135,18 @@ def test_batch_equals_single(golden_clip, scene):
         both, _ = image_features(golden_clip, pair, get_strategy(name))
         single, _ = image_features(golden_clip, pair[1:], get_strategy(name))
         assert (both[1:] - single).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", ["naclip", "gclip", "resclip", "tagclip-local"])
+def test_other_model_shapes(shape, name):
+    clip = FrozenCLIP(make_model(shape), None, name=str(shape), mean=(0.5,) * 3, std=(0.5,) * 3)
+    size = shape.patch_size
+    images = torch.randn(1, 3, 3 * size, 5 * size, generator=torch.Generator().manual_seed(1))
+    features, trunk = image_features(clip, images, get_strategy(name))
+    assert features.shape == (1, 15, shape.embed_dim)
+    assert (features.norm(dim=-1) - 1).abs().max() <= 1e-5
+    assert (trunk.grid.height, trunk.grid.width) == (3, 5)
 
 
 @pytest.mark.parametrize(
