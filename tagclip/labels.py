@@ -11,9 +11,7 @@ from tagclip.vocabulary import Vocabulary
 Labels = dict[str, tuple[int, ...]]
 
 
-def read_labels(
-    path: Path | str, vocabulary: Vocabulary, *, ids: IdKind = "auto", difficult: bool = True
-) -> Labels:
+def read_labels(path: Path | str, vocabulary: Vocabulary, *, ids: IdKind = "auto", difficult: bool = True) -> Labels:
     """Image id -> sorted class indices.
 
     Args:

@@ -159,9 +159,7 @@ def read_plain(path: Path | str) -> list[tuple[str, tuple[int, ...]]]:
     return rows
 
 
-def map_ids(
-    rows: Sequence[Sequence[int]], vocabulary: Vocabulary, ids: IdKind, source: str
-) -> list[tuple[int, ...]]:
+def map_ids(rows: Sequence[Sequence[int]], vocabulary: Vocabulary, ids: IdKind, source: str) -> list[tuple[int, ...]]:
     """Numbers of plain lists as sorted class indices.
 
     Args:
@@ -199,9 +197,7 @@ def write_plain(rows: Iterable[tuple[str, Sequence[int]]], stream: IO[str]) -> N
         stream.write((name + separator + " ".join(str(index) for index in indices)).rstrip(" ") + "\n")
 
 
-def to_arrays(
-    records: Sequence[TagRecord], classes: int
-) -> tuple[np.ndarray, np.ndarray | None]:
+def to_arrays(records: Sequence[TagRecord], classes: int) -> tuple[np.ndarray, np.ndarray | None]:
     """Tags (n, C) bool and scores (n, C) float32 with NaN where not stored; None if no record has scores."""
     tags = np.zeros((len(records), classes), bool)
     for row, record in enumerate(records):

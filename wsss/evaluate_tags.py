@@ -125,5 +125,6 @@ def _vocabulary(name: str | None, tags: Path) -> Vocabulary:
         return Vocabulary.load(name)
     found = run_vocabulary(tags if tags.is_dir() else tags.parent)
     if found is None:
-        raise UsageError(f"--vocabulary: needed, as {tags} is not in a run folder: {', '.join(Vocabulary.built_in())} or a file")
+        names = ", ".join(Vocabulary.built_in())
+        raise UsageError(f"--vocabulary: needed, as {tags} is not in a run folder: {names} or a class file")
     return found
