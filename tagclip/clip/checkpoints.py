@@ -1,13 +1,12 @@
 """Reading weight files of every layout that CLIP models come in, into one flat state dict."""
 
 import json
-import pickle
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from tagclip.errors import WeightsError
@@ -15,7 +14,8 @@ from tagclip.errors import WeightsError
 TOKEN_ROWS = "token_embedding.rows"
 TOKEN_WEIGHT = "token_embedding.weight"
 CLIP_VOCABULARY = 49408  # tokens of CLIP's byte-pair encoding
-ARCHIVE_EXTRAS = ("input_resolution", "context_length", "vocab_size")  # integers that OpenAI archives carry
+# What is no weight: the integers of OpenAI archives, masks that TorchScript stores, ids of old text towers.
+NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask", "position_ids")
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # where training scripts put the weights in a checkpoint
 
 
@@ -52,7 +52,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise
     except PermissionError as error:
         raise WeightsError(f"{path}: may not be read") from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
+    except Exception as error:  # on damaged bytes the readers raise whatever their parsers run into
         reason = str(error).strip().splitlines()
         raise WeightsError(
             f"{path}: not a weights file that can be read (TorchScript archive, torch state dict or safetensors): "
@@ -71,9 +71,9 @@ def _read(path: Path) -> Checkpoint:
     if head[8:9] == b"{":
         return _read_safetensors(path)
     if zipfile.is_zipfile(path) and _is_archive(path):
-        state = torch.jit.load(str(path), map_location="cpu").state_dict()
-        state = {name: values for name, values in state.items() if name not in ARCHIVE_EXTRAS}
-        return Checkpoint(_flatten(state, path), archive=True)
+        return Checkpoint(
+            _flatten(dict(torch.jit.load(str(path), map_location="cpu").state_dict()), path), archive=True
+        )
     loaded = torch.load(path, map_location="cpu", weights_only=True)
     return Checkpoint(_flatten(loaded, path))
 
@@ -101,6 +101,7 @@ def _flatten(loaded: object, path: Path) -> dict[str, Tensor]:
     for prefix in ("module.", "_orig_mod."):
         if state and all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): values for name, values in state.items()}
+    state = {name: values for name, values in state.items() if name.rsplit(".", 1)[-1] not in NO_WEIGHTS}
     return _expand_token_rows(state, path)
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -11,57 +11,11 @@ from torch import Tensor, nn
 
 from tagclip.clip import attention
 from tagclip.clip.text import TextEncoder
+from tagclip.clip.trunk import AttentionRequest, Grid, Trunk
 from tagclip.errors import UsageError
 
 PositionRounding = Literal["none", "float16_off_native", "float16"]
 LastBlockMode = Literal["ordinary", "local", "masked_local"]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A patch grid; patches are in row-major order."""
-
-    height: int
-    width: int
-
-    @property
-    def count(self) -> int:
-        """Number of patches N."""
-        return self.height * self.width
-
-
-@dataclass(frozen=True)
-class AttentionRequest:
-    """What later stages want from the attention maps of one trunk pass; nothing else is computed or kept.
-
-    Attributes:
-        votes: count, over all blocks 1..L, of [A_l > mean(A_l)]; A_l head-averaged, [CLS] row and column removed.
-        ranges: 1-based inclusive block ranges whose mean map is wanted, for example ((9, 11), (5, 12)).
-        keep: 1-based blocks whose input tokens are wanted, for strategies that restart from there.
-    """
-
-    votes: bool = False
-    ranges: tuple[tuple[int, int], ...] = ()
-    keep: tuple[int, ...] = ()
-
-
-@dataclass
-class Trunk:
-    """Blocks 1..L-1 of a batch, computed once for every stage.
-
-    Attributes:
-        tokens: input of the last block, [CLS] first, (B, 1 + N, width).
-        grid: patch grid, N = grid.count.
-        votes: (B, N, N) uint8 in 0..L, or None if not requested.
-        affinity: block range -> mean head-averaged map, (B, N, N) fp32.
-        kept: block number -> its input tokens, (B, 1 + N, width).
-    """
-
-    tokens: Tensor
-    grid: Grid
-    votes: Tensor | None = None
-    affinity: dict[tuple[int, int], Tensor] = field(default_factory=dict)
-    kept: dict[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -166,6 +120,9 @@ class FrozenCLIP(nn.Module):
         Raises:
             VocabularyError: a prompt does not fit into the text tower's context.
         """
+        prompts = [prompts] if isinstance(prompts, str) else prompts
+        if not len(prompts):
+            return torch.empty(0, self.embed_dim, device=self.device)
         return self._text(prompts, self.device)
 
     @torch.no_grad()

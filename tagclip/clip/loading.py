@@ -3,10 +3,14 @@
 import copy
 import importlib.util
 import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import open_clip
 import torch
+from open_clip.model import convert_to_custom_text_state_dict
+from open_clip.pretrained import download_pretrained
 from torch import Tensor, nn
 
 from tagclip.clip import architecture as arch
@@ -27,6 +31,7 @@ DTYPES = {
 WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 LOCAL_DIR = "local-dir:"
 HUB = "hf-hub:"
+DEMO_WEIGHTS = Path("demo", "assets", "demo_clip.safetensors")  # inside the package
 
 
 def load_clip(
@@ -62,20 +67,14 @@ def load_clip(
     device, dtype = _device(device), _dtype(dtype)
     source = str(path_or_name)
     if source == "demo":
-        model, name = _load_file(_demo_path(), "demo", quick_gelu), "demo"
-        tokenizer = _clip_tokenizer(model)
+        loaded = _load_demo(quick_gelu)
     elif source.startswith((LOCAL_DIR, HUB)):
-        model, name = _load_configured(source, cache_dir, quick_gelu), source.split(":", 1)[1].rstrip("/")
-        tokenizer = _tokenizer(source, cache_dir)
-    elif _is_file_name(source):
-        name = Path(source).name
-        model = _load_file(Path(source), name, quick_gelu)
-        tokenizer = _clip_tokenizer(model)
+        loaded = _load_configured(source, cache_dir, quick_gelu)
+    elif _is_file_name(source) or (Path(source).is_dir() and open_clip.get_model_config(source) is None):
+        loaded = _load_file(Path(source), Path(source).name, quick_gelu)
     else:
-        name = f"{source}/{pretrained}"
-        model = _load_named(source, pretrained, cache_dir, quick_gelu)
-        tokenizer = _tokenizer(source.replace("/", "-"), cache_dir)
-    return _freeze(model, tokenizer, name, device, dtype)
+        loaded = _load_named(source, pretrained, cache_dir, quick_gelu)
+    return _freeze(loaded, device, dtype)
 
 
 def wrap_clip(
@@ -94,115 +93,147 @@ def wrap_clip(
     Raises:
         WeightsError: the model is no plain vision transformer with a class token.
     """
-    arch.refuse_model(model, name)
-    return _freeze(copy.deepcopy(model), tokenizer or _clip_tokenizer(model), name, _device(device), _dtype(dtype))
-
-
-def _freeze(model: nn.Module, tokenizer, name: str, device: torch.device, dtype: torch.dtype) -> FrozenCLIP:
+    device, dtype = _device(device), _dtype(dtype)
     arch.refuse_model(model, name)
     settings = getattr(model.visual, "preprocess_cfg", {})
+    return _freeze(_Loaded(copy.deepcopy(model), tokenizer, name, settings), device, dtype)
+
+
+@dataclass
+class _Loaded:
+    """An open_clip model on the CPU in fp32; tokenizer None stands for CLIP's byte-pair encoding."""
+
+    model: nn.Module
+    tokenizer: Callable | None
+    name: str
+    preprocessing: Mapping = field(default_factory=dict)
+
+
+def _freeze(loaded: _Loaded, device: torch.device, dtype: torch.dtype) -> FrozenCLIP:
+    model, settings = loaded.model, loaded.preprocessing
+    arch.refuse_model(model, loaded.name)
     clip = FrozenCLIP(
         model,
-        tokenizer,
-        name=name,
+        loaded.tokenizer or open_clip.tokenize,
+        name=loaded.name,
         mean=settings.get("mean") or open_clip.OPENAI_DATASET_MEAN,
         std=settings.get("std") or open_clip.OPENAI_DATASET_STD,
         device=device,
         dtype=dtype,
     )
-    logger.info("%s: %s, %s on %s, weights %s", name, clip.architecture, dtype, device, clip.weights_digest[:12])
+    logger.info("%s: %s, %s on %s, weights %s", clip.name, clip.architecture, dtype, device, clip.weights_digest[:12])
     return clip
 
 
-def _load_file(path: Path, name: str, quick_gelu: bool | None) -> nn.Module:
+def _load_demo(quick_gelu: bool | None) -> _Loaded:
+    path = Path(importlib.util.find_spec("tagclip").submodule_search_locations[0]) / DEMO_WEIGHTS
+    if not path.is_file():
+        raise WeightsError(f"demo: the demo weights are missing from this installation ({DEMO_WEIGHTS})")
+    return _load_file(path, "demo", quick_gelu)
+
+
+def _load_file(path: Path, name: str, quick_gelu: bool | None) -> _Loaded:
     checkpoint = read_checkpoint(path)
     described = arch.describe_state(checkpoint.state, name)
     activation = _quick_gelu(checkpoint, name, quick_gelu)
     with torch.random.fork_rng(devices=[]):
         model = arch.build(described, quick_gelu=activation, name=name)
-    return _fill(model, checkpoint.state, name)
+    return _Loaded(_fill(model, checkpoint.state, name), None, name)
 
 
-def _load_named(name: str, pretrained, cache_dir, quick_gelu: bool | None) -> nn.Module:
-    config = open_clip.get_model_config(name.replace("/", "-"))
+def _load_named(source: str, pretrained: str | Path | None, cache_dir, quick_gelu: bool | None) -> _Loaded:
+    architecture = source.replace("/", "-")
+    config = open_clip.get_model_config(architecture)
     if config is None:
         raise WeightsError(
-            f"model {name!r}: neither a weights file nor an architecture that open_clip knows (ViT-B-16, ViT-L-14, ...)"
+            f"model {source!r}: neither a weights file nor an architecture of open_clip (ViT-B-16, ViT-L-14, ...)"
         )
-    arch.refuse_config(config, name)
+    arch.refuse_config(config, source)
     if not pretrained:
-        raise WeightsError(f"{name}: name its weights, an open_clip tag or a file (pretrained=...)")
-    tag = open_clip.get_pretrained_cfg(name, str(pretrained))
+        raise WeightsError(f"{source}: name its weights, an open_clip tag or a file (pretrained=...)")
+    tag = open_clip.get_pretrained_cfg(architecture, str(pretrained)) or {}
     if tag:
-        gelu = quick_gelu if quick_gelu is not None else bool(config.get("quick_gelu") or tag.get("quick_gelu"))
-        return _create(name, f"{name}/{pretrained}", pretrained=str(pretrained), cache_dir=cache_dir, quick_gelu=gelu)
-    path = Path(pretrained)
-    if not path.exists() and not _is_file_name(str(pretrained)):
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
-        raise WeightsError(f"{name}: weights {str(pretrained)!r} are neither a file nor a tag of open_clip ({tags})")
-    return _load_named_file(name, config, path, quick_gelu)
+        path, name = _download(tag, f"{architecture}/{pretrained}", cache_dir), f"{architecture}/{pretrained}"
+        if quick_gelu is None:
+            quick_gelu = bool(config.get("quick_gelu") or tag.get("quick_gelu"))
+    else:
+        path, name = Path(pretrained), f"{architecture}/{Path(pretrained).name}"
+        if not path.exists() and not _is_file_name(str(pretrained)):
+            tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
+            raise WeightsError(
+                f"{architecture}: weights {str(pretrained)!r} are neither a file nor a tag of open_clip ({tags})"
+            )
+    model = _load_configured_file(path, config, name, quick_gelu)
+    return _Loaded(model, _tokenizer(architecture, cache_dir), name, tag)
 
 
-def _load_named_file(name: str, config: dict, path: Path, quick_gelu: bool | None) -> nn.Module:
+def _download(tag: Mapping, name: str, cache_dir) -> Path:
+    try:
+        path = download_pretrained(tag, cache_dir=None if cache_dir is None else str(cache_dir))
+    except Exception as error:  # the download clients raise a dozen unrelated types, all meaning "not fetched"
+        raise WeightsError(
+            f"{name}: weights cannot be downloaded ({_first_line(error)}); offline, pass a file as pretrained=..."
+        ) from error
+    if not path:
+        raise WeightsError(f"{name}: open_clip knows no address for these weights")
+    return Path(path)
+
+
+def _load_configured_file(path: Path, config: dict, name: str, quick_gelu: bool | None) -> nn.Module:
     checkpoint = read_checkpoint(path)
-    label = f"{path.name} as {name}"
-    arch.refuse_state(checkpoint.state, label)
+    arch.refuse_state(checkpoint.state, name)
     if quick_gelu is None and config.get("quick_gelu"):
         quick_gelu = True
     config = copy.deepcopy(config)
-    config["quick_gelu"] = _quick_gelu(checkpoint, label, quick_gelu)
+    config["quick_gelu"] = _quick_gelu(checkpoint, name, quick_gelu)
     _take_sizes(config, checkpoint.state)
     custom_text = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
-    kind = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
-    with torch.random.fork_rng(devices=[]):
-        model = kind(**config)
+    if "hf_model_name" in config["text_cfg"]:
+        config["text_cfg"]["hf_model_pretrained"] = False
     state = checkpoint.state
     if custom_text:
-        state = open_clip.model.convert_to_custom_text_state_dict(dict(state))
-    return _fill(model, state, label)
+        state = convert_to_custom_text_state_dict(dict(state))
+    with torch.random.fork_rng(devices=[]):
+        model = (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**config)
+    return _fill(model, state, name)
 
 
-def _take_sizes(config: dict, state: dict[str, Tensor]) -> None:
+def _take_sizes(config: dict, state: Mapping[str, Tensor]) -> None:
     """Grid and context length are the weights' own: a ViT-L-14 file of 336 px is a ViT-L-14."""
-    vision = config["vision_cfg"]
-    patches = state["visual.positional_embedding"].shape[0] - 1
-    grid = round(patches**0.5)
-    if grid * grid == patches and isinstance(vision.get("patch_size"), int):
-        vision["image_size"] = grid * vision["patch_size"]
+    vision, positions = config["vision_cfg"], state.get("visual.positional_embedding")
+    if positions is not None:
+        grid = round((positions.shape[0] - 1) ** 0.5)
+        if grid * grid == positions.shape[0] - 1:
+            vision["image_size"] = grid * vision["patch_size"]
     if "positional_embedding" in state:
         config["text_cfg"]["context_length"] = state["positional_embedding"].shape[0]
 
 
-def _load_configured(source: str, cache_dir, quick_gelu: bool | None) -> nn.Module:
+def _load_configured(source: str, cache_dir, quick_gelu: bool | None) -> _Loaded:
     """A model with its own open_clip_config.json, in a folder or on the hub."""
     if source.startswith(LOCAL_DIR):
-        config = read_folder_config(Path(source.removeprefix(LOCAL_DIR)))["model_cfg"]
+        folder = Path(source.removeprefix(LOCAL_DIR))
+        name, config = folder.name, read_folder_config(folder)["model_cfg"]
     else:
+        name = source.removeprefix(HUB)
         try:
             config = open_clip.get_model_config(source)
-        except Exception as error:  # the hub client raises a dozen unrelated types, all meaning "not there"
+        except Exception as error:  # as in _download
             raise WeightsError(f"{source}: configuration cannot be fetched: {_first_line(error)}") from error
-    arch.refuse_config(config, source)
-    gelu = quick_gelu if quick_gelu is not None else bool(config.get("quick_gelu"))
-    return _create(source, source, pretrained=None, cache_dir=cache_dir, quick_gelu=gelu)
-
-
-def _create(source: str, name: str, *, pretrained: str | None, cache_dir, quick_gelu: bool) -> nn.Module:
+    arch.refuse_config(config, name)
+    gelu = bool(config.get("quick_gelu")) if quick_gelu is None else quick_gelu
     try:
         with torch.random.fork_rng(devices=[]):
-            return open_clip.create_model(
+            model = open_clip.create_model(
                 source,
-                pretrained=pretrained,
                 cache_dir=None if cache_dir is None else str(cache_dir),
                 require_pretrained=True,
-                weights_only=True,
-                quick_gelu=quick_gelu,
+                force_quick_gelu=gelu,
+                quick_gelu=gelu,
             )
-    except Exception as error:  # download, file and shape errors come as a dozen unrelated types
-        raise WeightsError(
-            f"{name}: weights cannot be loaded: {_first_line(error)} "
-            "(offline: pass a weights file as pretrained=..., or local-dir:FOLDER)"
-        ) from error
+    except Exception as error:  # file, shape and download errors come as a dozen unrelated types
+        raise WeightsError(f"{source}: weights cannot be loaded: {_first_line(error)}") from error
+    return _Loaded(model, _tokenizer(source, cache_dir), name, model.visual.preprocess_cfg)
 
 
 def _fill(model: nn.Module, state: dict[str, Tensor], name: str) -> nn.Module:
@@ -215,7 +246,7 @@ def _fill(model: nn.Module, state: dict[str, Tensor], name: str) -> nn.Module:
     wrong = [
         f"{key} {tuple(state[key].shape)}, not {tuple(values.shape)}"
         for key, values in own.items()
-        if key in state and state[key].shape != values.shape and state[key].numel() != values.numel()
+        if key in state and state[key].shape != values.shape and not state[key].numel() == values.numel() == 1
     ]
     missing = [key for key in own if key not in state]
     extra = [key for key in state if key not in own]
@@ -249,20 +280,11 @@ def _quick_gelu(checkpoint: Checkpoint, name: str, chosen: bool | None) -> bool:
     return half
 
 
-def _clip_tokenizer(model: nn.Module):
-    return open_clip.SimpleTokenizer(context_length=int(model.context_length))
-
-
 def _tokenizer(source: str, cache_dir):
     try:
         return open_clip.get_tokenizer(source, cache_dir=None if cache_dir is None else str(cache_dir))
     except Exception as error:  # tokenizers of the hub fail with any of its client's types
         raise WeightsError(f"{source}: its tokenizer cannot be loaded: {_first_line(error)}") from error
-
-
-def _demo_path() -> Path:
-    spec = importlib.util.find_spec("tagclip")
-    return Path(spec.submodule_search_locations[0]) / "demo" / "assets" / "demo_clip.safetensors"
 
 
 def _is_file_name(source: str) -> bool:

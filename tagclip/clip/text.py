@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock
@@ -33,7 +34,7 @@ class TextEncoder:
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str], device: torch.device) -> Tensor:
-        """(P, D) fp32 unit norm features in the order given."""
+        """(P, D) fp32 unit norm features in the order given; at least one prompt."""
         tokens = self._tokenize(prompts)
         ends = self._ends(tokens)
         order = torch.argsort(ends, stable=True)
@@ -50,7 +51,7 @@ class TextEncoder:
             if features is None:
                 features = encoded.new_empty(len(prompts), encoded.shape[-1])
             features[chosen.to(device)] = encoded
-        return torch.empty(0, device=device) if features is None else features
+        return features
 
     def _is_plain_causal(self) -> bool:
         blocks = getattr(getattr(self.tower, "transformer", None), "resblocks", None)
@@ -63,15 +64,15 @@ class TextEncoder:
         )
 
     def _tokenize(self, prompts: Sequence[str]) -> Tensor:
-        tokens = self.tokenizer(list(prompts), context_length=self.context_length)
-        if self.causal and hasattr(self.tokenizer, "encode"):
-            for row in torch.nonzero(tokens[:, -1]).flatten().tolist():
-                needed = len(self.tokenizer.encode(prompts[row])) + 2
-                if needed > self.context_length:
-                    raise VocabularyError(
-                        f"prompt {prompts[row]!r} has {needed} tokens, at most {self.context_length} fit: shorten it"
-                    )
-        return tokens
+        if self.tokenizer is not open_clip.tokenize and not isinstance(self.tokenizer, open_clip.SimpleTokenizer):
+            return self.tokenizer(list(prompts), context_length=self.context_length)
+        # Tokenizers cut what is too long without a word; one position more than the model has shows it.
+        tokens = self.tokenizer(list(prompts), context_length=self.context_length + 1)
+        for row in torch.nonzero(tokens[:, -1]).flatten().tolist():
+            raise VocabularyError(
+                f"prompt {prompts[row]!r} has more than the {self.context_length} tokens the model takes: shorten it"
+            )
+        return tokens[:, : self.context_length]
 
     def _ends(self, tokens: Tensor) -> Tensor:
         if self.pool == "eos":
