@@ -53,7 +53,9 @@ class PseudoMaskDataset(BaseSegDataset):
         if missing not in ("error", "skip"):
             raise UsageError(f"missing={missing!r} is not one of error, skip")
         self.vocabulary = load_vocabulary(vocabulary, data_root)
-        self.source = open_source(data_root, layout=layout, ann_file=ann_file, split=split, mask_dir=mask_dir)
+        self.source = open_source(
+            data_root, layout=layout, ann_file=ann_file, split=split, mask_dir=mask_dir, vocabulary=self.vocabulary
+        )
         if missing == "error":
             self.source.require_complete()
         left_out = self.source.missing + self.source.failed

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -82,18 +83,38 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         WeightsError: no such file, or not such a checkpoint.
     """
-    from mmengine.runner.checkpoint import get_torch_safe_globals
-
     if not path.is_file():
         raise WeightsError(f"checkpoint {path} does not exist")
     try:
-        with torch.serialization.safe_globals(get_torch_safe_globals()):
+        with torch.serialization.safe_globals(_allowed_types()):
             stored = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise WeightsError(f"checkpoint {path} cannot be read ({_first_line(error)})") from None
     if not isinstance(stored, Mapping) or "state_dict" not in stored:
         raise WeightsError(f"{path} is not a checkpoint: it has no state_dict")
     return dict(stored)
+
+
+def _allowed_types() -> list[Any]:
+    """What mmengine's log history in a checkpoint is made of; unpickling anything else is refused."""
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    def history_method(owner: Any, name: str) -> Any:
+        # Stands in for getattr, through which a crafted file could reach anything.
+        if owner is not HistoryBuffer or name.startswith("_"):
+            raise pickle.UnpicklingError(f"attribute {name} of {owner!r} is not part of a log history")
+        return getattr(owner, name)
+
+    kinds = (np.float64, np.float32, np.int64, np.int32, np.uint32, np.bool_)
+    return [
+        HistoryBuffer,
+        (history_method, "builtins.getattr"),
+        np.ndarray,
+        np.dtype,
+        np._core.multiarray._reconstruct,
+        np._core.multiarray.scalar,
+        *(type(np.dtype(kind)) for kind in kinds),
+    ]
 
 
 def _settings(path: Path, stored: Mapping[str, Any], config: str | Path | None) -> dict[str, Any]:

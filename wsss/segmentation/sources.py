@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from tagclip.errors import RunError, UsageError
+from tagclip.tag_files import TagRecord, parse_tag_line
 from tagclip.vocabulary import Vocabulary
-from wsss.run import read_manifest, run_vocabulary
+from wsss.run import run_vocabulary
 
 IMAGE_FOLDER = "JPEGImages"
 MASK_FOLDER = "SegmentationClass"
@@ -85,6 +88,7 @@ def open_source(
     ann_file: str | Path | None = None,
     split: str | None = None,
     mask_dir: str | Path | None = None,
+    vocabulary: Vocabulary | None = None,
 ) -> MaskSource:
     """Lists the images and masks of a folder.
 
@@ -95,6 +99,7 @@ def open_source(
             it, every image of the run, or in the VOC layout those of `split`, or else every mask.
         split: name of a list in `ImageSets/Segmentation`, used if that file exists.
         mask_dir: take the masks from this folder instead (a self-training round, another run's masks).
+        vocabulary: classes of the tags of a run folder; None reads them from its manifest.
 
     Raises:
         UsageError: the folder is neither, the list is missing or empty, or an image cannot be found.
@@ -104,7 +109,7 @@ def open_source(
     if layout == "auto":
         layout = _guess_layout(root)
     if layout == "run":
-        source = _open_run(root, Path(mask_dir) if mask_dir else root / "masks", ann_file)
+        source = _open_run(root, Path(mask_dir) if mask_dir else root / "masks", ann_file, vocabulary)
     elif layout == "voc":
         source = _open_voc(root, _voc_masks(root, mask_dir), ann_file, split)
     else:
@@ -112,11 +117,6 @@ def open_source(
     if not source.samples and not source.missing:
         raise UsageError(f"{root}: no images with masks; is it the right folder?")
     return source
-
-
-def image_tags(source: MaskSource) -> dict[str, tuple[str, ...]]:
-    """Tags by image id."""
-    return {sample.id: sample.tags for sample in source.samples}
 
 
 def _guess_layout(root: Path) -> str:
@@ -131,63 +131,60 @@ def _guess_layout(root: Path) -> str:
     )
 
 
-def _open_run(root: Path, masks: Path, ann_file: str | Path | None) -> MaskSource:
+def _open_run(root: Path, masks: Path, ann_file: str | Path | None, vocabulary: Vocabulary | None) -> MaskSource:
     if not masks.is_dir():
         raise UsageError(f"{root}: no masks in {masks}; run tools/generate_masks.py or tools/pipeline.py first")
+    vocabulary = vocabulary or load_vocabulary(None, root)
     wanted = set(read_ids(_find_list(root, ann_file))) if ann_file else None
-    failed_ids = {row["id"] for row in _json_lines(root / "failures.jsonl") if "id" in row}
-    image_root = _image_root(root)
+    failed_ids = {row.get("id") for row, _ in _json_lines(root / "failures.jsonl")}
     samples, missing, failed = [], [], []
-    for row in _json_lines(root / "tags.jsonl"):
-        if wanted is not None and row["id"] not in wanted:
+    for row, place in _json_lines(root / "tags.jsonl"):
+        record = parse_tag_line(row, vocabulary, place)
+        if wanted is not None and record.id not in wanted:
             continue
-        mask = masks / f"{row['id']}.png"
+        mask = masks / f"{record.id}.png"
         if not mask.is_file():
-            (failed if row["id"] in failed_ids else missing).append(row["id"])
+            (failed if record.id in failed_ids else missing).append(record.id)
             continue
-        image = _locate(row, root, image_root)
-        tags, scores = _tags(row)
-        samples.append(Sample(row["id"], image, mask, tags, scores))
+        tags = tuple(vocabulary.names[index] for index in record.indices)
+        samples.append(Sample(record.id, _locate(root, record), mask, tags, _scores_of_tags(record)))
     return MaskSource(root, "run", tuple(samples), tuple(missing), tuple(failed))
 
 
-def _tags(row: Mapping) -> tuple[tuple[str, ...], tuple[float, ...]]:
-    tags = tuple(row.get("tags", ()))
-    scores = row.get("scores") or {}
-    if isinstance(scores, Mapping) and all(tag in scores for tag in tags):
-        return tags, tuple(float(scores[tag]) for tag in tags)
-    return tags, ()
+def _scores_of_tags(record: TagRecord) -> tuple[float, ...]:
+    if record.scores is None or not record.indices:
+        return ()
+    scores = record.scores[list(record.indices)]
+    return () if np.isnan(scores).any() else tuple(float(score) for score in scores)
 
 
-def _image_root(root: Path) -> Path | None:
-    value = (read_manifest(root) or {}).get("identity", {}).get("image_root")
-    return Path(value) if value else None
-
-
-def _locate(row: Mapping, root: Path, image_root: Path | None) -> Path:
-    path = Path(row.get("path") or row["id"])
-    candidates = [path] if path.is_absolute() else [image_root / path] if image_root else []
-    candidates += [] if path.is_absolute() else [Path(path), root / path]
-    for candidate in candidates:
+def _locate(root: Path, record: TagRecord) -> Path:
+    """The image of a record: its path as the run was given it, or below the run folder."""
+    path = Path(record.path or record.id)
+    for candidate in (path, root / path):
         if candidate.is_file():
             return candidate
-    raise UsageError(f"{root}: image {path} of {row['id']} does not exist; was it moved after tagging?")
+    raise UsageError(
+        f"{root}: image {path} does not exist; it was moved after tagging, or the working directory is another"
+    )
 
 
-def _json_lines(path: Path) -> Iterator[dict]:
+def _json_lines(path: Path) -> Iterator[tuple[dict, str]]:
+    """Records of a JSON lines file and where each stands; nothing if there is no such file."""
     if not path.is_file():
         return
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
+            place = f"{path} line {number}"
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise RunError(f"{path} line {number}: not JSON ({error}); make it again") from None
+                raise RunError(f"{place}: not JSON ({error}); make it again") from None
             if not isinstance(row, dict):
-                raise RunError(f"{path} line {number}: not a record; make it again")
-            yield row
+                raise RunError(f"{place}: not a record; make it again")
+            yield row, place
 
 
 def _voc_masks(root: Path, mask_dir: str | Path | None) -> Path:
@@ -314,7 +311,5 @@ def label_names(vocabulary: Vocabulary) -> tuple[tuple[str, ...], list[list[int]
 
     With a background it is label 0 and class c is c + 1; without (COCO-Stuff) class c is label c.
     """
-    palette = [[int(value) for value in colour] for colour in vocabulary.palette]
-    if vocabulary.has_background:
-        return ("background", *vocabulary.names), palette
-    return tuple(vocabulary.names), palette[1:]
+    names = ("background", *vocabulary.names) if vocabulary.has_background else tuple(vocabulary.names)
+    return names, [[int(value) for value in colour] for colour in vocabulary.label_palette]

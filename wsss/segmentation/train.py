@@ -23,7 +23,7 @@ from .checkpoints import load_segmentor
 from .curves import draw_curves, read_curves
 from .predictor import Predictor
 from .preflight import PreflightReport, check_masks
-from .self_training import relabel
+from .self_training import SelfTrainingConfig, relabel
 from .settings import TrainRequest, fingerprint, resolve_config, self_training_of, start_cpu_group
 from .sources import MaskSource, label_names, open_source
 from .summary import Outcome, Summary, mask_quality
@@ -48,9 +48,11 @@ def train_segmentor(request: TrainRequest) -> Summary:
     self_training = self_training_of(cfg, request)
     if self_training.rounds and request.launcher != "none":
         raise UsageError("self-training runs in one process: leave --launcher out, or set --rounds 0")
-    source = open_source(request.run, ann_file=request.train_list, mask_dir=request.mask_dir)
+    source = open_source(
+        request.run, ann_file=request.train_list, mask_dir=request.mask_dir, vocabulary=vocabulary
+    )
     checked = _preflight(request, cfg, source, vocabulary)
-    truth = _truth_source(request, source) if request.ground_truth else None
+    truth = _truth_source(request, source, vocabulary) if request.ground_truth else None
     work_dir = Path(cfg.work_dir)
 
     summary = Summary(
@@ -62,10 +64,9 @@ def train_segmentor(request: TrainRequest) -> Summary:
         masks=mask_quality(source, truth, label_names(vocabulary)[0]) if truth else None,
     )
     summary.outcomes.append(_fit(cfg, "pseudo masks"))
-    masks = request.mask_dir
     for number in range(1, self_training.rounds + 1):
         folder = work_dir / f"round{number}"
-        masks = _next_masks(summary.outcomes[-1], source, vocabulary, folder, self_training, masks)
+        masks = _next_masks(summary.outcomes[-1], source, vocabulary, folder, self_training)
         round_cfg, _ = resolve_config(replace(request, mask_dir=masks, work_dir=folder))
         summary.outcomes.append(_fit(round_cfg, f"self-training round {number}"))
     if truth is not None:
@@ -98,7 +99,9 @@ def _preflight(
         report = check_masks(source, names, request.preflight, lambda done: bar.update(done - bar.n))
     if request.val is not None:
         settings = cfg.val_dataloader.dataset
-        val_source = open_source(request.val, ann_file=settings.get("ann_file"), split=settings.get("split"))
+        val_source = open_source(
+            request.val, ann_file=settings.get("ann_file"), split=settings.get("split"), vocabulary=vocabulary
+        )
         check_masks(val_source, names, request.preflight)
     return report
 
@@ -107,8 +110,8 @@ def _rank() -> int:
     return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
 
 
-def _truth_source(request: TrainRequest, source: MaskSource) -> MaskSource:
-    truth = open_source(request.ground_truth).select([sample.id for sample in source.samples])
+def _truth_source(request: TrainRequest, source: MaskSource, vocabulary: Vocabulary) -> MaskSource:
+    truth = open_source(request.ground_truth, vocabulary=vocabulary).select([sample.id for sample in source.samples])
     if not truth.samples:
         raise UsageError(f"--ground-truth {request.ground_truth}: no masks for the images of {request.run}")
     return truth
@@ -152,26 +155,32 @@ def _prepare_folder(cfg: Config, work_dir: Path) -> None:
         return
     mine = fingerprint(cfg)
     path = work_dir / FINGERPRINT
-    if path.is_file() and cfg.resume:
-        try:
-            other = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            raise RunError(f"{path} is damaged; start anew with --overwrite") from None
-        changed = sorted(key for key in mine.keys() | other.keys() if mine.get(key) != other.get(key))
-        if changed:
-            key = changed[0]
-            more = f" and {len(changed) - 1} more settings" if len(changed) > 1 else ""
-            raise RunError(
-                f"{work_dir} belongs to a training with {key} = {other.get(key, 'unset')}, now "
-                f"{mine.get(key, 'unset')}{more}; take another --work-dir or --overwrite"
-            )
-    elif work_dir.is_dir():
+    if not cfg.resume:
         _clear(work_dir)
+    elif path.is_file():
+        _refuse_other(path, mine)
+    elif any(work_dir.glob("iter_*.pth")):
+        raise RunError(f"{work_dir} holds checkpoints of another training; take another --work-dir or --overwrite")
     with disk_errors(work_dir):
         work_dir.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps(mine, indent=0), encoding="utf-8")
         temporary.replace(path)
+
+
+def _refuse_other(path: Path, mine: dict[str, str]) -> None:
+    try:
+        other = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise RunError(f"{path} is damaged; start anew with --overwrite") from None
+    changed = sorted(key for key in mine.keys() | other.keys() if mine.get(key) != other.get(key))
+    if changed:
+        key = changed[0]
+        more = f" and {len(changed) - 1} more settings" if len(changed) > 1 else ""
+        raise RunError(
+            f"{path.parent} belongs to a training with {key} = {other.get(key, 'unset')}, now "
+            f"{mine.get(key, 'unset')}{more}; take another --work-dir or --overwrite"
+        )
 
 
 def _clear(work_dir: Path) -> None:
@@ -181,14 +190,16 @@ def _clear(work_dir: Path) -> None:
             path.unlink()
     for path in work_dir.glob("*/vis_data"):
         shutil.rmtree(path.parent)
+    for path in work_dir.glob("round*/masks"):
+        shutil.rmtree(path)
 
 
-def _next_masks(outcome: Outcome, source, vocabulary, folder: Path, self_training, masks: Path | None) -> Path:
+def _next_masks(
+    outcome: Outcome, source: MaskSource, vocabulary: Vocabulary, folder: Path, settings: SelfTrainingConfig
+) -> Path:
     """Predicts the next round's masks with the best checkpoint so far; returns their folder."""
     out = folder / "masks"
-    current = open_source(source.root, mask_dir=masks, ann_file=None) if masks else source
-    chosen = current.select([sample.id for sample in source.samples])
     predictor = Predictor(load_segmentor(outcome.checkpoint, device=get_device()))
-    with tqdm(total=len(chosen.samples), desc=f"{folder.name} masks", unit="img", disable=None, leave=False) as bar:
-        relabel(predictor, chosen, vocabulary, out, self_training, lambda done: bar.update(done - bar.n))
+    with tqdm(total=len(source.samples), desc=f"{folder.name} masks", unit="img", disable=None, leave=False) as bar:
+        relabel(predictor, source, vocabulary, out, settings, lambda done: bar.update(done - bar.n))
     return out

@@ -8,4 +8,10 @@ _base_ = [
     "./runtime.py",
 ]
 
-model = dict(type="WeightedEncoderDecoder", data_preprocessor=dict(size=(512, 512)))
+# Pseudo masks ignore many pixels: the loss is the mean over the others.
+model = dict(
+    type="WeightedEncoderDecoder",
+    data_preprocessor=dict(size=(512, 512)),
+    decode_head=dict(loss_decode=dict(avg_non_ignore=True)),
+    auxiliary_head=dict(loss_decode=dict(avg_non_ignore=True)),
+)
