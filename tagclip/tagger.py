@@ -207,7 +207,7 @@ class TagCLIP:
         coarse = coarse_scores(features, self.classifier, self.clip.logit_scale)
         vote_mask = affinity = None
         first = refined = coarse
-        if config.dmar.enabled:
+        if config.dmar.enabled and grid.count > 1:  # a single patch has no other to be refined by
             if self._range not in trunk.affinity or (config.dmar.vote_mask and trunk.votes is None):
                 raise UsageError(
                     f"the trunk was made without votes or mean attention of blocks {self._range}: pass `request`"
