@@ -1,4 +1,4 @@
-"""Dense CRF over the labels of one image (ALGORITHMS of the papers: Krähenbühl and Koltun, arXiv 1210.5644)."""
+"""Dense CRF over the labels of one image (Krähenbühl and Koltun, arXiv 1210.5644), with the constants of CLIP-ES."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def crf_probabilities(rgb: np.ndarray, scores: np.ndarray, config: CrfConfig) ->
         raise UsageError("refiner 'crf' needs pydensecrf: pip install tagclip-wsss[crf], or choose 'pamr'") from None
     unary = unary_from_softmax(scores, clip=config.probability_floor)
     crf = DenseCRF2D(width, height, labels)
-    # pydensecrf reads raw memory: anything not C-contiguous would be read wrongly, or refused.
-    crf.setUnaryEnergy(np.ascontiguousarray(unary, dtype=np.float32))
+    # pydensecrf refuses arrays that are not C-contiguous or that are read-only.
+    crf.setUnaryEnergy(np.require(unary, np.float32, ("C", "W")))
     crf.addPairwiseGaussian(sxy=config.gaussian_sxy, compat=config.gaussian_compat)
     crf.addPairwiseBilateral(
         sxy=config.bilateral_sxy,
         srgb=config.bilateral_srgb,
-        rgbim=np.ascontiguousarray(wrap_dark_pixels(rgb, config) if config.wrap_dark_pixels else rgb),
+        rgbim=np.require(wrap_dark_pixels(rgb, config) if config.wrap_dark_pixels else rgb, np.uint8, ("C", "W")),
         compat=config.bilateral_compat,
     )
     return np.array(crf.inference(config.iterations), dtype=np.float32).reshape(labels, height, width)
