@@ -120,7 +120,7 @@ class DenseSegmenter:
             raise UsageError(f"crop {self.config.crop} is no multiple of the model's patch size {clip.patch_size}")
         if self.config.background_threshold and not vocabulary.has_background:
             raise UsageError(f"background_threshold: vocabulary {vocabulary.name!r} has no background label")
-        offset = 1 if vocabulary.has_background else 0
+        self._offset = offset = 1 if vocabulary.has_background else 0
         prompts = [(name, index) for index, group in enumerate(vocabulary.prompts) for name in group]
         prompts += [(word, -1) for word in vocabulary.background]
         self._owner = torch.tensor([index for _, index in prompts], device=clip.device)
@@ -146,16 +146,47 @@ class DenseSegmenter:
             UsageError: vocabulary="labels" without `classes`.
         """
         rgb = decode_image(image, apply_exif=self.config.apply_exif)
+        view, features, indices, tags, strategy = self._seen(rgb, classes)
+        result = self.labels(view, features, self.names(indices), rgb)
+        labels = result.labels.to(torch.uint8).cpu().numpy()
+        return DenseResult(labels, result.confidence.cpu().numpy(), list(indices), tags, strategy)
+
+    def probabilities(self, image: Any, *, classes: Sequence[int | str] | None = None) -> Tensor:
+        """Probability of every label at every pixel, before PAMR and threshold: (labels, H, W) fp32.
+
+        Labels that the image may not get have probability 0. The whole array is held: for small images only.
+        """
+        rgb = decode_image(image, apply_exif=self.config.apply_exif)
+        view, features, indices, _, _ = self._seen(rgb, classes)
+        names, scale = self.names(indices), self.config.logit_scale
+        field = self.field(view, features, names)
+        normaliser = log_normaliser(field, logit_scale=scale, chunk_bytes=self._chunk_bytes)
+        result = normaliser.new_zeros(len(self.vocabulary) + self._offset, *view.target)
+        for label in names.labels.unique().tolist():
+            if label != IGNORE_LABEL:
+                result[label] = class_probabilities(field, names.labels, label, normaliser, logit_scale=scale)
+        return result
+
+    def image_features(self, image: Any) -> Tensor:
+        """Patch features of an image: (N, D) fp32 unit norm, or (windows, N, D)."""
+        view = self.view(decode_image(image, apply_exif=self.config.apply_exif))
+        inputs = view.inputs[: self.config.window_batch].to(self.clip.device)
+        (features,), _ = self.features(view, [prepared(self.clip, inputs, self.strategy)])
+        return features[0] if view.windows is None else features
+
+    def _seen(self, rgb: np.ndarray, classes: Sequence[int | str] | None):
+        """View, features, allowed class indices, tags or None, and prepared strategy of one image."""
         if classes is None and self.config.vocabulary == "labels":
             raise UsageError('vocabulary="labels" needs the classes of every image')
         view = self.view(rgb)
         wants_tags = classes is None and self.config.vocabulary == "tags"
-        strategy = prepared(self.clip, view.inputs[: self.config.window_batch], self.strategy)
+        strategy = prepared(self.clip, view.inputs[: self.config.window_batch].to(self.clip.device), self.strategy)
         (features,), tags = self.features(view, [strategy], rgb if wants_tags else None)
-        indices = self.allowed(classes) if tags is None else tags.indices
-        result = self.labels(view, features, self.names(indices), rgb)
-        labels = result.labels.to(torch.uint8).cpu().numpy()
-        return DenseResult(labels, result.confidence.cpu().numpy(), list(indices), tags, strategy)
+        return view, features, self.allowed(classes) if tags is None else tags.indices, tags, strategy
+
+    @property
+    def _chunk_bytes(self) -> int:
+        return self.config.chunk_mib * 2**20
 
     def allowed(self, classes: Sequence[int | str] | None) -> list[int]:
         """Class indices from indices or names; None means all."""
@@ -231,7 +262,7 @@ class DenseSegmenter:
             rgb: the image, (H, W, 3) uint8, for PAMR.
         """
         config, field = self.config, self.field(view, features, names)
-        chunk = config.chunk_mib * 2**20
+        chunk = self._chunk_bytes
         if config.pamr is None:
             result = argmax_labels(field, names.labels, logit_scale=config.logit_scale, chunk_bytes=chunk)
         else:
@@ -254,8 +285,7 @@ class DenseSegmenter:
         """
         names = self.names(classes)
         probabilities = (self.config.logit_scale * features @ names.rows.T).softmax(dim=-1)
-        offset = 1 if self.vocabulary.has_background else 0
-        columns = [probabilities[:, names.labels == index + offset].amax(dim=1) for index in classes]
+        columns = [probabilities[:, names.labels == index + self._offset].amax(dim=1) for index in classes]
         return torch.stack(columns) if columns else probabilities.new_zeros(0, len(features))
 
     def _input(self, rgb: np.ndarray, max_long_side: int | None) -> Tensor:

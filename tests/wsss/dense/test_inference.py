@@ -180,7 +180,7 @@ def test_stage_two_shares_the_trunk(golden_clip, rgb):
     images = generator.prepare(rgb)[None]
     trunk = golden_clip.trunk(images, merge_requests(generator.request, cam.request))
     shared = generator.cams_from_trunk(trunk, [[1]])[0]
-    assert np.abs(shared.cams - generator(rgb, tags=["dog"]).cams).max() <= 1e-6
+    assert np.abs(shared.cams - generator(rgb, tags=["dog"]).cams).max() <= 1e-5
     with pytest.raises(UsageError, match="without the input of block"):
         generator.cams_from_trunk(golden_clip.trunk(images, cam.request), [[1]])
     with pytest.raises(UsageError, match="auto"):

@@ -1,0 +1,194 @@
+"""ClipSegmentor in mmseg's own test loop and in ours, and the configs that ship."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+from mmseg.evaluation import IoUMetric
+from mmseg.registry import DATASETS, METRICS, MODELS, TRANSFORMS
+from PIL import Image
+
+from tagclip.errors import UsageError
+from tagclip.vocabulary import Vocabulary
+from wsss.dense.config import DenseConfig
+from wsss.dense.evaluate import adapt, build, evaluate
+from wsss.dense.inference import DenseSegmenter
+from wsss.dense.strategy import get_strategy
+
+CONFIGS = Path(__file__).resolve().parents[3] / "configs" / "dense"
+LABELS = {"voc21": 21, "voc20": 20, "context60": 60, "context59": 59, "coco_object": 81, "cocostuff": 171,
+          "cityscapes": 19, "ade20k": 150}  # fmt: skip
+ONE = ["a photo of a {}."]
+
+
+@METRICS.register_module(force=True)
+class UnroundedIoU(IoUMetric):
+    """mmseg's metric without its rounding to two digits."""
+
+    def compute_metrics(self, results):
+        totals = [sum(part) for part in zip(*results, strict=True)]
+        return {"unrounded_miou": float(np.nanmean(self.total_area_to_metrics(*totals)["IoU"]))}
+
+
+@pytest.fixture(scope="module")
+def voc_folder(tmp_path_factory, golden_dir):
+    """Three scenes of different sizes with made-up masks, in VOC's layout."""
+    root = tmp_path_factory.mktemp("voc")
+    for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / name).mkdir(parents=True)
+    random = np.random.default_rng(0)
+    ids = []
+    for index, size in enumerate([(96, 64), (100, 70), (64, 90)]):
+        scenes = sorted((golden_dir / "images").glob("scene*.png"))
+        image = Image.open(scenes[index % len(scenes)]).convert("RGB").resize(size)
+        image.save(root / "JPEGImages" / f"i{index}.jpg")
+        coarse = random.choice(np.array([0, 8, 12, 15, 255], np.uint8), (4, 4))
+        mask = Image.fromarray(coarse).resize(size, Image.Resampling.NEAREST)
+        mask.save(root / "SegmentationClass" / f"i{index}.png")
+        ids.append(f"i{index}")
+    (root / "ImageSets/Segmentation/val.txt").write_text("\n".join(ids) + "\n")
+    return root
+
+
+def voc_config(name, root, model_path, **dense):
+    config = Config.fromfile(str(CONFIGS / f"{name}.py"))
+    return adapt(
+        config,
+        clip={"path_or_name": str(model_path)},
+        dense={"templates": ONE, "mode": "whole", "short_side": 64, **dense},
+        data_root=str(root),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "dense"),
+    [("voc21", {"strategy": "naclip"}), ("voc20", {"strategy": "gclip", "vocabulary": "labels"})],
+)
+def test_both_loops_give_the_same_miou(voc_folder, golden_model_path, tmp_path, name, dense):
+    config = voc_config(name, voc_folder, golden_model_path, **dense)
+    dataset, model = build(config)
+    ours = evaluate(dataset, model)
+    config.test_evaluator = {"type": "UnroundedIoU"}
+    config.test_dataloader.update(num_workers=0, persistent_workers=False)
+    config.work_dir = str(tmp_path)
+    theirs = Runner.from_cfg(config).test()["unrounded_miou"]
+    assert ours.images == 3
+    assert 0 < ours.miou < 1
+    assert ours.miou == pytest.approx(theirs, abs=1e-6)
+
+
+def test_prediction_is_the_segmenters(voc_folder, golden_clip, golden_model_path):
+    config = voc_config("voc21", voc_folder, golden_model_path, strategy="sclip", vocabulary="tags")
+    dataset, model = build(config)
+    sample = dataset[1]
+    predicted = model.test_step({"inputs": [sample["inputs"]], "data_samples": [sample["data_samples"]]})[0]
+    segmenter = DenseSegmenter(
+        golden_clip, Vocabulary.load(config.model.classes), DenseConfig.from_dict(config.model.dense)
+    )
+    expected = segmenter(voc_folder / "JPEGImages" / "i1.jpg")
+    assert np.array_equal(predicted.pred_sem_seg.data[0].numpy(), expected.labels)
+    assert predicted.pred_sem_seg.data.dtype == torch.int64
+
+
+def test_labels_come_from_the_ground_truth(voc_folder, golden_model_path):
+    for name in ("voc21", "voc20"):
+        config = voc_config(name, voc_folder, golden_model_path, strategy="maskclip", vocabulary="labels")
+        dataset, model = build(config)
+        for index in range(len(dataset)):
+            sample = dataset[index]
+            true = set(sample["data_samples"].gt_sem_seg.data.unique().tolist()) - {255}
+            result = model.test_step({"inputs": [sample["inputs"]], "data_samples": [sample["data_samples"]]})[0]
+            assert set(result.pred_sem_seg.data.unique().tolist()) <= true | ({0} if name == "voc21" else set())
+
+
+def test_logits_and_modes(voc_folder, golden_model_path):
+    config = voc_config("voc21", voc_folder, golden_model_path, strategy="clip", background_threshold=0.0)
+    config.model.keep_logits = True
+    dataset, model = build(config)
+    sample = dataset[0]
+    result = model.test_step({"inputs": [sample["inputs"]], "data_samples": [sample["data_samples"]]})[0]
+    scores = result.seg_logits.data
+    assert scores.shape == (21, *result.pred_sem_seg.data.shape[1:])
+    agree = (scores.argmax(0) == result.pred_sem_seg.data[0]).float().mean()
+    assert agree > 0.999
+    assert torch.equal(model(sample["inputs"][None], mode="tensor")[0], scores)
+    assert model.extract_feat(sample["inputs"][None])[0].shape[1] == 128
+    with pytest.raises(UsageError, match="training-free"):
+        model(sample["inputs"][None], [sample["data_samples"]], mode="loss")
+
+
+def test_answer_has_the_images_own_size(voc_folder, golden_model_path):
+    config = voc_config("voc21", voc_folder, golden_model_path, strategy="clip")
+    dataset, model = build(config)
+    sample = dataset[0]["data_samples"]
+    sample.set_metainfo({"ori_shape": (33, 41)})
+    image = dataset[0]["inputs"]
+    assert model.predict([image], [sample])[0].pred_sem_seg.data.shape == (1, 33, 41)
+    assert model.predict([image])[0].pred_sem_seg.data.shape == (1, *image.shape[1:])
+
+
+def test_channel_order(voc_folder, golden_model_path):
+    config = voc_config("voc21", voc_folder, golden_model_path, strategy="clip")
+    dataset, model = build(config)
+    image = dataset[0]["inputs"]
+    bgr = model.predict([image])[0].pred_sem_seg.data
+    config.model.channel_order = "rgb"
+    swapped = MODELS.build(config.model)
+    assert torch.equal(swapped.predict([image.flip(0).float()])[0].pred_sem_seg.data, bgr)
+    config.model.channel_order = "hsv"
+    with pytest.raises(UsageError, match="hsv"):
+        MODELS.build(config.model)
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_shipped_config(name):
+    config = Config.fromfile(str(CONFIGS / f"{name}.py"))
+    dense = DenseConfig.from_dict(config.model.dense)
+    get_strategy(dense.strategy, dense.options)
+    vocabulary = Vocabulary.load(config.model.classes)
+    assert len(vocabulary) + vocabulary.has_background == LABELS[name]
+    settings = config.test_dataloader.dataset
+    classes = settings.get("metainfo", {}).get("classes") or DATASETS.get(settings.type).METAINFO["classes"]
+    expected = ("background", *vocabulary.names) if vocabulary.has_background else vocabulary.names
+    assert [one.strip() for one in classes] == list(expected)
+    names = [name for group in vocabulary.prompts for name in group] + list(vocabulary.background)
+    assert len(set(names)) == len(names), "a name that stands for two classes"
+    assert dense.background_threshold == 0 or vocabulary.has_background
+    for transform in settings.pipeline:
+        TRANSFORMS.build(transform)
+
+
+def test_objects_of_stuff():
+    transform = TRANSFORMS.build({"type": "CocoStuffToObjects"})
+    labels = np.array([[0, 79, 80, 170, 255]], np.uint8)
+    assert transform({"gt_seg_map": labels})["gt_seg_map"].tolist() == [[1, 80, 0, 0, 0]]
+
+
+def test_wrong_class_count_and_missing_data(voc_folder, golden_model_path, tmp_path):
+    config = voc_config("voc21", voc_folder, golden_model_path)
+    config.model.classes = ["cat", "dog"]
+    with pytest.raises(UsageError, match="21 labels, the model 3"):
+        build(config)
+    with pytest.raises(UsageError, match="--data-root"):
+        build(voc_config("voc21", tmp_path / "nowhere", golden_model_path))
+
+
+def test_tool(voc_folder, golden_model_path, tmp_path, capsys):
+    path = CONFIGS.parents[1] / "tools" / "evaluate_dense.py"
+    spec = importlib.util.spec_from_file_location("evaluate_dense", path)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    out = tmp_path / "scores.json"
+    arguments = [str(CONFIGS / "voc21.py"), "--strategy", "clearclip", "--vocabulary", "labels", "--mode", "whole",
+                 "--model", str(golden_model_path), "--data-root", str(voc_folder), "--limit", "2", "--device", "cpu",
+                 "--json", str(out), "--cfg-options", "model.dense.templates=['a photo of a {}.',]"]  # fmt: skip
+    assert tool.main(arguments) == 0
+    scores = json.loads(out.read_text())
+    assert scores["images"] == 2
+    assert scores["dense"]["strategy"] == "clearclip"
+    assert "mean" in capsys.readouterr().out
