@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tagclip.clip import AttentionRequest, Grid, wrap_clip
-from tagclip.clip.attention import ACCELERATOR_SCRATCH_BYTES, AttentionStatistics
+from tagclip.clip import AttentionRequest, Grid, attention, wrap_clip
+from tagclip.clip.attention import AttentionStatistics
 from tagclip.errors import UsageError
 from tests import clip_models
 from tests.clip_models import B16, B32, L14, SHAPES
@@ -120,8 +120,27 @@ def test_statistics_count_and_average():
     assert [only_late.wants(number) for number in range(1, 5)] == [False, False, True, True]
 
 
-def test_accelerator_scratch_holds_a_large_image():
-    assert ACCELERATOR_SCRATCH_BYTES >= 4 * 4097**2
+@pytest.mark.parametrize("heads_per_step", [1, 2, 3])
+def test_heads_in_steps_give_the_same_attention_and_maps(heads_per_step, monkeypatch):
+    """Accelerators take several heads a step, CPUs one; 3 heads in steps of 2 leave a shorter last step."""
+    monkeypatch.setattr(attention, "_heads_per_step", lambda device, heads, count: heads_per_step)
+    generator = torch.Generator().manual_seed(4)
+    q, k, v = (torch.randn(2, 3, 7, 16, generator=generator) for _ in range(3))
+    maps = {}
+    attended = attention.attend_with_maps(q, k, v, lambda image, average: maps.update({image: average.clone()}))
+    weights = attention.attention_weights(q, k)
+    torch.testing.assert_close(attended, attention.merge_heads(weights @ v))
+    torch.testing.assert_close(attended, attention.attend(q, k, v))
+    torch.testing.assert_close(torch.stack([maps[0], maps[1]]), weights.mean(1)[:, 1:, 1:])
+    assert attention.attend_with_maps(q, k, None, lambda image, average: None) is None
+
+
+def test_scratch_memory_of_an_accelerator_is_bounded():
+    cuda = torch.device("cuda")
+    assert attention._heads_per_step(cuda, 12, 197) == 12
+    assert attention._heads_per_step(cuda, 12, 4097) == 3
+    assert attention._heads_per_step(cuda, 12, 50_000) == 1
+    assert attention._heads_per_step(torch.device("cpu"), 12, 197) == 1
 
 
 def test_local_last_block_is_the_value_path(clips, models):

@@ -350,3 +350,9 @@ def test_loading_leaves_the_random_state_alone(models, tmp_path):
     torch.manual_seed(5)
     load_clip(path)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_missing_demo_weights_say_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(loading, "DEMO_WEIGHTS", tmp_path / "gone.safetensors")
+    with pytest.raises(WeightsError, match="demo weights are missing"):
+        load_clip("demo")
