@@ -74,12 +74,18 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Phase:
-    """One stage of the curriculum: `share` of the steps at one picture size."""
+    """One stage of the curriculum.
+
+    Attributes:
+        share: of the steps. batch: scenes a step. scene: their look. voc_share: of objects from VOC's classes.
+        owned: share of the patches that `missing` asks every name of the scene to own.
+    """
 
     share: float
     batch: int
     scene: SceneConfig
     voc_share: float
+    owned: float
 
 
 def curriculum(scale: float) -> list[Phase]:
@@ -92,10 +98,11 @@ def curriculum(scale: float) -> list[Phase]:
         )  # fmt: skip
 
     return [
-        Phase(0.40, round(128 * scale), scene(96, (1, 1), (40, 92), 0.1), 0.55),
-        Phase(0.18, round(80 * scale), scene(128, (1, 2), (48, 120)), 0.6),
-        Phase(0.22, round(44 * scale), scene(176, (1, 3), (64, 168)), 0.65),
-        Phase(0.20, round(28 * scale), scene(224, (1, 3), (80, 215)), 0.7),
+        Phase(0.10, round(128 * scale), scene(96, (1, 1), (40, 92), 0.1), 0.55, 0.05),
+        Phase(0.30, round(128 * scale), scene(96, (1, 1), (40, 92), 0.1), 0.55, 0.15),
+        Phase(0.18, round(80 * scale), scene(128, (1, 2), (48, 120)), 0.6, 0.12),
+        Phase(0.22, round(44 * scale), scene(176, (1, 3), (64, 168)), 0.65, 0.10),
+        Phase(0.20, round(28 * scale), scene(224, (1, 3), (80, 215)), 0.7, 0.10),
     ]
 
 
@@ -158,8 +165,15 @@ class Captions:
         return self.tokens([template.format(word) for word in chosen])
 
 
-def losses(model: DemoCLIP, images, areas, background, tokens, offset) -> dict[str, torch.Tensor]:
-    """The parts of the loss, each a scalar."""
+def losses(
+    model: DemoCLIP, images: Tensor, areas: Tensor, background: Tensor, tokens: Tensor, offset: tuple, owned: float
+) -> dict[str, Tensor]:
+    """The parts of the loss, each a scalar.
+
+    Args:
+        images: normalised, (B, 3, S, S). areas: visible pixels of each name, (B, K). background: (B, K) bool.
+        tokens: prompts of all names, (K, 77). offset: window of the native positional grid. owned: see `Phase`.
+    """
     cls, patches, pooled = model.visual(images, offset)
     text = model.encode_text(tokens)
     scale = model.logit_scale.exp().clamp(max=100)
@@ -171,7 +185,7 @@ def losses(model: DemoCLIP, images, areas, background, tokens, offset) -> dict[s
     log_p = logits.log_softmax(-1)
     present = (areas > 0) | background
     foreign = -torch.logsumexp(log_p.masked_fill(~present[:, None], -1e4), -1).mean()
-    share = log_p.exp().topk(max(2, round(0.05 * log_p.shape[1])), dim=1).values.mean(1)
+    share = log_p.exp().topk(max(2, round(owned * log_p.shape[1])), dim=1).values.mean(1)
     missing = -(torch.log(share + 1e-6) * present).sum() / present.sum()
     return {
         "cls": -((scale * cls @ text.T).log_softmax(-1) * prominent).sum(1).mean(),
@@ -260,7 +274,7 @@ class Training:
         stream = SceneStream(phase, config.seed + number, (first - start) * phase.batch, (end - first) * phase.batch)
         prefetch = 4 if config.workers else None
         for batch in DataLoader(stream, phase.batch, num_workers=config.workers, prefetch_factor=prefetch):
-            parts = self._update(*batch)
+            parts = self._update(*batch, phase.owned)
             if self.step % 50 == 0:
                 row = {"step": self.step, "phase": number, "lr": round(self.optimiser.param_groups[0]["lr"], 6)}
                 row |= {"s/step": round((time.time() - began) / (self.step - first), 3)}
@@ -272,7 +286,7 @@ class Training:
                     self._report({"step": self.step, "scenes": style, **{k: round(v, 1) for k, v in figures.items()}})
                 self._save()
 
-    def _update(self, images: Tensor, areas: Tensor, background: Tensor) -> dict[str, Tensor]:
+    def _update(self, images: Tensor, areas: Tensor, background: Tensor, owned: float) -> dict[str, Tensor]:
         config, total = self.config, self.config.steps
         fall = 0.5 * (1 + np.cos(np.pi * self.step / total)) * 0.99 + 0.01
         for group in self.optimiser.param_groups:
@@ -282,7 +296,7 @@ class Training:
         spare = arch.grid - images.shape[-1] // arch.patch
         offset = tuple(int(v) for v in rng.integers(0, spare + 1, 2))
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bf16):
-            parts = losses(self.model, normalise(images), areas, background, self.captions.draw(), offset)
+            parts = losses(self.model, normalise(images), areas, background, self.captions.draw(), offset, owned)
         self.optimiser.zero_grad(set_to_none=True)
         sum(parts.values()).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
