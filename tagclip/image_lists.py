@@ -97,12 +97,17 @@ def _expand(pattern: Path, root: str | Path | None) -> list[tuple[str, Path]]:
     top = base if root is None else Path(root)
     try:
         matches = base.glob(str(Path(*parts[first:])))
-        paths = [path for path in matches if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+        shown = (path for path in matches if not _hidden(path.relative_to(base)))
+        paths = [path for path in shown if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     except (OSError, ValueError, NotImplementedError) as error:
         raise UsageError(f"glob {str(pattern)!r}: {error}") from error
     if not paths:
         raise UsageError(f"glob {str(pattern)!r}: no image matches (quote it, so that the shell leaves it alone)")
     return sorted((_relative(path, top), path) for path in paths)
+
+
+def _hidden(relative: Path) -> bool:
+    return any(part.startswith(".") for part in relative.parts)
 
 
 def _read_list(path: Path, root: Path) -> list[tuple[str, Path]]:

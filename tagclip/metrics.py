@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-from sklearn.metrics import average_precision_score, precision_recall_fscore_support
+from sklearn.metrics import average_precision_score
 
 
 @dataclass(frozen=True)
@@ -101,16 +101,15 @@ def measure_tags(
     """
     support = labels.sum(axis=0)
     counted = support > 0 if absent == "leave_out" else np.ones(len(names), bool)
-    per_class = precision_recall_fscore_support(labels, tags, average=None, zero_division=0)[:3]
+    hits = labels & tags
+    per_class = _prf(hits.sum(axis=0), tags.sum(axis=0), support)
     ranked = None if scores is None else np.where(np.isnan(scores), np.nanmin(scores, initial=0.0) - 1, scores)
     aps = [
         average_precision(ranked[:, index], labels[:, index]) if ranked is not None and support[index] else None
         for index in range(len(names))
     ]
-    micro, samples = (
-        PRF(*map(float, precision_recall_fscore_support(labels, tags, average=average, zero_division=0)[:3]))
-        for average in ("micro", "samples")
-    )
+    micro = PRF(*map(float, _prf(hits.sum(), tags.sum(), labels.sum())))
+    samples = PRF(*(float(values.mean()) for values in _prf(hits.sum(axis=1), tags.sum(axis=1), labels.sum(axis=1))))
     macro = PRF(*(float(values[counted].mean()) if counted.any() else 0.0 for values in per_class))
     mean_ap = None
     if ranked is not None:
@@ -122,3 +121,10 @@ def measure_tags(
         for name, positives, tagged, p, r, f1, ap in rows
     )
     return TagMetrics(len(labels), micro, macro, samples, mean_ap, classes)
+
+
+def _prf(hits: np.ndarray, tagged: np.ndarray, positives: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision, recall and F1 from counts; 0 where there is nothing to divide by."""
+    precision = hits / np.maximum(tagged, 1)
+    recall = hits / np.maximum(positives, 1)
+    return precision, recall, 2 * hits / np.maximum(tagged + positives, 1)

@@ -246,7 +246,7 @@ def _checked_names(entries: list[ClassEntry], source: str) -> tuple[str, ...]:
             raise VocabularyError(f"{source}, {entry.place}: empty class name; remove it or write a name")
         if key in seen:
             raise VocabularyError(
-                f"{source}, {entry.place}: class {entry.name.strip()!r} is already on {seen[key].place}; remove one"
+                f"{source}, {entry.place}: class {entry.name.strip()!r} is already there, {seen[key].place}; remove one"
             )
         _check_prompts(entry.name, (entry.name, *entry.synonyms), f"{source}, {entry.place}")
         seen[key] = entry
@@ -255,7 +255,7 @@ def _checked_names(entries: list[ClassEntry], source: str) -> tuple[str, ...]:
             other = seen.get(_key(synonym))
             if other is not None and other is not entry:
                 raise VocabularyError(
-                    f"{source}, {entry.place}: synonym {synonym!r} is also the class on {other.place}; remove one"
+                    f"{source}, {entry.place}: synonym {synonym!r} is also the class there, {other.place}; remove one"
                 )
     return tuple(" ".join(entry.name.split()) for entry in entries)
 

@@ -1,0 +1,115 @@
+"""Tags on disk: what is written reads back the same, and bad lines are named."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+
+from tagclip.errors import UsageError
+from tagclip.tag_files import map_ids, parse_tag_line, read_plain, read_tags, tag_line, to_arrays, write_plain
+from tagclip.vocabulary import Vocabulary
+
+PETS = Vocabulary(["cat", "dog", "bird"], name="pets")
+STUFF = Vocabulary.named("cocostuff")
+
+
+def test_scores_read_back_to_the_bit(tmp_path):
+    scores = np.random.default_rng(0).random((40, 3), dtype=np.float32) ** 9
+    lines = [tag_line(f"i{n}", f"x/i{n}.jpg", (4, 5), row, [0, 2], PETS) for n, row in enumerate(scores)]
+    path = tmp_path / "tags.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    records = read_tags(path, PETS)
+    assert [record.id for record in records] == [f"i{n}" for n in range(40)]
+    assert (np.stack([record.scores for record in records]) == scores).all()
+    assert records[3].indices == (0, 2)
+    assert (records[3].path, records[3].size) == ("x/i3.jpg", (4, 5))
+    tags, found = to_arrays(records, 3)
+    assert (found == scores).all()
+    assert tags.tolist() == [[True, False, True]] * 40
+    assert len(read_tags(tmp_path, PETS)) == 40
+
+
+def test_top_k_keeps_the_best_and_the_tags():
+    line = tag_line("i", "i.jpg", (4, 5), np.array([0.1, 0.7, 0.3], np.float32), [0], PETS, top_k=1)
+    assert line["scores"] == {"dog": 0.7, "cat": 0.1}
+    record = parse_tag_line(line, PETS)
+    assert np.isnan(record.scores[2])
+    assert record.scores[1] == np.float32(0.7)
+
+
+def test_plain_text_round_trip(tmp_path):
+    rows = [("2007_000033", (0, 14)), ("my photo 7", (2,)), ("sub/none", ())]
+    stream = io.StringIO()
+    write_plain(rows, stream)
+    assert stream.getvalue() == "2007_000033 0 14\nmy photo 7\t2\nsub/none\n"
+    path = tmp_path / "tags.txt"
+    path.write_text("# comment\n\n" + stream.getvalue())
+    assert read_plain(path) == rows
+
+
+def test_map_ids():
+    assert map_ids([[181, 13, 0], []], STUFF, "auto", "x") == [(0, 12, 170), ()]
+    assert map_ids([[11, 29]], STUFF, "auto", "x") == [(11, 29)]
+    assert map_ids([[0, 1, 10]], STUFF, "auto", "x") == [(0, 1, 10)]
+    assert map_ids([[13]], STUFF, "raw", "x") == [(12,)]
+    assert map_ids([[13]], STUFF, "index", "x") == [(13,)]
+    with pytest.raises(UsageError, match="may be class indices or raw ids"):
+        map_ids([[13]], STUFF, "auto", "x")
+    with pytest.raises(UsageError, match=r"x: class 181 is no index of vocabulary 'cocostuff'.*fit as raw"):
+        map_ids([[13, 181]], STUFF, "index", "x")
+    with pytest.raises(UsageError, match="class 11 is no raw id"):
+        map_ids([[11]], STUFF, "raw", "x")
+    with pytest.raises(UsageError, match="class 3 is no index"):
+        map_ids([[3]], PETS, "auto", "x")
+    with pytest.raises(UsageError, match="no raw ids"):
+        map_ids([[1]], PETS, "raw", "x")
+
+
+GOOD = '{"id": "a", "tags": ["cat"]}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD + "{oops\n", "line 2: not valid JSON"),
+        (GOOD + '["a"]\n', "line 2: not a tag line"),
+        (GOOD + '{"id": "b"}\n', "line 2: not a tag line"),
+        (GOOD + '{"id": "b", "tags": ["cow"]}\n', "line 2: tag 'cow' is not a class of vocabulary 'pets'"),
+        (GOOD + '{"id": "b", "tags": [], "scores": [1, 2]}\n', "line 2: 2 scores, but vocabulary 'pets' has 3"),
+        (GOOD + '{"id": "b", "tags": [], "scores": {"cow": 1}}\n', "line 2: score of 'cow'"),
+        (GOOD + '{"id": "b", "tags": [], "scores": [1, 2, "x"]}\n', "line 2: score 'x' of class 'bird'"),
+        (GOOD + '{"id": "b", "tags": [], "scores": 3}\n', "line 2: scores must be"),
+        (GOOD + '{"id": "b", "tags": [], "size": [3]}\n', r"line 2: size \[3\]"),
+        (GOOD + GOOD, "image 'a' appears twice"),
+    ],
+)
+def test_bad_json_lines(tmp_path, text, message):
+    path = tmp_path / "tags.jsonl"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_tags(path, PETS)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a 0\nb x\n", "line 2: 'x' is not a class number"),
+        ("a 0\nb -1\n", "line 2: '-1' is not a class number"),
+        ("a 0\nb 3\n", "class 3 is no index of vocabulary 'pets'"),
+        ("a 0\na 1\n", "image 'a' appears twice"),
+    ],
+)
+def test_bad_plain_lines(tmp_path, text, message):
+    path = tmp_path / "tags.txt"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_tags(path, PETS)
+
+
+def test_unreadable_files(tmp_path):
+    (tmp_path / "photo.txt").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(UsageError, match=r"photo.txt: not a UTF-8 text file"):
+        read_tags(tmp_path / "photo.txt", PETS)
+    with pytest.raises(UsageError, match="No such file"):
+        read_tags(tmp_path / "missing.jsonl", PETS)
