@@ -18,7 +18,7 @@ IMAGE_FOLDER = "JPEGImages"
 MASK_FOLDER = "SegmentationClass"
 SPLIT_FOLDER = Path("ImageSets", "Segmentation")
 NAMES_SHOWN = 5
-WEIGHT_RULES = ("mean", "min", "product")
+WEIGHT_RULES = ("none", "mean", "min", "product")
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ class ImageWeights:
     """Loss weight of an image from the scores of its tags: doubtful tags count less.
 
     Attributes:
-        rule: "mean", "min" or "product" of the scores of the image's tags.
+        rule: "mean", "min" or "product" of the scores of the image's tags, "none" for equal weights.
         power: exponent; 0 makes every weight 1.
         floor: smallest weight before the weights are scaled to a mean of 1.
     """
@@ -269,6 +269,8 @@ class ImageWeights:
         Raises:
             UsageError: an image has tags without scores (a plain tag list, or ground truth).
         """
+        if self.rule == "none":
+            return [1.0] * len(samples)
         raw = [self._one(sample) for sample in samples]
         mean = sum(raw) / len(raw) if raw else 1.0
         return [value / mean if mean > 0 else 1.0 for value in raw]

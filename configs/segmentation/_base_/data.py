@@ -30,7 +30,7 @@ train_dataloader = dict(
         type="PseudoMaskDataset",
         data_root="runs/voc2012",
         vocabulary=None,
-        image_weight=None,
+        image_weight=dict(rule="none", power=1.0, floor=0.1),
         pipeline=train_pipeline,
     ),
 )

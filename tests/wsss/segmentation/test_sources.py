@@ -61,7 +61,7 @@ def test_a_recorded_failure_is_not_a_missing_mask(tmp_path):
         (lambda root: squares.voc_folder(root, 1), {"ann_file": "no.txt"}, "list no.txt does not exist"),
         (lambda root: squares.voc_folder(root, 1), {"layout": "coco"}, "is not one of auto, run, voc"),
         (lambda root: squares.voc_folder(root, 1), {"mask_dir": "Other"}, "no folder Other with masks"),
-        (lambda root: (root / "JPEGImages").mkdir(), {}, "no folder .*SegmentationClass"),
+        (lambda root: (root / "JPEGImages").mkdir(), {}, r"no folder .*SegmentationClass"),
     ],
 )
 def test_wrong_folders_and_options(tmp_path, prepare, options, message):
@@ -88,14 +88,14 @@ def test_damaged_records(tmp_path, line):
     root = squares.run_folder(tmp_path / "run", count=1)
     with (root / "tags.jsonl").open("a") as file:
         file.write(line + "\n")
-    with pytest.raises(RunError, match="tags.jsonl line 2"):
+    with pytest.raises(RunError, match=r"tags\.jsonl line 2"):
         open_source(root)
 
 
 def test_moved_image(tmp_path):
     root = squares.run_folder(tmp_path / "run", count=1)
     (tmp_path / "run_images").rename(tmp_path / "elsewhere")
-    with pytest.raises(UsageError, match="does not exist; it was moved"):
+    with pytest.raises(UsageError, match=r"does not exist; it was moved"):
         open_source(root)
 
 
@@ -118,12 +118,13 @@ def test_image_weights_have_a_floor_a_power_and_a_mean_of_one():
     assert weights[1] / weights[0] == pytest.approx(4)
     assert weights[1] == pytest.approx(weights[2])
     assert ImageWeights(power=0.0)([sample(0.3), sample(0.9)]) == [1.0, 1.0]
+    assert ImageWeights("none")([sample(0.3), sample(0.9)]) == [1.0, 1.0]
 
 
 def test_image_weights_refuse_tags_without_scores():
     with pytest.raises(UsageError, match="tags without scores"):
         ImageWeights()([Sample("x", None, None, ("a",))])
-    with pytest.raises(UsageError, match="'sum' is not one of mean, min, product"):
+    with pytest.raises(UsageError, match="'sum' is not one of none, mean, min, product"):
         ImageWeights("sum")
 
 
