@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import DictAction
+from mmengine.dist import is_main_process
 
 from tagclip.errors import UsageError
 from wsss.cli import not_negative, positive, run_main
@@ -36,7 +37,8 @@ def parser() -> argparse.ArgumentParser:
     add("--load-from", type=Path, metavar="FILE", help="start from the weights of this checkpoint")
     add("--seed", type=not_negative, metavar="N", help="of initialisation and data order")
     add("--amp", action="store_true", help="mixed precision (accelerators)")
-    add("--launcher", choices=LAUNCHERS, default="none", help="pytorch: start this tool with torchrun")
+    add("--launcher", choices=LAUNCHERS, default="none",
+        help="pytorch: start as torchrun --nproc-per-node N -- tools/train_segmentor.py ...")
     add("--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     add("--no-resume", dest="resume", action="store_false", help="start anew instead of going on")
     add("--overwrite", action="store_true", help="start anew even if the work folder belongs to another training")
@@ -72,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # mmcv-lite says at every start that it has no compiled operators; DeepLab needs none.
     warnings.filterwarnings("ignore", message="Fail to import ``MultiScaleDeformableAttention``")
     summary = train_segmentor(request_from(args))
-    print(summary.table())
+    if is_main_process():
+        print(summary.table())
     return 0
 
 

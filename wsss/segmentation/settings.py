@@ -230,7 +230,7 @@ def _set_device(cfg: Config, request: TrainRequest) -> None:
     if request.launcher not in LAUNCHERS:
         raise UsageError(f"--launcher {request.launcher} is not one of {', '.join(LAUNCHERS)}")
     if request.launcher == "pytorch" and "RANK" not in os.environ:
-        raise UsageError("--launcher pytorch needs torchrun: torchrun --nproc-per-node N tools/train_segmentor.py ...")
+        raise UsageError("--launcher pytorch: start with torchrun --nproc-per-node N -- tools/train_segmentor.py ...")
     cfg.launcher = request.launcher
     on_cpu = get_device() == "cpu"
     if request.amp:

@@ -151,7 +151,7 @@ def test_without_validation_the_last_checkpoint_counts(config_file, folders, tmp
         ({"iterations": 0}, "--iterations 0 must be at least 1"),
         ({"pretrained": "no.pth"}, "--pretrained no.pth does not exist"),
         ({"load_from": Path("no.pth"), "resume": False}, "--load-from no.pth does not exist"),
-        ({"launcher": "pytorch"}, "needs torchrun"),
+        ({"launcher": "pytorch"}, "start with torchrun"),
         ({"launcher": "ssh"}, "is not one of none, pytorch, slurm, mpi"),
         ({"options": {"train_dataloader.batch_size": 1}}, "batch size 1: DepthwiseSeparableASPPHead"),
         ({"options": {"train_dataloader.dataset.type": "PascalVOCDataset"}}, "not on PseudoMaskDataset"),
