@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +64,12 @@ def read_given_tags(source: Path, vocabulary: Vocabulary, *, ids: IdKind = "auto
     if not tags:
         raise UsageError(f"--tags {source}: no tags in it")
     return tags
+
+
+def tags_digest(tags: Mapping[str, GivenTags]) -> str:
+    """sha256 (hex) of ids and classes, whatever the file's format and order."""
+    lines = sorted(f"{name}\0{' '.join(map(str, given.indices))}\n" for name, given in tags.items())
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import groupby
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,22 +17,20 @@ from tagclip.clip import AttentionRequest, FrozenCLIP, Grid, Trunk
 from tagclip.clip.encoder import PositionRounding
 from tagclip.config import ImageConfig
 from tagclip.errors import ImageError, RunError, UsageError
-from tagclip.images import decode_image, prepare_image
 from tagclip.tag_files import tag_line
 from tagclip.tagger import TagCLIP
 from tagclip.vocabulary import Vocabulary
 from wsss.cam_files import StoredCams
 from wsss.concurrency import bounded_map
 from wsss.config import MaskConfig
+from wsss.decoding import decode_batches
 from wsss.evaluation import read_mask
 from wsss.generator import CamResult
 from wsss.given_tags import GivenTags
 from wsss.planning import Plan, PlannedImage, Todo, survey
 from wsss.run import RunFolder
-from wsss.summary import run_counts
+from wsss.summary import count_run
 from wsss.workers import MaskJob, MaskReport, MaskStage, MaskWorkers, count_labels
-
-BATCHES_AHEAD = 2  # decoded batches that may wait for the model
 
 
 class MapSource(Protocol):
@@ -150,6 +147,8 @@ class Pipeline:
             RunError: full disk, memory exhausted, a worker that died; the folder can be continued.
         """
         start = time.perf_counter()
+        for name in todo.damaged:
+            self.run.log(f"the CAM file of {name} was damaged; it is made again")
         for file, error in plan.unreadable:
             if file.id not in self.run.failures:
                 self._fail(file.id, str(file.path), "decode", error)
@@ -171,12 +170,15 @@ class Pipeline:
 
     def _feed(self, todo: Todo, decoders: ThreadPoolExecutor, workers: MaskWorkers) -> None:
         backlog = deque(todo.masks)
-        for batch, inputs in self._decoded(todo.batches, decoders):
+        for decoded in decode_batches(todo.batches, decoders, self.clip, self.config.image):
+            self.times.add("decode", decoded.seconds, len(decoded.images) + len(decoded.failures))
+            for image, error in decoded.failures:
+                self._fail(image.id, str(image.file.path), "decode", error)
             while backlog and workers.room() > 0:
                 self._submit(workers, backlog.popleft())
-            if batch:
-                self._model(batch, inputs)
-            for image in batch:
+            if decoded.images:
+                self._model(decoded.images, decoded.inputs)
+            for image in decoded.images:
                 if image.id not in todo.masks_there:
                     self._submit(workers, image)
             self._note(workers.collect())
@@ -184,42 +186,6 @@ class Pipeline:
         for image in backlog:
             self._submit(workers, image)
         self._note(workers.finish())
-
-    def _decoded(
-        self, batches: Sequence[Sequence[PlannedImage]], decoders: ThreadPoolExecutor
-    ) -> Iterator[tuple[list[PlannedImage], list[Tensor]]]:
-        """Each batch with its inputs, without the images that cannot be decoded."""
-        if not batches:
-            return
-        ahead = BATCHES_AHEAD * max(len(batch) for batch in batches)
-        items = ((number, image) for number, batch in enumerate(batches) for image in batch)
-        outcomes = bounded_map(decoders, self._decode, items, ahead)
-        for _, group in groupby(outcomes, key=lambda outcome: outcome[0][0]):
-            done: list[PlannedImage] = []
-            inputs: list[Tensor] = []
-            for (_, image), (outcome, seconds) in group:
-                self.times.add("decode", seconds, 1)
-                if isinstance(outcome, ImageError):
-                    self._fail(image.id, str(image.file.path), "decode", outcome)
-                else:
-                    done.append(image)
-                    inputs.append(outcome)
-            yield done, inputs
-
-    def _decode(self, item: tuple[int, PlannedImage]) -> tuple[Tensor | ImageError, float]:
-        start = time.perf_counter()
-        image = item[1]
-        settings = self.config.image
-        try:
-            rgb = decode_image(image.file.path, apply_exif=settings.apply_exif)
-            if rgb.shape[:2] != (image.size.height, image.size.width):
-                raise ImageError(f"{image.file.path}: has changed since the run began")
-            outcome: Tensor | ImageError = prepare_image(
-                rgb, self.clip.patch_size, self.clip.mean, self.clip.std, max_long_side=settings.max_long_side
-            )
-        except ImageError as error:
-            outcome = error
-        return outcome, time.perf_counter() - start
 
     def _model(self, batch: list[PlannedImage], inputs: list[Tensor]) -> None:
         """Trunk, tags and CAMs of a batch, onto the disk."""
@@ -321,21 +287,17 @@ def _coverage_line(image_id: str, counts: Mapping[int, int]) -> dict:
     return {"id": image_id, "pixels": {str(label): pixels for label, pixels in sorted(counts.items())}}
 
 
-def finish_run(pipeline: Pipeline, plan: Plan) -> dict:
-    """Puts the run folder into its final order; returns its counts."""
-    counts = run_counts(pipeline.run, plan, pipeline.vocabulary, pipeline.config.ignore_label)
-    pipeline.run.complete(plan.order, counts)
-    return counts
+def run_pipeline(pipeline: Pipeline, plan: Plan, todo: Todo | None = None) -> dict[str, Any]:
+    """Everything that is left of a plan, up to a complete run folder.
 
-
-def run_pipeline(pipeline: Pipeline, plan: Plan) -> dict:
-    """Everything that is left of a plan; the function that tools and tests call.
+    Args:
+        todo: of `survey`, if it was called already.
 
     Returns:
-        Counts of the run, see `run_counts`.
+        Counts of the run, see `count_run`.
     """
-    todo = survey(plan, pipeline.run, pipeline.config.image)
-    for name in todo.damaged:
-        pipeline.run.log(f"CAM file of {name} was damaged, made again")
-    pipeline.execute(plan, todo)
-    return finish_run(pipeline, plan)
+    run = pipeline.run
+    pipeline.execute(plan, todo or survey(plan, run, pipeline.config.image))
+    counts = count_run(run, plan, pipeline.vocabulary, pipeline.config.ignore_label)
+    run.complete(plan.order, counts)
+    return counts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib.metadata
 import json
 import os
@@ -35,18 +34,22 @@ class RunFolder:
         failures: journal of failures.jsonl.
         coverage: journal of the pixels by label of each mask, for the summary of a run that was cut.
         is_complete: everything is written; what only an unfinished run needs goes when the folder is closed.
-        resumed: whether it existed before.
+        manifest: what the folder held when it was opened, None if it is new.
     """
 
     def __init__(
-        self, root: Path, identity: Mapping[str, Any], notes: Mapping[str, Any], resumed: bool, lock: BinaryIO
+        self,
+        root: Path,
+        identity: Mapping[str, Any],
+        notes: Mapping[str, Any],
+        manifest: Mapping[str, Any] | None,
+        lock: BinaryIO,
     ):
-        self.root, self.identity, self.notes, self.resumed, self._lock = root, identity, notes, resumed, lock
+        self.root, self.identity, self.notes, self.manifest, self._lock = root, identity, notes, manifest, lock
         self.scratch = root / PARTIAL / "files"
         with disk_errors(root):
             shutil.rmtree(self.scratch, ignore_errors=True)
-            for folder in (self.scratch, root / "cams", root / "masks"):
-                folder.mkdir(parents=True, exist_ok=True)
+            self.scratch.mkdir(parents=True, exist_ok=True)
         self.tags = Journal(root / "tags.jsonl", root / PARTIAL / "tags.jsonl", self.scratch)
         self.failures = Journal(root / "failures.jsonl", root / PARTIAL / "failures.jsonl", self.scratch)
         self.coverage = Journal(None, root / PARTIAL / "coverage.jsonl", self.scratch)
@@ -92,12 +95,15 @@ class RunFolder:
                     f"--out {root}: holds {strangers[0]}, but no manifest.json of a run; choose another folder, or "
                     "--overwrite"
                 )
-            run = cls(root, identity, dict(notes or {}), manifest is not None, lock)
+            run = cls(root, identity, dict(notes or {}), manifest, lock)
+            # The manifest first: a kill between the two must not leave a folder that belongs to nobody.
             if manifest is None:
-                run.write_text("config.py", config_text(config))
                 run.write_manifest("running")
+            if not (root / "config.py").is_file():
+                run.write_text("config.py", config_text(config))
             return run
         except BaseException:
+            _leave(root)
             lock.close()
             raise
 
@@ -105,6 +111,11 @@ class RunFolder:
         """Releases the folder for other processes."""
         shutil.rmtree(self.root / PARTIAL if self.is_complete else self.scratch, ignore_errors=True)
         self._lock.close()
+
+    @property
+    def was_complete(self) -> bool:
+        """Whether the folder held a finished run when it was opened."""
+        return self.manifest is not None and self.manifest.get("state") == "complete"
 
     def __enter__(self) -> RunFolder:
         return self
@@ -139,6 +150,10 @@ class RunFolder:
         with self.file(self.root / name) as file:
             file.write(text.encode())
 
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes a small file of the folder as JSON."""
+        self.write_text(name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
     def write_manifest(self, state: str, counts: Mapping[str, Any] | None = None) -> None:
         """Writes manifest.json. No times in it: two runs that did the same have the same bytes."""
         manifest = {
@@ -149,7 +164,7 @@ class RunFolder:
             "versions": installed_versions(),
             "counts": dict(counts or {}),
         }
-        self.write_text("manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+        self.write_json("manifest.json", manifest)
 
     def log(self, message: str) -> None:
         """Appends a line with the time to log.txt. A log that cannot be written is no reason to stop."""
@@ -197,16 +212,7 @@ def read_manifest(root: Path) -> dict[str, Any] | None:
 def run_vocabulary(root: Path) -> Vocabulary | None:
     """The vocabulary that a run folder was made with, None if it is no run folder."""
     manifest = read_manifest(root)
-    if manifest is None:
-        return None
-    record = {key: value for key, value in manifest["vocabulary"].items() if key != "digest"}
-    return Vocabulary(record.pop("names"), **record)
-
-
-def vocabulary_record(vocabulary: Vocabulary) -> dict[str, Any]:
-    """Everything of a vocabulary, JSON-ready, so that a run folder stands for itself."""
-    record = {item.name: getattr(vocabulary, item.name) for item in dataclasses.fields(vocabulary)}
-    return {**record, "palette": vocabulary.palette.tolist(), "digest": vocabulary.digest}
+    return None if manifest is None else Vocabulary.from_dict(manifest["vocabulary"])
 
 
 def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
@@ -264,6 +270,13 @@ def _lock(root: Path) -> BinaryIO:
         file.close()
         raise RunError(f"--out {root}: another process is working in this folder") from None
     return file
+
+
+def _leave(root: Path) -> None:
+    """Takes back what opening added to a folder that was then refused."""
+    with contextlib.suppress(OSError):
+        if [path.name for path in (root / PARTIAL).iterdir()] == ["lock"]:
+            shutil.rmtree(root / PARTIAL)
 
 
 def _empty(root: Path) -> None:

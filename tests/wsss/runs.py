@@ -14,7 +14,7 @@ from wsss.config import MaskConfig
 from wsss.generator import MaskGenerator
 from wsss.pipeline import Pipeline, WorkSettings, run_pipeline
 from wsss.planning import plan_images
-from wsss.run import RunFolder, vocabulary_record
+from wsss.run import RunFolder
 
 VOCABULARY = Vocabulary(["cat", "dog", "bird"], background=("grass", "sky"))
 SIZES = ((64, 48), (48, 64), (64, 48), (70, 70), (64, 48), (33, 90))  # width, height
@@ -45,7 +45,7 @@ def start(
     plan = plan_images(find_images(images), config.image, clip.patch_size, batch_size=2, batch_patches=None)
     if ids is not None:
         plan = plan.restrict(ids)
-    identity = {"masks": config.to_dict(), "vocabulary": vocabulary_record(VOCABULARY), "images": len(plan.order)}
+    identity = {"masks": config.to_dict(), "vocabulary": VOCABULARY.to_dict(), "images": len(plan.order)}
     run = RunFolder.open(out, identity, {"masks": config.to_dict()}, overwrite=overwrite)
     pipeline = Pipeline(
         run, clip, VOCABULARY, maps, config, tagger=tagger, tags=tags,

@@ -1,0 +1,225 @@
+"""What `tools/pipeline.py` and `tools/generate_masks.py` share: the command line, and a run from start to end."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tagclip.config import PRESETS
+from tagclip.errors import RunError, UsageError
+from tagclip.image_lists import find_images
+from wsss import cli
+from wsss.mask_config import MaskRunConfig, Recipe, mask_options
+from wsss.run import RunFolder
+from wsss.summary import summary_text, times_record
+from wsss.tagging_config import command_line_options, load_run_config
+
+if TYPE_CHECKING:
+    from tagclip.clip import FrozenCLIP
+    from tagclip.tagger import TagCLIP
+    from wsss.given_tags import GivenTags
+    from wsss.pipeline import MapSource, Pipeline
+    from wsss.planning import Plan
+
+logger = logging.getLogger(__name__)
+
+
+def add_mask_options(parser: argparse.ArgumentParser) -> None:
+    """All options of a run that makes masks. Options not given keep the config file's values."""
+    from mmengine.config import DictAction
+
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="a file of configs/masks")
+    data = parser.add_argument_group("data")
+    data.add_argument("--images", metavar="SOURCE", help="folder (recursive), glob, image, or split list (.txt)")
+    data.add_argument("--image-root", metavar="DIR", help="image root of a split list; ids are relative to it")
+    data.add_argument("--out", metavar="DIR", help="run folder: tags.jsonl, cams/, masks/, failures.jsonl, ...")
+    classes = data.add_mutually_exclusive_group()
+    classes.add_argument("--classes", metavar="FILE", help="class file (text or YAML), or names separated by commas")
+    classes.add_argument("--vocabulary", metavar="NAME", help="built-in classes: voc, coco, cocostuff, context")
+    data.add_argument("--limit", type=cli.positive, metavar="N", help="only the first N images")
+    method = parser.add_argument_group("method")
+    method.add_argument("--preset", choices=PRESETS, help="reference: the published implementations in every detail")
+    method.add_argument("--threshold-rule", choices=("relative", "absolute", "top_k"), help="which scores become tags")
+    method.add_argument("--threshold", type=float, metavar="T", help="of the relative and the absolute rule")
+    method.add_argument("--tags-per-image", type=cli.positive, metavar="K", help="of the rule top_k")
+    method.add_argument("--method", metavar="NAME", help="source of class maps: cam, or a training-free strategy")
+    method.add_argument("--refine", choices=("crf", "pamr", "none"), help="what sharpens the masks")
+    method.add_argument("--confidence", type=float, metavar="P",
+                        help="pixels whose highest probability is lower become 255 (0: none)")
+    method.add_argument("--set", nargs="+", action=DictAction, metavar="KEY=VALUE", help="any field of the config")
+    work = parser.add_argument_group("work")
+    work.add_argument("--batch-size", type=cli.positive, metavar="N", help="most images in one forward pass")
+    work.add_argument("--workers", type=cli.positive, metavar="N", help="decoding threads")
+    work.add_argument("--crf-workers", type=cli.positive, metavar="N", help="mask processes (default: one a core)")
+    work.add_argument("--overwrite", action="store_true", help="drop the run that is in --out")
+    work.add_argument("--strict", action="store_true", help="an image that fails makes the run fail")
+    work.add_argument("--dry-run", action="store_true", help="measure a few images, show counts, time, disk; no folder")
+    cli.add_model_options(parser)
+
+
+def read_recipe(args: argparse.Namespace) -> Recipe:
+    """Config file and command line, resolved.
+
+    Raises:
+        UsageError: an unknown field or value, or no images named.
+    """
+    args.top_k = None  # of generate_tags: scores are kept whole here
+    options = {**command_line_options(args), **mask_options(args), **(args.set or {})}
+    recipe = Recipe.resolve(load_run_config(args.config, options, MaskRunConfig()))
+    if recipe.run.images.source is None:
+        raise UsageError("--images: needed, a folder, a glob, an image or a split list")
+    return recipe
+
+
+class MaskRun:
+    """A run on its way: the objects that its recipe describes, and the plan of its images.
+
+    Args:
+        recipe: settings.
+        args: the parsed command line, for what is not in the recipe (device, limit, ...).
+
+    Raises:
+        UsageError: no images, no tags for any of them, a device or weights that are not there.
+    """
+
+    def __init__(self, recipe: Recipe, args: argparse.Namespace):
+        from tagclip.clip import load_clip
+        from wsss.given_tags import match_tags, read_given_tags
+        from wsss.pipeline import check_same_input
+        from wsss.planning import plan_images
+
+        self.recipe, self.args = recipe, args
+        settings, run = recipe.tagging, recipe.run
+        files = find_images(run.images.source, root=run.images.root)[: args.limit]
+        self.tags: dict[str, GivenTags] | None = None
+        self.absent: list[str] = []
+        ids = None
+        if run.tags is not None:
+            source = Path(run.tags)
+            self.tags = read_given_tags(source, recipe.vocabulary, ids=run.tag_ids)
+            matched = match_tags(files, self.tags, source)
+            files, ids, self.absent = matched.files, matched.ids, [] if args.limit else matched.absent
+        else:
+            check_same_input(settings.image, recipe.masks.image)
+        device = cli.resolve_device(args.device)
+        cli.set_threads(args.threads)
+        self.clip: FrozenCLIP = load_clip(run.model.name, run.model.pretrained, device=device, dtype=run.model.dtype)
+        self.plan: Plan = plan_images(
+            files, recipe.masks.image, self.clip.patch_size,
+            batch_size=settings.batch_size, batch_patches=settings.batch_patches, workers=run.work.workers,
+        )  # fmt: skip
+        if ids is not None:
+            self.plan = self.plan.restrict(ids)
+            self.plan.order += self.absent
+        self.files = files
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that the results depend on."""
+        from wsss.tagging import run_identity
+
+        tagging = run_identity(self.clip, self.recipe.vocabulary, self.recipe.tagging, self.files, top_k=None)
+        identity = {**tagging, **self.recipe.identity()}
+        if self.tags is not None:
+            from wsss.given_tags import tags_digest
+
+            identity["tags"] = {"count": len(self.tags), "digest": tags_digest(self.tags)}
+        return identity
+
+    def stages(self) -> tuple[TagCLIP | None, MapSource]:
+        """The tagger, if tags are not given, and the source of class maps."""
+        cache_dir = self.args.cache_dir
+        tagger = self.recipe.tagger(self.clip, cache_dir) if self.tags is None else None
+        return tagger, self.recipe.maps(self.clip, cache_dir)
+
+    def pipeline(self, run: RunFolder) -> Pipeline:
+        """The pipeline into an open run folder."""
+        from wsss.pipeline import Pipeline
+
+        tagger, maps = self.stages()
+        return Pipeline(
+            run, self.clip, self.recipe.vocabulary, maps, self.recipe.masks,
+            tagger=tagger, tags=self.tags, work=self.recipe.work(),
+        )  # fmt: skip
+
+
+def make_masks(args: argparse.Namespace) -> Path:
+    """Runs to the end, or, with --dry-run, shows what a run would take.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UsageError, RunError: see `MaskRun` and `wsss.pipeline.Pipeline`; also when every image failed, or any with
+            --strict.
+    """
+    recipe = read_recipe(args)
+    out = Path(recipe.run.out)
+    mask_run = MaskRun(recipe, args)
+    plan = mask_run.plan
+    logger.info("%d images in %d batches; %d classes (%s); %s on %s", len(plan.order), len(plan.batches),
+                len(recipe.vocabulary), recipe.vocabulary.name, mask_run.clip.name, mask_run.clip.device)
+    if args.dry_run:
+        from wsss.dry_run import estimate
+
+        print(estimate(mask_run).text())
+        return out
+    with RunFolder.open(out, mask_run.identity(), recipe.resolved(), overwrite=args.overwrite) as run:
+        counts = _execute(mask_run, run)
+    if counts["failures"]:
+        message = f"{counts['failures']} of {counts['images']} images failed, see {out / 'failures.jsonl'}"
+        if args.strict or counts["failures"] == counts["images"]:
+            raise RunError(message)
+        logger.warning(message)
+    return out
+
+
+def _execute(mask_run: MaskRun, run: RunFolder) -> dict[str, Any]:
+    from wsss.pipeline import run_pipeline
+    from wsss.planning import survey
+
+    plan = mask_run.plan
+    for name in mask_run.absent:
+        if name not in run.failures:
+            run.fail(name, name, "decode", f"{name}: has tags, but there is no such image", "ImageError")
+    todo = survey(plan, run, mask_run.recipe.masks.image)
+    if run.was_complete and not todo.batches and not todo.masks:
+        counts = run.manifest["counts"]
+        run.is_complete = True
+        print(f"{run.root}: complete already")
+        print(summary_text(counts))
+        return counts
+    if run.manifest is not None:
+        logger.info("going on: %d of %d images have masks", len(todo.masks_there), len(plan.order))
+        run.write_manifest("running")
+    for name in todo.damaged:
+        logger.warning("the CAM file of %s is damaged; it is made again", name)
+    run.log(f"begins: {todo.images} masks to make, {len(todo.batches)} batches for the model")
+    pipeline = mask_run.pipeline(run)
+    with cli.progress_bar(len(todo.masks_there) + todo.images, "masks", initial=len(todo.masks_there)) as bar:
+        pipeline.progress = ProgressLine(bar)
+        counts = run_pipeline(pipeline, plan, todo)
+    record = times_record(pipeline.times, os.times(), mask_run.recipe.work().mask_workers)
+    run.write_json("times.json", record)
+    text = summary_text(counts, record)
+    run.log(f"complete\n{text}")
+    print(text)
+    return counts
+
+
+class ProgressLine:
+    """Shows finished masks on a bar, with the images a second of each stage behind it."""
+
+    def __init__(self, bar: Any):
+        self.bar, self.start = bar, time.perf_counter()
+
+    def __call__(self, pipeline: Pipeline) -> None:
+        images = pipeline.times.images
+        elapsed = max(time.perf_counter() - self.start, 1e-9)
+        self.bar.update(images["masks"] - (self.bar.n - self.bar.initial))
+        rates = ((name, images[key] / elapsed) for name, key in (
+            ("decode", "decode"), ("model", "cams"), ("masks", "masks")))
+        self.bar.set_postfix_str(", ".join(f"{name} {rate:.2f}/s" for name, rate in rates), refresh=False)
