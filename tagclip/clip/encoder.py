@@ -132,6 +132,7 @@ class FrozenCLIP(nn.Module):
         request: AttentionRequest | None = None,
         *,
         position_rounding: PositionRounding = "none",
+        stop: int | None = None,
     ) -> Trunk:
         """Run blocks 1..L-1 and collect what `request` asks of the attention maps of blocks 1..L.
 
@@ -139,12 +140,16 @@ class FrozenCLIP(nn.Module):
             images: normalised, (B, 3, H, W), sides multiples of the patch size; any float dtype.
             position_rounding: whether interpolated positional embeddings pass through float16, as in the published
                 implementations: never, only where the grid is not the native one (tagging), or always (CAMs).
+            stop: run only the blocks before this one (1..L), for users that go on from `kept` by themselves; the
+                trunk's tokens are then this block's input, and nothing is collected from it or later blocks.
 
         Raises:
             UsageError: sides that are no multiples of the patch size, or block numbers out of range.
         """
         request = request or AttentionRequest()
         self._check_request(request)
+        if stop is not None and not 1 <= stop <= self.depth:
+            raise UsageError(f"block {stop} to stop at: {self.name} has blocks 1..{self.depth}")
         tokens, grid = self._embed(images, position_rounding)
         statistics = attention.AttentionStatistics(
             request.votes,
@@ -158,6 +163,8 @@ class FrozenCLIP(nn.Module):
         for number, block in enumerate(self.blocks, start=1):
             if number in request.keep:
                 kept[number] = tokens
+            if number == stop:
+                break
             mapped = statistics.wants(number)
             if number == self.depth:
                 if mapped:

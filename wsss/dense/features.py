@@ -34,6 +34,12 @@ def blocks_to_keep(clip: FrozenCLIP, strategies: Iterable[Strategy]) -> tuple[in
     return tuple(sorted(keep))
 
 
+def own_stop(clip: FrozenCLIP, strategies: Iterable[Strategy]) -> int | None:
+    """`FrozenCLIP.trunk(stop=...)` for a trunk that serves these strategies alone: the last block all restart at."""
+    restarts = [strategy.needs(strategy.options, clip.depth).restart for strategy in strategies]
+    return None if None in restarts else max(restarts, default=None)
+
+
 def merge_requests(*requests: AttentionRequest) -> AttentionRequest:
     """One request that serves everybody."""
     return AttentionRequest(
@@ -81,5 +87,6 @@ def strategy_features(clip: FrozenCLIP, trunk: Trunk, strategy: Strategy) -> Ten
 def image_features(clip: FrozenCLIP, images: Tensor, strategy: Strategy) -> tuple[Tensor, Trunk]:
     """Features of normalised images (B, 3, H, W) with a trunk of their own: (B, N, D) fp32 unit norm, and the trunk."""
     strategy = prepared(clip, images, strategy)
-    trunk = clip.trunk(images, AttentionRequest(keep=blocks_to_keep(clip, [strategy])))
+    request = AttentionRequest(keep=blocks_to_keep(clip, [strategy]))
+    trunk = clip.trunk(images, request, stop=own_stop(clip, [strategy]))
     return strategy_features(clip, trunk, strategy), trunk

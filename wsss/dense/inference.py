@@ -20,7 +20,7 @@ from tagclip.images import decode_image, prepare_image
 from tagclip.tagger import TagCLIP, TagResult
 from tagclip.vocabulary import Vocabulary
 from wsss.dense.config import DenseConfig
-from wsss.dense.features import blocks_to_keep, merge_requests, prepared, strategy_features
+from wsss.dense.features import blocks_to_keep, merge_requests, own_stop, prepared, strategy_features
 from wsss.dense.logits import (
     LabelMap,
     LogitField,
@@ -225,11 +225,12 @@ class DenseSegmenter:
         request = AttentionRequest(keep=blocks_to_keep(self.clip, strategies))
         if shared:
             request = merge_requests(request, self.tagger.request)
+        stop = None if shared else own_stop(self.clip, strategies)
         parts: list[list[Tensor]] = [[] for _ in strategies]
         tags = None
         for inputs in view.inputs.split(self.config.window_batch):
             inputs = inputs.to(self.clip.device)
-            trunk = self.clip.trunk(inputs, request)
+            trunk = self.clip.trunk(inputs, request, stop=stop)
             for part, strategy in zip(parts, strategies, strict=True):
                 part.append(strategy_features(self.clip, trunk, strategy))
             if shared:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tagclip.clip.encoder import AttentionRequest, FrozenCLIP
 from tagclip.errors import UsageError
-from wsss.dense.features import blocks_to_keep, image_features, prepared, strategy_features
+from wsss.dense.features import blocks_to_keep, image_features, own_stop, prepared, strategy_features
 from wsss.dense.strategy import get_strategy, strategy_names
 
 from ...clip_models import SHAPES, make_model
@@ -127,6 +127,17 @@ def test_one_trunk_serves_all_strategies(golden_clip, scene):
     for strategy in strategies:
         alone, _ = image_features(golden_clip, scene, strategy)
         assert (strategy_features(golden_clip, trunk, strategy) - alone).abs().max() <= 1e-6
+
+
+def test_a_trunk_of_its_own_ends_where_the_strategy_restarts(golden_clip, scene):
+    ready = [prepared(golden_clip, scene, get_strategy(name)) for name in ("gclip", "clip")]
+    assert own_stop(golden_clip, ready[:1]) == 7
+    assert own_stop(golden_clip, ready) is None
+    trunk = golden_clip.trunk(scene, AttentionRequest(keep=(6, 7)), stop=7)
+    assert torch.equal(trunk.tokens, trunk.kept[7])
+    assert torch.equal(trunk.tokens, golden_clip.trunk(scene, AttentionRequest(keep=(7,))).kept[7])
+    with pytest.raises(UsageError, match="block 13"):
+        golden_clip.trunk(scene, stop=13)
 
 
 def test_batch_equals_single(golden_clip, scene):
