@@ -19,7 +19,7 @@ from wsss.artefacts import Journal, atomic_file, disk_errors
 
 FORMAT = 1
 PARTIAL = ".partial"  # journals and temporary files of an unfinished run; gone when it is complete
-OWN_FILES = ("manifest.json", "config.py", "tags.jsonl", "failures.jsonl", "log.txt", "times.json")
+OWN_FILES = ("manifest.json", "config.py", "tags.jsonl", "tags.txt", "failures.jsonl", "log.txt", "times.json")
 OWN_FOLDERS = ("cams", "masks", PARTIAL)
 PACKAGES = ("tagclip-wsss", "torch", "open_clip_torch", "numpy", "pillow", "opencv-python", "pydensecrf2")
 SHOWN_DIFFERENCES = 5

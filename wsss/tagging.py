@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -18,15 +17,13 @@ from tagclip.clip import FrozenCLIP
 from tagclip.config import TagCLIPConfig
 from tagclip.errors import ImageError, RunError
 from tagclip.image_lists import ImageFile
-from tagclip.images import decode_image, prepare_image
 from tagclip.tag_files import tag_line, write_plain
 from tagclip.tagger import TagCLIP, TagResult
 from tagclip.vocabulary import Vocabulary
-from wsss.concurrency import bounded_map
+from wsss.decoding import decode_batches, decode_planned
 from wsss.planning import Plan, PlannedImage
 from wsss.run import RunFolder
 
-BATCHES_AHEAD = 2  # decoded batches that may wait for the model
 PLAIN_LIST = "tags.txt"
 
 
@@ -64,10 +61,14 @@ def run_tagging(
             if file.id not in run.tags:
                 run.failures.discard(file.id)
                 run.fail(file.id, file.path.as_posix(), "decode", error)
-        for batch, inputs in _decoded(batches, threads, tagger, run):
-            missing = sum(image.id not in run.tags for image in batch)
-            if batch:
-                _tag(run, tagger, batch, torch.stack(inputs), top_k)
+        for batch in decode_batches(batches, threads, tagger.clip, tagger.config.image):
+            missing = sum(image.id not in run.tags for image in batch.images)
+            for image, error in batch.failures:
+                if image.id not in run.tags:
+                    missing += 1
+                    run.fail(image.id, image.file.path.as_posix(), "decode", error)
+            if batch.images:
+                _tag(run, tagger, batch.images, torch.stack(batch.inputs), top_k)
             progress(missing)
     counts = tag_counts(run, plan, tagger.vocabulary)
     run.write_text(PLAIN_LIST, plain_list(run, plan, tagger.vocabulary))
@@ -132,38 +133,9 @@ def _unfinished(plan: Plan, run: RunFolder, tagger: TagCLIP) -> list[list[Planne
 
 
 def _still_fails(run: RunFolder, image: PlannedImage, tagger: TagCLIP) -> bool:
-    return run.failures[image.id]["stage"] != "decode" or isinstance(_decode(image, tagger), ImageError)
-
-
-def _decode(image: PlannedImage, tagger: TagCLIP) -> Tensor | ImageError:
-    settings, clip = tagger.config.image, tagger.clip
-    try:
-        rgb = decode_image(image.file.path, apply_exif=settings.apply_exif)
-        if rgb.shape[:2] != (image.size.height, image.size.width):
-            raise ImageError(f"{image.file.path}: its size is not what its header said; it may have been changed")
-        return prepare_image(rgb, clip.patch_size, clip.mean, clip.std, max_long_side=settings.max_long_side)
-    except ImageError as error:
-        return error
-    except MemoryError:
-        return ImageError(f"{image.file.path}: no memory to decode it; shrink it first")
-
-
-def _decoded(
-    batches: Sequence[Sequence[PlannedImage]], threads: ThreadPoolExecutor, tagger: TagCLIP, run: RunFolder
-) -> Iterator[tuple[list[PlannedImage], list[Tensor]]]:
-    """Each batch with its inputs, without the images that cannot be decoded, whose failure is recorded."""
-    ahead = BATCHES_AHEAD * max((len(batch) for batch in batches), default=1)
-    items = ((number, image) for number, batch in enumerate(batches) for image in batch)
-    outcomes = bounded_map(threads, lambda item: _decode(item[1], tagger), items, ahead)
-    for _, group in groupby(outcomes, key=lambda outcome: outcome[0][0]):
-        images, inputs = [], []
-        for (_, image), found in group:
-            if isinstance(found, Tensor):
-                images.append(image)
-                inputs.append(found)
-            elif image.id not in run.tags:
-                run.fail(image.id, image.file.path.as_posix(), "decode", found)
-        yield images, inputs
+    if run.failures[image.id]["stage"] != "decode":
+        return True
+    return isinstance(decode_planned(image, tagger.clip, tagger.config.image), ImageError)
 
 
 def _tag(run: RunFolder, tagger: TagCLIP, batch: list[PlannedImage], inputs: Tensor, top_k: int | None) -> None:
