@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -43,7 +44,8 @@ class DenseMaskGenerator(MaskGenerator):
         cache_dir: Path | str | None = None,
     ):
         super().__init__(clip, vocabulary, preset, config=config, cache_dir=cache_dir)
-        self.segmenter = DenseSegmenter(clip, vocabulary, dense or DenseConfig(), cache_dir=cache_dir)
+        dense = replace(dense or DenseConfig(), vocabulary="all", mode="whole", background_threshold=0.0)
+        self.segmenter = DenseSegmenter(clip, vocabulary, dense, cache_dir=cache_dir)
         if "auto" in vars(self.segmenter.strategy.options).values():
             raise UsageError(
                 f'strategy {self.segmenter.strategy.name}: "auto" is found image by image; name the blocks for masks'

@@ -1,0 +1,72 @@
+"""The worked proof of docs/dense.md: a new strategy is one file."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tagclip.errors import UsageError
+from tagclip.vocabulary import Vocabulary
+from wsss.dense import dense_features
+from wsss.dense.config import DenseConfig
+from wsss.dense.generator import DenseMaskGenerator
+from wsss.dense.inference import DenseSegmenter
+from wsss.dense.strategy import get_strategy
+
+from ...oracle import dense as oracle
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "dense.md"
+ONE = ("a photo of a {}.",)
+
+
+@pytest.fixture
+def idea(tmp_path):
+    """The file of the docs page, written somewhere outside the packages."""
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    (code,) = [block for block in blocks if "STRATEGY = " in block]
+    path = tmp_path / "my_idea.py"
+    path.write_text(code, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def image():
+    return np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+
+
+def test_features_are_what_the_file_says(idea, golden_clip, oracle_clip):
+    tensor = torch.randn(3, 64, 96, generator=torch.Generator().manual_seed(0))
+    features = dense_features(golden_clip, tensor, str(idea), sharpness=2.0)
+    x, _, _ = oracle_clip.trunk(tensor, "none")
+    prefix = oracle_clip.visual_prefix(12)
+    q, k, v = oracle_clip.qkv(oracle_clip._norm(x, prefix + ".ln_1"), prefix, oracle_clip.heads)
+    weights = (oracle.similarity(2 * q, q) + oracle.similarity(2 * k, k)) / 2
+    expected = oracle.finish(oracle_clip, x, weights @ v, residual=False, mlp=False)
+    assert (features - expected).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("vocabulary", ["all", "tags"])
+def test_it_segments_and_makes_masks(idea, golden_clip, image, vocabulary):
+    classes = Vocabulary(["cat", "dog"], background=["grass"])
+    dense = DenseConfig(strategy=str(idea), vocabulary=vocabulary, templates=ONE, tagging={"templates": ONE})
+    result = DenseSegmenter(golden_clip, classes, dense)(Image.fromarray(image))
+    assert result.labels.shape == image.shape[:2]
+    assert result.strategy.name == "my-idea"
+    masks = DenseMaskGenerator(golden_clip, classes, dense=dense)(image, tags=["dog"])
+    assert set(np.unique(masks.mask)) <= {0, 2, 255}
+
+
+def test_options_are_checked(idea):
+    assert get_strategy(idea, {"sharpness": 3.0}).options.sharpness == 3.0
+    with pytest.raises(UsageError, match="it has: sharpness"):
+        get_strategy(idea, {"sharp": 3.0})
+
+
+def test_a_file_without_a_strategy(tmp_path):
+    path = tmp_path / "empty.py"
+    path.write_text("x = 1\n")
+    with pytest.raises(UsageError, match="defines no STRATEGY"):
+        get_strategy(path)
