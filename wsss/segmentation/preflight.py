@@ -24,7 +24,8 @@ class PreflightConfig:
 
     Attributes:
         ids: decode every mask and compare its ids with the classes; False reads headers only.
-        apply_exif: images are turned upright before training (as `LoadUprightImage` does by default).
+        apply_exif: images are turned upright before training (as `LoadUprightImage` does by default);
+            `train_segmentor` takes it from the pipelines.
         ignore_index: label without a class.
         workers: reading threads.
     """

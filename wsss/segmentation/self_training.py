@@ -26,11 +26,13 @@ class SelfTrainingConfig:
         rounds: how many times masks are remade and the model trained anew.
         confidence: pixels whose highest probability is lower become 255; None keeps all.
         restrict_to_tags: only the image's tags and the background compete. An image without tags keeps its mask.
+        apply_exif: photos are turned upright first; training takes it from the train pipeline.
     """
 
     rounds: int = 0
     confidence: float | None = 0.8
     restrict_to_tags: bool = True
+    apply_exif: bool = True
 
     def __post_init__(self) -> None:
         if self.rounds < 0:
@@ -73,7 +75,7 @@ def relabel(
 
 def new_labels(predictor: Predictor, sample: Sample, vocabulary: Vocabulary, config: SelfTrainingConfig) -> np.ndarray:
     """The next round's label map of one image, (H, W) uint8."""
-    rgb = decode_image(sample.image)
+    rgb = decode_image(sample.image, apply_exif=config.apply_exif)
     allowed = np.arange(len(predictor.segmentor.classes))
     if config.restrict_to_tags:
         if not sample.tags:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,10 +130,16 @@ def self_training_of(cfg: Config, request: TrainRequest) -> SelfTrainingConfig:
     values = dict(cfg.get("self_training") or {})
     if request.rounds is not None:
         values["rounds"] = request.rounds
+    values["apply_exif"] = applies_exif(cfg.train_dataloader.dataset.pipeline)
     try:
         return SelfTrainingConfig(**values)
     except TypeError as error:
         raise UsageError(f"self_training in the config: {error}") from None
+
+
+def applies_exif(pipeline: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a pipeline turns photos upright, as its loader says (mmcv's own always does)."""
+    return all(step.get("apply_exif", True) for step in pipeline)
 
 
 def fingerprint(cfg: Config) -> dict[str, str]:

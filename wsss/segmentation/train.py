@@ -24,7 +24,7 @@ from .curves import draw_curves, read_curves
 from .predictor import Predictor
 from .preflight import PreflightReport, check_masks
 from .self_training import SelfTrainingConfig, relabel
-from .settings import TrainRequest, fingerprint, resolve_config, self_training_of, start_cpu_group
+from .settings import TrainRequest, applies_exif, fingerprint, resolve_config, self_training_of, start_cpu_group
 from .sources import MaskSource, label_names, open_source
 from .summary import Outcome, Summary, mask_quality
 
@@ -94,15 +94,17 @@ def _preflight(
     if _rank() != 0:
         return None
     names = label_names(vocabulary)[0]
+    upright = replace(request.preflight, apply_exif=applies_exif(cfg.train_dataloader.dataset.pipeline))
     total = len(source.samples)
     with tqdm(total=total, desc="checking masks", unit="img", disable=None, leave=False) as bar:
-        report = check_masks(source, names, request.preflight, lambda done: bar.update(done - bar.n))
+        report = check_masks(source, names, upright, lambda done: bar.update(done - bar.n))
     if request.val is not None:
         settings = cfg.val_dataloader.dataset
         val_source = open_source(
             request.val, ann_file=settings.get("ann_file"), split=settings.get("split"), vocabulary=vocabulary
         )
-        check_masks(val_source, names, request.preflight)
+        upright = replace(request.preflight, apply_exif=applies_exif(settings.pipeline))
+        check_masks(val_source, names, upright)
     return report
 
 

@@ -9,13 +9,18 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
+from PIL import Image
 
 from tagclip.errors import RunError, UsageError
 from wsss.evaluation import read_mask
 from wsss.segmentation.curves import read_curves
+from wsss.segmentation.preflight import check_masks
 from wsss.segmentation.settings import TrainRequest, fingerprint, resolve_config
+from wsss.segmentation.sources import label_names, load_vocabulary, open_source
+from wsss.segmentation.summary import Outcome
 from wsss.segmentation.train import train_segmentor
 
+from .. import runs
 from . import squares
 
 
@@ -193,6 +198,49 @@ def test_the_run_decides_classes_device_and_length(config_file, folders, tmp_pat
     assert (cfg.train_cfg.max_iters, cfg.train_cfg.val_interval) == (100, 50)
     assert cfg.param_scheduler[0]["end"] == 100
     assert cfg.default_hooks.checkpoint.interval == 50
+
+
+@pytest.mark.parametrize(("apply_exif", "message"), [(True, "is 20x40, but its image .* is 40x20"), (False, None)])
+def test_the_check_turns_photos_as_the_pipeline_does(config_file, tmp_path, monkeypatch, apply_exif, message):
+    run = squares.voc_folder(tmp_path / "run", count=2)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (20, 40)).save(run / "JPEGImages" / "turned.jpg", exif=exif)
+    Image.new("L", (20, 40)).save(run / "SegmentationClass" / "turned.png")
+    wanted = TrainRequest(
+        config=config_file,
+        run=run,
+        work_dir=tmp_path / "work",
+        options={
+            "train_dataloader.dataset.pipeline.0.apply_exif": apply_exif,
+            "train_dataloader.dataset.vocabulary": list(squares.CLASSES),
+        },
+    )
+    trained = []
+    monkeypatch.setattr("wsss.segmentation.train._fit", lambda cfg, title: trained.append(title) or outcome(title))
+    if message:
+        with pytest.raises(RunError, match=message):
+            train_segmentor(wanted)
+    else:
+        (tmp_path / "work").mkdir()
+        train_segmentor(wanted)
+    assert trained == ([] if message else ["pseudo masks"])
+
+
+def outcome(title: str) -> Outcome:
+    return Outcome(title=title, work_dir="w", checkpoint="c", iterations=1)
+
+
+def test_a_run_of_the_pipeline_trains(golden_clip, tmp_path):
+    """The contract with stage two: what it writes is what is read here."""
+    runs.draw_images(tmp_path / "photos")
+    runs.complete(golden_clip, tmp_path / "photos", tmp_path / "run", refiner="none", confidence=None)
+    vocabulary = load_vocabulary(None, tmp_path / "run")
+    assert vocabulary == runs.VOCABULARY
+    source = open_source(tmp_path / "run")
+    assert len(source.samples) == len(runs.SIZES)
+    assert all(sample.tags and len(sample.tags) == len(sample.scores) for sample in source.samples)
+    assert check_masks(source, label_names(vocabulary)[0]).images == len(runs.SIZES)
 
 
 def test_what_may_change_between_start_and_resumption(config_file, folders, tmp_path):
