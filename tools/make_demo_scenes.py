@@ -13,7 +13,7 @@ from tagclip.vocabulary import Vocabulary
 from wsss.cli import run_main
 
 
-def main() -> None:
+def main(argv: list[str]) -> int:
     look = SceneConfig()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("out", type=Path, help="folder to write")
@@ -27,13 +27,14 @@ def main() -> None:
     parser.add_argument("--objects", default=look.objects, help="objects a scene", **span)
     parser.add_argument("--object-side", default=look.object_side, help="longer side of an object, pixels", **span)
     parser.add_argument("--side", default=look.side, help="picture side, pixels", **span)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     config = SceneConfig(side=tuple(args.side), objects=tuple(args.objects), object_side=tuple(args.object_side),
                          styles=tuple(args.styles))
     vocabulary = Vocabulary(args.classes) if args.classes else None
     write_scenes(args.out, args.count, config, seed=args.seed, split=args.split, vocabulary=vocabulary,
                  progress=lambda indices: tqdm(indices, unit="scene"))
     print(f"{args.count} scenes in {args.out}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from tagclip.demo.training import Training, TrainingConfig
 from wsss.cli import run_main
 
 
-def main() -> None:
+def main(argv: list[str]) -> int:
     defaults = {item.name: item.default for item in fields(TrainingConfig) if item.default is not MISSING}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/demo_clip"), help="folder for checkpoint, weights, log")
@@ -27,7 +27,8 @@ def main() -> None:
     parser.add_argument("--eval-scenes", type=int, help="scenes of an evaluation")
     parser.add_argument("--overwrite", action="store_true", help="start anew instead of resuming")
     parser.set_defaults(**defaults)
-    Training(TrainingConfig(**vars(parser.parse_args()))).run()
+    Training(TrainingConfig(**vars(parser.parse_args(argv)))).run()
+    return 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 
@@ -101,6 +103,12 @@ def _ground(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
         angle, colour = float(rng.uniform(0, 180)), tuple(map(float, _tint(rng, (165, 150, 130), 35)))
         cv2.ellipse(image, centre, size, angle, 0, 360, colour, -1)
     return image
+
+
+@lru_cache(maxsize=2)
+def background_bank(seed: int) -> BackgroundBank:
+    """The bank of a seed, kept: rendering one takes about a second."""
+    return BackgroundBank(seed)
 
 
 class BackgroundBank:

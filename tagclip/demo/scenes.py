@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from tagclip.demo.backgrounds import KINDS, BackgroundBank
-from tagclip.demo.sprites import TRAINING_STYLES, DemoNames, ObjectName, SpriteSet, demo_names
+from tagclip.demo.backgrounds import KINDS, background_bank
+from tagclip.demo.sprites import TRAINING_STYLES, DemoNames, ObjectName, demo_names, sprite_set
 from tagclip.errors import UsageError
 
 
@@ -73,8 +73,8 @@ class SceneRenderer:
             raise UsageError(f"objects per scene must be 1 <= low <= high, got {config.objects}")
         self.config, self.seed = config, seed
         self.names = names or demo_names()
-        self._sets = [SpriteSet(style) for style in config.styles]
-        self._bank = BackgroundBank(seed)
+        self._sets = [sprite_set(style) for style in config.styles]
+        self._bank = background_bank(seed)
         self._voc = [item for item in self.names.objects if item.voc]
         self._other = [item for item in self.names.objects if not item.voc]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import cv2
@@ -60,6 +60,12 @@ def demo_names() -> DemoNames:
         for name, entry in data["objects"].items()
     )
     return DemoNames(objects, {name: tuple(words) for name, words in data["backgrounds"].items()})
+
+
+@cache
+def sprite_set(style: str) -> SpriteSet:
+    """The packaged sprites of a style, decoded once."""
+    return SpriteSet(style)
 
 
 class SpriteSet:

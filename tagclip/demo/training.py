@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +137,7 @@ class Captions:
         self.words = [item.text for item in names.objects] + [names.backgrounds[kind] for kind in KINDS]
         self.templates = [template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES] + list(EXTRA_TEMPLATES)
         self.n_objects = len(names.objects)
-        self.rng = np.random.default_rng([seed, 1])
+        self.seed = seed
         self.tokenizer = open_clip.get_tokenizer("ViT-B-16")
         self.cache: dict[str, torch.Tensor] = {}
 
@@ -152,16 +153,17 @@ class Captions:
         prompts += [w for words in self.words for w in words] + [f"a {w}." for words in self.words for w in words]
         return torch.unique(self.tokenizer(prompts))
 
-    def draw(self) -> torch.Tensor:
-        """Prompts of one step, (K, 77): the first word of a name most of the time, else one of the others."""
-        rare = self.rng.choice(len(EXTRA_TEMPLATES)) - len(EXTRA_TEMPLATES)
-        template = self.templates[rare if self.rng.random() < 0.4 else self.rng.integers(len(self.templates))]
+    def draw(self, step: int) -> torch.Tensor:
+        """Prompts of a step, (K, 77): the first word of a name most of the time, else one of the others."""
+        rng = np.random.default_rng([self.seed, 1, step])
+        rare = rng.choice(len(EXTRA_TEMPLATES)) - len(EXTRA_TEMPLATES)
+        template = self.templates[rare if rng.random() < 0.4 else rng.integers(len(self.templates))]
         chosen = []
         for i, words in enumerate(self.words):
-            plain = self.rng.random() < (0.6 if i < self.n_objects else 0.35)
-            chosen.append(words[0] if plain else words[int(self.rng.integers(len(words)))])
-        if self.rng.random() < 0.2:
-            chosen[self.n_objects + int(self.rng.integers(len(KINDS)))] = "background"
+            plain = rng.random() < (0.6 if i < self.n_objects else 0.35)
+            chosen.append(words[0] if plain else words[int(rng.integers(len(words)))])
+        if rng.random() < 0.2:
+            chosen[self.n_objects + int(rng.integers(len(KINDS)))] = "background"
         return self.tokens([template.format(word) for word in chosen])
 
 
@@ -278,8 +280,8 @@ class Training:
             if self.step % 50 == 0:
                 row = {"step": self.step, "phase": number, "lr": round(self.optimiser.param_groups[0]["lr"], 6)}
                 row |= {"s/step": round((time.time() - began) / (self.step - first), 3)}
-                row |= {"scale": round(float(self.model.logit_scale.exp()), 1)}
-                self._report(row | {name: round(float(value), 3) for name, value in parts.items()})
+                row |= {"scale": round(self.model.logit_scale.exp().item(), 1)}
+                self._report(row | {name: round(value.item(), 3) for name, value in parts.items()})
             if self.step % config.eval_every == 0 or self.step == end:
                 for style, scenes in self.tests.items():
                     figures = evaluate(self.average, self.captions, scenes)
@@ -288,15 +290,16 @@ class Training:
 
     def _update(self, images: Tensor, areas: Tensor, background: Tensor, owned: float) -> dict[str, Tensor]:
         config, total = self.config, self.config.steps
-        fall = 0.5 * (1 + np.cos(np.pi * self.step / total)) * 0.99 + 0.01
+        fall = 0.5 * (1 + math.cos(math.pi * self.step / total)) * 0.99 + 0.01
         for group in self.optimiser.param_groups:
-            group["lr"] = config.lr * min(1, (self.step + 1) / config.warmup) * fall
+            group["lr"] = float(config.lr * min(1, (self.step + 1) / config.warmup) * fall)
         rng = np.random.default_rng([config.seed, 2, self.step])
         arch = self.model.arch
         spare = arch.grid - images.shape[-1] // arch.patch
         offset = tuple(int(v) for v in rng.integers(0, spare + 1, 2))
+        tokens = self.captions.draw(self.step)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bf16):
-            parts = losses(self.model, normalise(images), areas, background, self.captions.draw(), offset, owned)
+            parts = losses(self.model, normalise(images), areas, background, tokens, offset, owned)
         self.optimiser.zero_grad(set_to_none=True)
         sum(parts.values()).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -315,7 +318,9 @@ class Training:
         partial = self.checkpoint.with_suffix(".part")
         torch.save({**state, "step": self.step, "log": json.dumps(self.log)}, partial)
         partial.replace(self.checkpoint)
-        save_file(self.average.stored_state(), self.config.out / "demo_clip.safetensors")
+        # The activation cannot be read off the weights, so the file says it.
+        state, path = self.average.stored_state(), self.config.out / "demo_clip.safetensors"
+        save_file(state, path, metadata={"quick_gelu": "true"})
 
     def _resume(self) -> None:
         state = torch.load(self.checkpoint, weights_only=True)
