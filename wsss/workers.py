@@ -140,7 +140,10 @@ class MaskWorkers:
         """
         while self.room() <= 0:
             yield from self._collect(wait_for_one=True)
-        self._jobs[self._executor.submit(_quiet_make_mask, self.stage, job)] = job
+        try:
+            self._jobs[self._executor.submit(_quiet_make_mask, self.stage, job)] = job
+        except BrokenProcessPool:
+            raise _worker_died(job) from None
         yield from self._collect(wait_for_one=False)
 
     def finish(self) -> Iterator[tuple[MaskJob, MaskReport]]:
@@ -162,15 +165,19 @@ class MaskWorkers:
             try:
                 report = future.result()
             except BrokenProcessPool:
-                raise RunError(
-                    f"{job.id}: a mask worker was ended from outside, most likely for want of memory; use fewer "
-                    "--crf-workers and run the same command again"
-                ) from None
+                raise _worker_died(job) from None
             yield job, report
 
     def close(self, *, cancel: bool = False) -> None:
         """Ends the workers; with `cancel`, jobs that have not begun are dropped."""
         self._executor.shutdown(wait=True, cancel_futures=cancel)
+
+
+def _worker_died(job: MaskJob) -> RunError:
+    return RunError(
+        f"{job.id}: a mask worker was ended from outside, most likely for want of memory; use fewer --crf-workers and "
+        "run the same command again"
+    )
 
 
 def _quiet_make_mask(stage: MaskStage, job: MaskJob) -> MaskReport:

@@ -1,0 +1,115 @@
+"""`evaluate.py masks`: pairing, table, JSON, PNG, CAM sweeps, coarse groups, wrong usage."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tagclip.errors import UsageError
+from tagclip.vocabulary import Vocabulary
+from wsss.cam_files import StoredCams
+from wsss.evaluate_masks import cam_labels, coarse_table
+
+from .loading import load_tool
+
+main = load_tool("evaluate").main
+
+
+def save(path, labels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(labels, np.uint8)).save(path)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two images: one right, one with half of class 1 missed; the ground truth has a third."""
+    truth = [[0, 0, 1, 1], [0, 0, 1, 1]]
+    for name in ("a", "deep/a", "unused"):
+        save(tmp_path / "gt" / f"{name}.png", truth)
+    save(tmp_path / "pred" / "a.png", truth)
+    save(tmp_path / "pred" / "deep" / "a.png", [[0, 0, 0, 1], [0, 0, 0, 1]])
+    return tmp_path
+
+
+def run(folder, *extra):
+    return main(["masks", "--pred", str(folder / "pred"), "--gt", str(folder / "gt"), *extra])
+
+
+def test_table_json_and_confusion(folders, capsys):
+    report, picture = folders / "out" / "report.json", folders / "out" / "confusion.png"
+    assert run(folders, "--json", str(report), "--confusion", str(picture)) == 0
+    values = json.loads(report.read_text())
+    assert values["images"] == 2
+    assert values["classes"]["aeroplane"]["iou"] == pytest.approx(6 / 8)
+    assert values["classes"]["background"]["iou"] == pytest.approx(8 / 10)
+    assert values["miou"] == pytest.approx((6 / 8 + 8 / 10) / 2)
+    assert values["pixel_accuracy"] == pytest.approx(14 / 16)
+    assert values["failures"] == []
+    said = capsys.readouterr().out
+    assert "aeroplane" in said
+    assert "77.50" in said
+    assert Image.open(picture).size[0] > 100
+
+
+def test_failures_do_not_end_it_unless_strict(folders, capsys):
+    (folders / "pred" / "a.png").write_text("no image")
+    assert run(folders) == 0
+    assert "1 of 2 pairs not scored" in capsys.readouterr().out
+    assert run(folders, "--strict") == 1
+    (folders / "pred" / "deep" / "a.png").write_bytes(b"")
+    assert run(folders) == 1
+
+
+def test_a_list_demands_its_images(folders, capsys):
+    (folders / "list.txt").write_text("a 1\nmissing 1\n")
+    assert run(folders, "--list", str(folders / "list.txt"), "--strict") == 1
+    assert "missing.png: no such mask" in capsys.readouterr().out
+
+
+def test_cams_at_thresholds(folders, capsys):
+    for name, value in (("a", 0.8), ("deep/a", 0.3)):
+        path = folders / "cams" / f"{name}.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cams = np.array([[[0, 0, value, value], [0, 0, value, value]]], np.float16)
+        with path.open("wb") as file:
+            StoredCams(cams, np.array([0]), (2, 4)).write(file)
+    labels = cam_labels(folders / "cams" / "a.npz", 0.5, background=True)
+    assert labels.tolist() == [[0, 0, 1, 1], [0, 0, 1, 1]]
+    assert cam_labels(folders / "cams" / "a.npz", 0.9, background=False).min() == 255
+    report = folders / "cams.json"
+    arguments = ["--pred", str(folders / "cams"), "--gt", str(folders / "gt"), "--json", str(report)]
+    assert main(["masks", *arguments, "--thresholds", "0.1,0.5,0.9"]) == 0
+    values = json.loads(report.read_text())
+    assert values["best_threshold"] == 0.1
+    assert [row["miou"] for row in values["thresholds"]] == pytest.approx([1, (8 / 12 + 0.5) / 2, 0.25])
+
+
+def test_coarse_groups():
+    vocabulary = Vocabulary(["a", "b", "c"], coarse=[1, 0, 1], has_background=False)
+    assert coarse_table(vocabulary)[[0, 1, 2, 255]].tolist() == [1, 0, 1, 255]
+    table = coarse_table(Vocabulary(["a", "b"], coarse=[0, 0]))
+    assert table[[0, 1, 2, 255]].tolist() == [0, 1, 1, 255]
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--coarse"], "has no coarse groups"),
+        (["--thresholds", "2"], "numbers between 0 and 1"),
+        (["--thresholds", "0.5"], r"none of its \*\.npz files"),
+        (["--vocabulary", "nothing"], "nothing"),
+        (["--list", "missing.txt"], "--list missing.txt: no such file"),
+    ],
+)
+def test_wrong_usage(folders, extra, message):
+    with pytest.raises(UsageError, match=message):
+        run(folders, *extra)
+
+
+def test_a_missing_folder_and_foreign_ids(folders):
+    with pytest.raises(UsageError, match="no such folder"):
+        main(["masks", "--pred", str(folders / "no"), "--gt", str(folders / "gt")])
+    save(folders / "pred" / "a.png", [[0, 0, 77, 1], [0, 0, 1, 1]])
+    with pytest.raises(UsageError, match="predictions hold id 77, but there are 21 classes"):
+        run(folders)
