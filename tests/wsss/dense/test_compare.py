@@ -75,8 +75,9 @@ def test_times(golden_clip, pairs):
 
 
 def test_tables(tmp_path):
+    nan = float("nan")
     rows = [Row("clip", "all", 0.1, 0.5, 0.2, 1.0), Row("clip", "tags", 0.25, 0.6, 0.3, 1.0),
-            Row("gclip", "all", 0.3, 0.7, 0.3, 1.5), Row("gclip", "tags", float("nan"), 0.7, float("nan"), 1.5)]  # fmt: skip
+            Row("gclip", "all", 0.3, 0.7, 0.3, 1.5), Row("gclip", "tags", nan, 0.7, nan, 1.5)]  # fmt: skip
     text = to_markdown(rows, "caption")
     assert "| clip | 10.0 | 25.0 | 200 (1.00) | 300 (1.00) |" in text
     assert "| gclip | 30.0 | nan | 300 (1.50) | - |" in text
@@ -117,5 +118,6 @@ def test_diagnose_tool(folder, golden_clip, golden_model_path, tmp_path, capsys)
     assert found.received.shape == (12, 4, 5)
     norms = golden_clip.blocks[6].mlp.c_proj.weight.norm(dim=1)
     assert found.channels[6] == int(norms.argmax())
-    assert found.ratios[6] == pytest.approx(float(norms.max() / (norms.sum() - norms.max()) * (len(norms) - 1)), rel=1e-5)
+    others = (norms.sum() - norms.max()) / (len(norms) - 1)
+    assert found.ratios[6] == pytest.approx(float(norms.max() / others), rel=1e-5)
     assert f"{found.blocks[0]} and {found.blocks[1]}" in capsys.readouterr().out

@@ -1,3 +1,7 @@
+import itertools
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -101,3 +105,30 @@ def test_chunks_do_not_change_the_answer():
     often = argmax_labels(field, names, logit_scale=10.0, chunk_bytes=30000)
     assert torch.equal(once.labels, often.labels)
     assert (once.confidence - often.confidence).abs().max() <= 1e-6
+
+
+def test_bands_of_a_large_image_stay_small():
+    field = PatchField(torch.zeros(171, 64, 128), 1024, 2048)
+    bands = list(row_chunks(field, 256 * 2**20))
+    assert bands[0][0] == 0
+    assert bands[-1][1] == 1024
+    assert all(before[1] == after[0] for before, after in itertools.pairwise(bands))
+    assert max(last - first for first, last in bands) * 171 * 2048 * 4 <= 256 * 2**20
+
+
+PEAK = """
+import resource, sys, torch
+from wsss.dense.logits import PatchField, argmax_labels
+torch.set_num_threads(2)
+field = PatchField(torch.randn(171, 32, 64), 512, 1024)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before = peak()
+argmax_labels(field, torch.arange(171), logit_scale=40.0, chunk_bytes=2**24)
+print(peak() - before)
+"""
+
+
+def test_the_full_array_never_exists():
+    output = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True).stdout
+    full = 171 * 512 * 1024 * 4
+    assert int(output) < full / 2
