@@ -117,7 +117,8 @@ def read_config(path: Path) -> Config:
     if not path.is_file():
         raise UsageError(f"config {path} does not exist; configs/segmentation holds ours")
     try:
-        return Config.fromfile(str(path))
+        # mmengine writes the config into every checkpoint; beautifying it takes longer than saving a small model.
+        return Config.fromfile(str(path), format_python_code=False)
     except TagclipError:
         raise
     except Exception as error:  # configs are Python: they may raise anything
