@@ -4,8 +4,9 @@ The losses know which objects and backgrounds a scene shows, never where. Three 
 
 - the [CLS] feature: softmax over all names, targets proportional to visible area^1.5, as captions name what is
   prominent;
-- the local patch tokens: every patch must be something that the scene holds (`foreign`), and everything that the
-  scene holds must own some patches (`missing`);
+- the local patch tokens: every patch must be something that the scene holds (`foreign`), and every name must own its
+  share of the patches (`share`, learning from label proportions: without it the patches of an object that is not
+  recognised yet call themselves background, which is always safe);
 - the pooled patches of the ordinary last block, which is what Grad-CAM reads.
 """
 
@@ -79,14 +80,12 @@ class Phase:
 
     Attributes:
         share: of the steps. batch: scenes a step. scene: their look. voc_share: of objects from VOC's classes.
-        owned: share of the patches that `missing` asks every name of the scene to own.
     """
 
     share: float
     batch: int
     scene: SceneConfig
     voc_share: float
-    owned: float
 
 
 def curriculum(scale: float) -> list[Phase]:
@@ -99,11 +98,10 @@ def curriculum(scale: float) -> list[Phase]:
         )  # fmt: skip
 
     return [
-        Phase(0.10, round(128 * scale), scene(96, (1, 1), (40, 92), 0.1), 0.55, 0.05),
-        Phase(0.30, round(128 * scale), scene(96, (1, 1), (40, 92), 0.1), 0.55, 0.15),
-        Phase(0.18, round(80 * scale), scene(128, (1, 2), (48, 120)), 0.6, 0.12),
-        Phase(0.22, round(44 * scale), scene(176, (1, 3), (64, 168)), 0.65, 0.10),
-        Phase(0.20, round(28 * scale), scene(224, (1, 3), (80, 215)), 0.7, 0.10),
+        Phase(0.40, round(128 * scale), scene(96, (1, 1), (40, 92), 0.1), 0.55),
+        Phase(0.18, round(80 * scale), scene(128, (1, 2), (48, 120)), 0.6),
+        Phase(0.22, round(44 * scale), scene(176, (1, 3), (64, 168)), 0.65),
+        Phase(0.20, round(28 * scale), scene(224, (1, 3), (80, 215)), 0.7),
     ]
 
 
@@ -168,13 +166,13 @@ class Captions:
 
 
 def losses(
-    model: DemoCLIP, images: Tensor, areas: Tensor, background: Tensor, tokens: Tensor, offset: tuple, owned: float
+    model: DemoCLIP, images: Tensor, areas: Tensor, background: Tensor, tokens: Tensor, offset: tuple
 ) -> dict[str, Tensor]:
     """The parts of the loss, each a scalar.
 
     Args:
         images: normalised, (B, 3, S, S). areas: visible pixels of each name, (B, K). background: (B, K) bool.
-        tokens: prompts of all names, (K, 77). offset: window of the native positional grid. owned: see `Phase`.
+        tokens: prompts of all names, (K, 77). offset: window of the native positional grid.
     """
     cls, patches, pooled = model.visual(images, offset)
     text = model.encode_text(tokens)
@@ -187,12 +185,15 @@ def losses(
     log_p = logits.log_softmax(-1)
     present = (areas > 0) | background
     foreign = -torch.logsumexp(log_p.masked_fill(~present[:, None], -1e4), -1).mean()
-    share = log_p.exp().topk(max(2, round(owned * log_p.shape[1])), dim=1).values.mean(1)
-    missing = -(torch.log(share + 1e-6) * present).sum() / present.sum()
+    covered = areas / images[0, 0].numel()
+    left = (1 - covered.sum(1, keepdim=True)).clamp(min=0) * background / background.sum(1, keepdim=True)
+    expected = 0.8 * (covered + left) + 0.2 * present / present.sum(1, keepdim=True)
+    owned = log_p.exp().mean(1)
+    share = (torch.xlogy(expected, expected) - expected * torch.log(owned + 1e-6)).sum(1).mean()
     return {
         "cls": -((scale * cls @ text.T).log_softmax(-1) * prominent).sum(1).mean(),
         "foreign": foreign,
-        "missing": missing,
+        "share": share,
         "pooled": -((scale * pooled @ text.T).log_softmax(-1) * spread).sum(1).mean(),
     }
 
@@ -276,7 +277,7 @@ class Training:
         stream = SceneStream(phase, config.seed + number, (first - start) * phase.batch, (end - first) * phase.batch)
         prefetch = 4 if config.workers else None
         for batch in DataLoader(stream, phase.batch, num_workers=config.workers, prefetch_factor=prefetch):
-            parts = self._update(*batch, phase.owned)
+            parts = self._update(*batch)
             if self.step % 50 == 0:
                 row = {"step": self.step, "phase": number, "lr": round(self.optimiser.param_groups[0]["lr"], 6)}
                 row |= {"s/step": round((time.time() - began) / (self.step - first), 3)}
@@ -288,7 +289,7 @@ class Training:
                     self._report({"step": self.step, "scenes": style, **{k: round(v, 1) for k, v in figures.items()}})
                 self._save()
 
-    def _update(self, images: Tensor, areas: Tensor, background: Tensor, owned: float) -> dict[str, Tensor]:
+    def _update(self, images: Tensor, areas: Tensor, background: Tensor) -> dict[str, Tensor]:
         config, total = self.config, self.config.steps
         fall = 0.5 * (1 + math.cos(math.pi * self.step / total)) * 0.99 + 0.01
         for group in self.optimiser.param_groups:
@@ -299,7 +300,7 @@ class Training:
         offset = tuple(int(v) for v in rng.integers(0, spare + 1, 2))
         tokens = self.captions.draw(self.step)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bf16):
-            parts = losses(self.model, normalise(images), areas, background, tokens, offset, owned)
+            parts = losses(self.model, normalise(images), areas, background, tokens, offset)
         self.optimiser.zero_grad(set_to_none=True)
         sum(parts.values()).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)

@@ -18,7 +18,7 @@ SMALL = DemoArchitecture(vision_width=32, vision_depth=2, vision_heads=2, text_w
 @pytest.fixture
 def small_run(monkeypatch, tmp_path):
     """Settings of a run of eight steps on 32 px scenes with a model of two narrow blocks."""
-    phases = [training.Phase(0.5, 8, SCENES, 0.5, 0.2), training.Phase(0.5, 4, SCENES, 1.0, 0.2)]
+    phases = [training.Phase(0.5, 8, SCENES, 0.5), training.Phase(0.5, 4, SCENES, 1.0)]
     monkeypatch.setattr(training, "curriculum", lambda scale: phases)
     monkeypatch.setattr(training, "DemoArchitecture", lambda: SMALL)
     monkeypatch.setattr(training, "evaluate", lambda model, captions, scenes: {"scenes": float(len(scenes))})
@@ -51,18 +51,18 @@ def test_losses_fall_on_scenes_seen_again_and_again():
     captions = training.Captions(0)
     torch.manual_seed(0)
     model = DemoCLIP(SMALL, captions.all_rows())
-    stream = training.SceneStream(training.Phase(1, 8, SCENES, 0.5, 0.2), 0, 0, 8)
+    stream = training.SceneStream(training.Phase(1, 8, SCENES, 0.5), 0, 0, 8)
     images, areas, background = (torch.stack(parts) for parts in zip(*(stream[i] for i in range(8)), strict=True))
     tokens = captions.draw(0)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     history = []
     for _ in range(30):
-        parts = training.losses(model, training.normalise(images), areas, background, tokens, (0, 0), 0.25)
+        parts = training.losses(model, training.normalise(images), areas, background, tokens, (0, 0))
         optimiser.zero_grad()
         sum(parts.values()).backward()
         optimiser.step()
         history.append({name: value.item() for name, value in parts.items()})
-    for name in ("cls", "foreign", "missing", "pooled"):
+    for name in ("cls", "foreign", "share", "pooled"):
         assert history[-1][name] < 0.8 * history[0][name], name
 
 

@@ -1,0 +1,33 @@
+"""DeepLabV3+ R18 from scratch on demo scenes, sized for two CPU cores (tools/demo.sh)."""
+
+_base_ = "./deeplabv3plus_r18_voc.py"
+
+crop_size = (256, 256)
+data_preprocessor = dict(size=crop_size)
+model = dict(pretrained=None, data_preprocessor=data_preprocessor)
+meta_keys = (
+    "img_path", "seg_map_path", "sample_id", "image_weight", "ori_shape", "img_shape", "pad_shape", "scale_factor",
+    "flip", "flip_direction", "reduce_zero_label",
+)
+train_pipeline = [
+    dict(type="LoadUprightImage"),
+    dict(type="LoadAnnotations"),
+    dict(type="RandomResize", scale=(448, 320), ratio_range=(0.75, 1.25), keep_ratio=True),
+    dict(type="RandomCrop", crop_size=crop_size, cat_max_ratio=0.9),
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="PhotoMetricDistortion"),
+    dict(type="PackSegInputs", meta_keys=meta_keys),
+]
+test_pipeline = [
+    dict(type="LoadUprightImage"),
+    dict(type="Resize", scale=(448, 320), keep_ratio=True),
+    dict(type="LoadAnnotations"),
+    dict(type="PackSegInputs"),
+]
+train_dataloader = dict(
+    batch_size=8, num_workers=1, dataset=dict(data_root="runs/demo/run", pipeline=train_pipeline)
+)
+val_dataloader = dict(num_workers=1, dataset=dict(data_root="runs/demo/held_out", pipeline=test_pipeline))
+test_dataloader = val_dataloader
+# From scratch, so a larger step than fine-tuning takes.
+optim_wrapper = dict(optimizer=dict(_delete_=True, type="AdamW", lr=1e-3, weight_decay=0.01))
