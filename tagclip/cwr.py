@@ -96,6 +96,7 @@ def reidentify(
     config: CWRConfig,
     *,
     position_rounding: str = "none",
+    candidates: Tensor | None = None,
 ) -> Tensor:
     """Final scores: s_c <- w s_c + (1 - w) g_c for candidates, g_c the probability of c for the masked crop.
 
@@ -106,11 +107,14 @@ def reidentify(
         local: s, (B, targets).
         patch_scores: R, (B, N, C).
         classifier: T, (C, D), unit norm.
+        candidates: classes to look at again, (B, targets) bool; by default those of `find_candidates`.
 
     Returns:
         (B, targets) fp32.
     """
-    regions = find_regions(find_candidates(local, patch_scores, config.threshold), patch_scores, grid, config)
+    if candidates is None:
+        candidates = find_candidates(local, patch_scores, config.threshold)
+    regions = find_regions(candidates, patch_scores, grid, config)
     scores = local.clone()
     for part in _chunks(regions, config.chunk_size):
         crops, masks = cut_regions(images, part, clip.patch_size, clip.native_grid)

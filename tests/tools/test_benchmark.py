@@ -1,0 +1,56 @@
+"""tools/benchmark.py on a tiny model."""
+
+import json
+
+import pytest
+
+from ..clip_models import B16, make_model, save_safetensors
+from .loading import load_tool
+
+
+@pytest.fixture(scope="module")
+def tool():
+    return load_tool("benchmark")
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory) -> list[str]:
+    """Options for a model and classes that take no time."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    model = save_safetensors(make_model(B16), folder / "tiny.safetensors", metadata={"quick_gelu": "true"})
+    classes = folder / "classes.txt"
+    classes.write_text("cat\ndog\nbus\n")
+    return f"--model {model} --vocabulary {classes} --size 96x64 --count 2 --repeats 1 --threads 1".split()
+
+
+def test_table_and_json(tool, arguments, tmp_path, capsys):
+    out = tmp_path / "bench" / "tiny.json"
+    assert tool.main([*arguments, "--tags", "1", "2", "--no-memory", "--json", str(out)]) == 0
+    printed = capsys.readouterr().out
+    result = json.loads(out.read_text())
+    assert [case["tags"] for case in result["cases"]] == [1, 2]
+    case = result["cases"][1]
+    assert set(case["sides"]) == {"straightforward", "float32", "bfloat16"}
+    assert case["agreement"]["float32 / straightforward"]["max_difference_scores"] < 1e-4
+    assert case["ratios"]["float32 / straightforward"]["both stages"] > 0
+    assert case["sides"]["float32"]["gflop"]["trunk"] < case["sides"]["float32"]["gflop"]["both stages"]
+    assert case["sides"]["float32"]["share_of_peak"]["trunk"] > 0
+    for word in ("straightforward", "bfloat16", "stage one", "mIoU", "CRF"):
+        assert word in printed
+    assert str(tmp_path.parent) not in out.read_text()
+
+
+def test_memory_is_measured_in_a_process_of_its_own(tool, arguments, tmp_path, capsys):
+    options = ["--tags", "1", "--no-baseline", "--no-crf", "--dtypes", "float32"]
+    assert tool.main([*arguments, *options, "--json", str(tmp_path / "out.json")]) == 0
+    memory = json.loads((tmp_path / "out.json").read_text())["memory"]
+    assert memory["float32"]["peak"] >= memory["float32"]["loaded"] > 0
+    assert "memory, MiB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--size=500", "--tags=0", "--dtypes=int8"])
+def test_wrong_options(tool, option, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        tool.main([option])
+    assert exit_info.value.code == 2
+    assert option.partition("=")[0] in capsys.readouterr().err

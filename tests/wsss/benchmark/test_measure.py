@@ -1,0 +1,63 @@
+"""Clock, counted arithmetic, matrix-multiply peak, memory."""
+
+import torch
+
+from wsss.benchmark.measure import Clock, FlopClock, PeakMemory, PeakSettings, machine, matmul_peak
+
+MEBIBYTE = 2**20
+
+
+def test_clock_adds_up_by_stage():
+    clock = Clock()
+    for stage in ("a", "b", "a"):
+        with clock(stage):
+            pass
+    assert set(clock.seconds) == {"a", "b"}
+    assert min(clock.seconds.values()) > 0
+
+
+def test_flop_of_every_kind_of_product():
+    clock, left, right = FlopClock(), torch.randn(4, 5, 6), torch.randn(4, 6, 5)
+    out = torch.empty(4, 5, 5)
+    with torch.no_grad():
+        with clock("bmm"):
+            left @ right
+        with clock("baddbmm"):
+            torch.baddbmm(out, left, right, beta=0, out=out)
+        with clock("linear"):
+            torch.nn.functional.linear(left, torch.randn(3, 6), torch.randn(3))
+        with clock("vector"):
+            left[0] @ right[0, :, 0]
+        with clock("attention"):
+            torch.nn.functional.scaled_dot_product_attention(left[None], left[None], left[None])
+        with clock("nothing"):
+            left.softmax(-1)
+    product = 2 * 4 * 5 * 6 * 5
+    expected = {"bmm": product, "baddbmm": product, "linear": 2 * 20 * 6 * 3, "vector": 2 * 5 * 6, "nothing": 0}
+    assert dict(clock.flop) == {**expected, "attention": 2 * product}
+
+
+def test_flop_of_a_gradient_taken_inside_a_stage():
+    values, weight, clock = torch.randn(3, 4, requires_grad=True), torch.randn(4, 5), FlopClock()
+    with clock("forward and backward"):
+        torch.autograd.grad((values @ weight).sum(), values)
+    assert clock.flop["forward and backward"] == 2 * (2 * 3 * 4 * 5)
+
+
+def test_matmul_peak_is_a_rate():
+    rate = matmul_peak(8, 64, torch.float32, "cpu", PeakSettings(seconds=0.001, rounds=1, images=(1,)))
+    assert 0.01 < rate < 1e5
+
+
+def test_peak_memory_sees_what_was_freed():
+    memory = PeakMemory()
+    block = torch.ones(64 * MEBIBYTE // 4)
+    del block
+    assert memory.start < memory.peak
+    assert memory.peak - memory.start > 32
+
+
+def test_machine_names_no_path():
+    found = machine("cpu", 2)
+    assert found["threads"] == 2
+    assert all("/" not in str(value) for value in found.values())

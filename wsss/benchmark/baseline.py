@@ -1,0 +1,91 @@
+"""The straightforward procedure: the repository's plain transcription of both papers, from its tests folder."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+from PIL import Image
+
+from tagclip.clip import FrozenCLIP
+from tagclip.errors import UsageError
+from tagclip.vocabulary import Vocabulary
+from wsss.benchmark.measure import Clock
+from wsss.benchmark.procedure import Outcome
+from wsss.benchmark.workload import ClassRows, Photo
+from wsss.config import MaskConfig
+
+PACKAGE = "tagclip_oracle"  # the name it is imported under
+
+
+def load_oracle(name: str, folder: Path | None = None) -> ModuleType:
+    """A module of tests/oracle, found beside the packages.
+
+    Raises:
+        UsageError: this is no clone of the repository.
+    """
+    folder = folder or Path(__file__).resolve().parents[2] / "tests" / "oracle"
+    if PACKAGE not in sys.modules:
+        file = folder / "__init__.py"
+        if not file.exists():
+            raise UsageError(
+                "the straightforward procedure is tests/oracle of the repository, which is not beside this "
+                "installation: run from a clone, or leave it out (--no-baseline)"
+            )
+        spec = importlib.util.spec_from_file_location(PACKAGE, file, submodule_search_locations=[str(folder)])
+        package = importlib.util.module_from_spec(spec)
+        sys.modules[PACKAGE] = package
+        spec.loader.exec_module(package)
+    return importlib.import_module(f"{PACKAGE}.{name}")
+
+
+class StraightforwardProcedure:
+    """Stage one and stage two one after the other, photo by photo: a trunk pass each, loops over classes, T T a class.
+
+    Stages: prepare, tags, maps. It computes what the reference preset computes.
+
+    Args:
+        clip: a float32 model on the CPU, of OpenAI's layout; its parameters are read, not copied.
+    """
+
+    stage_one = ("prepare", "tags")
+
+    def __init__(self, clip: FrozenCLIP, vocabulary: Vocabulary, rows: ClassRows):
+        self._tagclip, self._clip_es = load_oracle("tagclip"), load_oracle("clip_es")
+        quick = "QuickGELU" in clip.architecture
+        self._oracle = load_oracle("model").OracleCLIP(clip.model.state_dict(), quick_gelu=quick)
+        if self._oracle.heads != clip.heads:
+            raise UsageError(f"{clip.name}: the straightforward procedure knows attention heads of 64 channels only")
+        self._targets, self._name = len(vocabulary), vocabulary.name
+        self._affinity = MaskConfig.preset("reference", vocabulary.name).affinity
+        self._blocks = self._affinity.block_range(clip.depth)
+        self._rows = [torch.from_numpy(values) for values in (rows.tagging, rows.cam, rows.cam_background)]
+
+    def __call__(self, photos: Sequence[Photo], clock: Clock) -> list[Outcome]:
+        """Results of each photo for its tags."""
+        return [self._one(photo, clock) for photo in photos]
+
+    def _one(self, photo: Photo, clock: Clock) -> Outcome:
+        tagging_rows, cam_rows, background_rows = self._rows
+        with clock("prepare"):
+            image = self._oracle.prepare(Image.open(photo.path))
+        with clock("tags"):
+            traced = self._tagclip.tag_image(
+                self._oracle, image, tagging_rows, self._targets,
+                threshold=photo.threshold, all_layers=self._name == "cocostuff",
+            )  # fmt: skip
+            scores = traced.scores.numpy()
+        with clock("maps"):
+            first, last = self._blocks
+            maps = self._clip_es.class_maps(
+                self._oracle, image, photo.size, cam_rows[list(photo.labels)], background_rows,
+                first_block=first, last_block=last, box_threshold=self._affinity.box_threshold,
+            )  # fmt: skip
+        crops = int((np.abs(scores - traced.local.numpy()) > 0).sum())
+        return Outcome(scores, maps.cams, maps.refined, maps.stacked, crops)
