@@ -17,14 +17,14 @@ say "$SCENES scenes in the styles the demo model knows, $HELD_OUT in a style it 
 [ -e "$OUT/held_out/val_scenes.json" ] || "$PY" tools/make_demo_scenes.py "$OUT/held_out" --count "$HELD_OUT" --seed 12 --split val
 
 say "tags, class activation maps and CRF masks, from pictures and class names alone"
-"$PY" tools/pipeline.py configs/masks/demo.py --images "$OUT/scenes/JPEGImages" --out "$OUT/run"
+"$PY" tools/pipeline.py configs/demo/masks.py --images "$OUT/scenes/JPEGImages" --out "$OUT/run"
 "$PY" tools/evaluate.py tags --tags "$OUT/run/tags.jsonl" --labels "$OUT/scenes/train_labels.txt" --json "$OUT/tags.json"
 "$PY" tools/evaluate.py masks --pred "$OUT/run/masks" --gt "$OUT/scenes/SegmentationClass" --vocabulary voc --json "$OUT/masks.json"
 "$PY" tools/visualize.py --run "$OUT/run" --out "$OUT/masks.png" --limit 6
 
 if [ "$STEPS" -gt 0 ]; then
   say "DeepLab, trained on those masks, judged on scenes in the held-out style"
-  "$PY" tools/train_segmentor.py configs/segmentation/demo.py --run "$OUT/run" --val "$OUT/held_out" --iterations "$STEPS"
+  "$PY" tools/train_segmentor.py configs/demo/segmentation.py --run "$OUT/run" --val "$OUT/held_out" --iterations "$STEPS"
 fi
 
 say "done: $OUT/masks.png shows images, class activation maps and masks; $OUT/run holds the rest"

@@ -1,6 +1,6 @@
 """DeepLabV3+ R18 from scratch on demo scenes, sized for two CPU cores (tools/demo.sh)."""
 
-_base_ = "./deeplabv3plus_r18_voc.py"
+_base_ = "../segmentation/deeplabv3plus_r18_voc.py"
 
 crop_size = (256, 256)
 data_preprocessor = dict(size=crop_size)
