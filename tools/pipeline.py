@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from wsss.cli import run_main, setup_logging
+from wsss.cli import positive, run_main, setup_logging
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -20,7 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     training = parser.add_argument_group("training")
     training.add_argument("--train", type=Path, metavar="CONFIG", help="then train this model of configs/segmentation")
     training.add_argument("--val", type=Path, metavar="DIR", help="VOC-layout folder with true masks to validate on")
-    training.add_argument("--iterations", type=int, metavar="N", help="length of the training")
+    training.add_argument("--iterations", type=positive, metavar="N", help="length of the training")
     parser.set_defaults(tags=None, tag_ids=None)
     return parser
 

@@ -16,9 +16,15 @@ import torch
 
 from tagclip.config import ImageConfig
 from tagclip.errors import RunError, UsageError
+from tagclip.image_lists import find_images
+from tagclip.tagger import TagCLIP
+from wsss.cam_files import read_cams
+from wsss.config import MaskConfig
 from wsss.evaluation import read_mask
+from wsss.generator import MaskGenerator
 from wsss.given_tags import GivenTags, read_given_tags
-from wsss.pipeline import check_same_input, run_pipeline
+from wsss.pipeline import Pipeline, check_same_input, run_pipeline
+from wsss.planning import plan_images
 from wsss.run import PARTIAL, RunFolder
 
 from .runs import SIZES, VOCABULARY, complete, contents, draw_images, start
@@ -193,13 +199,42 @@ def test_both_stages_must_see_the_same_image():
 
 
 def test_stored_cams_are_the_generators(finished, golden_clip):
-    from wsss.cam_files import read_cams
-    from wsss.config import MaskConfig
-    from wsss.generator import MaskGenerator
-
     generator = MaskGenerator(golden_clip, VOCABULARY, config=MaskConfig(confidence=0.6), cache_dir=finished.cache)
     stored = read_cams(finished.run / "cams" / "part1" / "1.npz")  # alone in its batch
     found = generator(finished.paths[3], [VOCABULARY.names[index] for index in stored.classes])
     np.testing.assert_array_equal(stored.cams, found.cams.astype(np.float16))
     np.testing.assert_array_equal(stored.raw_cams, found.raw_cams.astype(np.float16))
     np.testing.assert_array_equal(read_mask(finished.run / "masks" / "part1" / "1.png"), found.mask)
+
+
+def test_pamr_runs_in_the_process_of_the_model(finished, golden_clip, tmp_path):
+    counts = complete(golden_clip, finished.images, tmp_path / "run", refiner="pamr", cache_dir=finished.cache)
+    assert counts["masks"] == len(SIZES)
+    generator = MaskGenerator(
+        golden_clip, VOCABULARY, config=MaskConfig(confidence=0.6, refiner="pamr"), cache_dir=finished.cache
+    )
+    stored = read_cams(tmp_path / "run" / "cams" / "part1" / "1.npz")
+    found = generator(finished.paths[3], [VOCABULARY.names[index] for index in stored.classes])
+    np.testing.assert_array_equal(read_mask(tmp_path / "run" / "masks" / "part1" / "1.png"), found.mask)
+
+
+def test_the_reference_preset_sees_positions_as_each_publication_does(finished, golden_clip, tmp_path):
+    """On the native grid TagCLIP rounds nothing and CLIP-ES does: the one case that needs two trunks."""
+    (path,) = draw_images(tmp_path / "images", ((224, 224),))
+    tagger = TagCLIP(golden_clip, VOCABULARY, "reference", cache_dir=finished.cache)
+    generator = MaskGenerator(golden_clip, VOCABULARY, "reference", cache_dir=finished.cache)
+    plan = plan_images(
+        find_images(tmp_path / "images"), generator.config.image, golden_clip.patch_size, batch_size=2,
+        batch_patches=None,
+    )  # fmt: skip
+    with RunFolder.open(tmp_path / "run", {}, {}) as run:
+        pipeline = Pipeline(run, golden_clip, VOCABULARY, generator, generator.config, tagger=tagger)
+        run_pipeline(pipeline, plan)
+    (line,) = (tmp_path / "run" / "tags.jsonl").read_text().splitlines()
+    expected = tagger([path])[0]
+    np.testing.assert_allclose(json.loads(line)["scores"], expected.scores, atol=1e-6)
+    found = generator(path, expected.tags)
+    stored = read_cams(tmp_path / "run" / "cams" / "part0" / "0.npz")
+    assert stored.cams.dtype == np.float32
+    np.testing.assert_allclose(stored.cams, found.cams, atol=1e-4)  # all maps were computed here, not there
+    assert pipeline.times.images["trunk"] == 2
