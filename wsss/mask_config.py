@@ -84,8 +84,10 @@ class Recipe:
         return cls(run, vocabulary, run.tagger_config(vocabulary), run.mask_config(vocabulary))
 
     def resolved(self) -> dict[str, Any]:
-        """Every setting, presets written out, for the run folder's config.py."""
-        return dataclasses.asdict(self.run) | {"tagging": self.tagging.to_dict(), "masks": self.masks.to_dict()}
+        """Every setting, presets written out, for the run folder's config.py; not where that folder lies."""
+        values = dataclasses.asdict(self.run) | {"tagging": self.tagging.to_dict(), "masks": self.masks.to_dict()}
+        del values["out"]
+        return values
 
     def identity(self) -> dict[str, Any]:
         """The settings that results depend on. The tagger's are not among them where tags are given."""
