@@ -27,6 +27,7 @@ class SceneConfig:
         rotation: largest rotation either way, degrees.
         horizon_share: share of scenes with sky above another background.
         augment: photometric variety for training: colour jitter, relief shading, blur, noise.
+        bleed: objects may run out of the picture, by up to two fifths; without it they are made to fit.
     """
 
     side: tuple[int, int] = (320, 448)
@@ -39,6 +40,7 @@ class SceneConfig:
     rotation: float = 15.0
     horizon_share: float = 0.2
     augment: bool = False
+    bleed: bool = False
 
 
 @dataclass
@@ -126,23 +128,25 @@ class SceneRenderer:
         codes = sprites.codes_of(item)
         rgba = _transform(rng, config, sprites[codes[int(rng.integers(len(codes)))]])
         h, w = rgba.shape[:2]
-        if h > mask.shape[0] or w > mask.shape[1]:
+        if not config.bleed and (h > mask.shape[0] or w > mask.shape[1]):
             scale = min(mask.shape[0] / h, mask.shape[1] / w)
             rgba = cv2.resize(rgba, (max(1, int(w * scale)), max(1, int(h * scale))), interpolation=cv2.INTER_AREA)
             h, w = rgba.shape[:2]
-        visible = rgba[..., 3] >= 128
         for _ in range(12):
-            y, x = int(rng.integers(0, mask.shape[0] - h + 1)), int(rng.integers(0, mask.shape[1] - w + 1))
-            window = mask[y : y + h, x : x + w]
-            hidden = np.bincount(window[visible], minlength=label)[1:label]
-            if all(part <= config.max_hidden * area for part, area in zip(hidden, areas, strict=True)):
+            out_y, out_x = (2 * h // 5, 2 * w // 5) if config.bleed else (0, 0)
+            y = int(rng.integers(-out_y, mask.shape[0] - h + out_y + 1))
+            x = int(rng.integers(-out_x, mask.shape[1] - w + out_x + 1))
+            part = rgba[max(0, -y) : mask.shape[0] - y, max(0, -x) : mask.shape[1] - x]
+            place = np.s_[max(0, y) : max(0, y) + part.shape[0], max(0, x) : max(0, x) + part.shape[1]]
+            visible = part[..., 3] >= 128
+            hidden = np.bincount(mask[place][visible], minlength=label)[1:label]
+            if visible.any() and all(n <= config.max_hidden * area for n, area in zip(hidden, areas, strict=True)):
                 break
         else:
             return False
-        alpha = rgba[..., 3:].astype(np.float32) / 255
-        region = image[y : y + h, x : x + w]
-        region[:] = (region * (1 - alpha) + rgba[..., :3] * alpha + 0.5).astype(np.uint8)
-        window[visible] = label
+        alpha = part[..., 3:].astype(np.float32) / 255
+        image[place] = (image[place] * (1 - alpha) + part[..., :3] * alpha + 0.5).astype(np.uint8)
+        mask[place][visible] = label
         areas.append(int(visible.sum()))
         return True
 
