@@ -11,8 +11,12 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
-# Scratch memory of one attention map computation on an accelerator. On a CPU one head at a time stays in the cache.
+# Scratch memory of one attention map computation on an accelerator. On a CPU one fp32 head at a time stays in the
+# cache; bfloat16 products of a single head are too small to run at full speed, so there a few heads share the cache.
 ACCELERATOR_SCRATCH_BYTES = 256 * 2**20
+CPU_BFLOAT16_SCRATCH_BYTES = 10 * 2**20
+CPU_TEMPORARY_BYTES = 2**20
+PLAIN_PRODUCT_SCORES = 2**24  # attention scores up to which plain products replace PyTorch's fused kernel, see `attend`
 QUICK_GELU_SLOPE = 1.702  # QuickGELU(x) = x * sigmoid(1.702 x), Hendrycks & Gimpel, arXiv 1606.08415, section 2
 
 
@@ -61,7 +65,9 @@ def values(tokens: Tensor, block: nn.Module) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, *, causal: bool = False) -> Tensor:
-    """softmax(q k^T / sqrt(d) + bias) v with the fused kernel; no map is built.
+    """softmax(q k^T / sqrt(d) + bias) v with the fused kernel, so that no map is built.
+
+    In bfloat16 on a CPU that kernel takes longer than plain products, which are used up to a size.
 
     Args:
         q, k, v: (B, heads, T, d); q may have fewer rows than k and v.
@@ -72,6 +78,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, *, causa
     """
     if bias is not None:
         bias = bias.to(q.dtype)
+    few_scores = q.shape[:-1].numel() * k.shape[-2] <= PLAIN_PRODUCT_SCORES
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and few_scores and not causal:
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        return merge_heads((scores if bias is None else scores + bias).softmax(dim=-1) @ v)
     return merge_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal))
 
 
@@ -98,7 +108,10 @@ def mlp(tokens: Tensor, block: nn.Module, *, output_scale: Tensor | None = None)
     c_fc, activation, c_proj = block.mlp.c_fc, block.mlp.gelu, block.mlp.c_proj
     hidden = F.linear(layer_norm(tokens, block.ln_2), c_fc.weight, c_fc.bias)
     if isinstance(activation, QuickGELU) and not (torch.is_grad_enabled() and hidden.requires_grad):
-        hidden = torch.mul(hidden, QUICK_GELU_SLOPE).sigmoid_().mul_(hidden)  # one temporary instead of three
+        # In place, by a temporary small enough for the cache: on CPUs fresh memory costs more than the arithmetic.
+        rows = hidden.view(-1, hidden.shape[-1])
+        for part in rows.split(_rows_per_step(rows)):
+            part.mul_(torch.mul(part, QUICK_GELU_SLOPE).sigmoid_())
     else:
         hidden = activation(hidden)
     if output_scale is None:
@@ -107,6 +120,12 @@ def mlp(tokens: Tensor, block: nn.Module, *, output_scale: Tensor | None = None)
         output = F.linear(hidden, c_proj.weight) * output_scale.to(hidden.dtype)
         output = output if c_proj.bias is None else output + c_proj.bias
     return block.ls_2(output)
+
+
+def _rows_per_step(rows: Tensor) -> int:
+    if rows.device.type != "cpu":
+        return len(rows)
+    return max(1, CPU_TEMPORARY_BYTES // (rows.shape[-1] * rows.element_size()))
 
 
 def mlp_output_norms(block: nn.Module) -> Tensor:
@@ -125,7 +144,27 @@ def finish_block(tokens: Tensor, attended: Tensor, block: nn.Module, *, output_s
     return tokens + mlp(tokens, block, output_scale=output_scale)
 
 
-def attend_with_maps(q: Tensor, k: Tensor, v: Tensor | None, receive: Callable[[int, Tensor], None]) -> Tensor | None:
+class Scratch:
+    """Memory that the blocks of one pass use one after the other: fresh memory costs a CPU a page fault every 4 KiB."""
+
+    def __init__(self):
+        self._tensors: dict[str, Tensor] = {}
+
+    def get(self, name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """A tensor with undefined values, the one of the last call under this name if it fits."""
+        found = self._tensors.get(name)
+        if found is None or (tuple(found.shape), found.dtype, found.device) != (shape, dtype, device):
+            found = self._tensors[name] = torch.empty(shape, dtype=dtype, device=device)
+        return found
+
+
+def attend_with_maps(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor | None,
+    receive: Callable[[int, Tensor], None],
+    scratch: Scratch | None = None,
+) -> Tensor | None:
     """Attention that also hands out each image's head-averaged map; the softmax is computed once for both.
 
     Args:
@@ -133,15 +172,21 @@ def attend_with_maps(q: Tensor, k: Tensor, v: Tensor | None, receive: Callable[[
         v: (B, heads, T, d), or None when only the maps are wanted.
         receive: called as receive(image_index, map) with map (N, N) fp32, [CLS] row and column removed. The map's
             memory is reused for the next image.
+        scratch: of earlier calls of the same pass.
 
     Returns:
         (B, T, width) attended values with heads merged, or None without `v`. Runs without gradients.
     """
     batch, heads, count, size = q.shape
-    chunk = _heads_per_step(q.device, heads, count)
-    scores = q.new_empty(chunk, count, count)
-    weights = torch.empty_like(scores, dtype=torch.float32)
-    mean = weights.new_empty(count - 1, count - 1)
+    q, k = q.contiguous(), k.contiguous()  # or every product below would copy its heads again, at a slow stride
+    v = None if v is None else v.contiguous()
+    chunk = _heads_per_step(q.device, q.dtype, heads, count)
+    scratch = scratch or Scratch()
+    scores = scratch.get("scores", (chunk, count, count), q.dtype, q.device)
+    weights = scratch.get("weights", (chunk, count, count), torch.float32, q.device)
+    # Scores are done with once the weights are there, so these may take their place in the compute dtype.
+    rounded = weights if q.dtype == torch.float32 else scores
+    mean = scratch.get("mean", (count - 1, count - 1), torch.float32, q.device)
     attended = None if v is None else q.new_empty(batch, heads, count, size)
     with torch.no_grad():
         for image in range(batch):
@@ -153,17 +198,20 @@ def attend_with_maps(q: Tensor, k: Tensor, v: Tensor | None, receive: Callable[[
                 torch.baddbmm(scores[:used], q[image, part], keys, beta=0, alpha=size**-0.5, out=scores[:used])
                 torch.softmax(scores[:used], dim=-1, dtype=torch.float32, out=weights[:used])
                 if attended is not None:
-                    torch.bmm(weights[:used].to(v.dtype), v[image, part], out=attended[image, part])
+                    if rounded is not weights:
+                        rounded[:used].copy_(weights[:used])
+                    torch.bmm(rounded[:used], v[image, part], out=attended[image, part])
                 for head in weights[:used]:
                     mean.add_(head[1:, 1:])
             receive(image, mean.div_(heads))
     return None if attended is None else merge_heads(attended)
 
 
-def _heads_per_step(device: torch.device, heads: int, count: int) -> int:
-    if device.type == "cpu":
+def _heads_per_step(device: torch.device, dtype: torch.dtype, heads: int, count: int) -> int:
+    if device.type == "cpu" and dtype != torch.bfloat16:
         return 1
-    return max(1, min(heads, ACCELERATOR_SCRATCH_BYTES // (count * count * 4)))
+    scratch = CPU_BFLOAT16_SCRATCH_BYTES if device.type == "cpu" else ACCELERATOR_SCRATCH_BYTES
+    return max(1, min(heads, scratch // (count * count * 4)))
 
 
 class AttentionStatistics:

@@ -159,7 +159,7 @@ class FrozenCLIP(nn.Module):
             count=grid.count,
             device=tokens.device,
         )
-        kept = {}
+        kept, scratch = {}, attention.Scratch()
         for number, block in enumerate(self.blocks, start=1):
             if number in request.keep:
                 kept[number] = tokens
@@ -169,11 +169,11 @@ class FrozenCLIP(nn.Module):
             if number == self.depth:
                 if mapped:
                     q, k, _ = attention.qkv(tokens, block)
-                    attention.attend_with_maps(q, k, None, statistics.receiver(number))
+                    attention.attend_with_maps(q, k, None, statistics.receiver(number), scratch)
                 break
             q, k, v = attention.qkv(tokens, block)
             if mapped:
-                attended = attention.attend_with_maps(q, k, v, statistics.receiver(number))
+                attended = attention.attend_with_maps(q, k, v, statistics.receiver(number), scratch)
             else:
                 attended = attention.attend(q, k, v)
             tokens = attention.finish_block(tokens, attended, block)

@@ -123,7 +123,7 @@ def test_statistics_count_and_average():
 @pytest.mark.parametrize("heads_per_step", [1, 2, 3])
 def test_heads_in_steps_give_the_same_attention_and_maps(heads_per_step, monkeypatch):
     """Accelerators take several heads a step, CPUs one; 3 heads in steps of 2 leave a shorter last step."""
-    monkeypatch.setattr(attention, "_heads_per_step", lambda device, heads, count: heads_per_step)
+    monkeypatch.setattr(attention, "_heads_per_step", lambda device, dtype, heads, count: heads_per_step)
     generator = torch.Generator().manual_seed(4)
     q, k, v = (torch.randn(2, 3, 7, 16, generator=generator) for _ in range(3))
     maps = {}
@@ -137,10 +137,23 @@ def test_heads_in_steps_give_the_same_attention_and_maps(heads_per_step, monkeyp
 
 def test_scratch_memory_of_an_accelerator_is_bounded():
     cuda = torch.device("cuda")
-    assert attention._heads_per_step(cuda, 12, 197) == 12
-    assert attention._heads_per_step(cuda, 12, 4097) == 3
-    assert attention._heads_per_step(cuda, 12, 50_000) == 1
-    assert attention._heads_per_step(torch.device("cpu"), 12, 197) == 1
+    assert attention._heads_per_step(cuda, torch.float32, 12, 197) == 12
+    assert attention._heads_per_step(cuda, torch.float32, 12, 4097) == 3
+    assert attention._heads_per_step(cuda, torch.float32, 12, 50_000) == 1
+    assert attention._heads_per_step(torch.device("cpu"), torch.float32, 12, 197) == 1
+    assert attention._heads_per_step(torch.device("cpu"), torch.bfloat16, 12, 769) == 4
+
+
+@pytest.mark.parametrize("limit", [0, attention.PLAIN_PRODUCT_SCORES])
+def test_bfloat16_attention_by_plain_products_and_by_the_fused_kernel(limit, monkeypatch):
+    monkeypatch.setattr(attention, "PLAIN_PRODUCT_SCORES", limit)
+    generator = torch.Generator().manual_seed(5)
+    q, k, v = (torch.randn(2, 3, 7, 16, generator=generator) for _ in range(3))
+    bias = torch.zeros(2, 1, 7, 7).index_fill_(3, torch.tensor([2]), -1000.0)
+    for given in (None, bias):
+        exact = attention.attend(q, k, v, given)
+        half = attention.attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), given)
+        torch.testing.assert_close(half.float(), exact, atol=0.03, rtol=0.03)
 
 
 def test_local_last_block_is_the_value_path(clips, models):
