@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Trains the embedded demo model (about 70 minutes on two cores) on rendered scenes; see tagclip/demo/training.py.
+"""Trains the embedded demo model (about two hours on two cores; needs torch >= 2.9) on rendered scenes; see tagclip/demo/training.py.
 
 Copy OUT/demo_clip.safetensors and OUT/train_log.jsonl to tagclip/demo/assets to ship the result.
 """

@@ -105,7 +105,7 @@ def _ground(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
     return image
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def background_bank(seed: int) -> BackgroundBank:
     """The bank of a seed, kept: rendering one takes about a second."""
     return BackgroundBank(seed)

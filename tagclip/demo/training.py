@@ -32,6 +32,7 @@ from tagclip.demo.backgrounds import KINDS
 from tagclip.demo.model import DemoArchitecture, DemoCLIP
 from tagclip.demo.scenes import Scene, SceneConfig, SceneRenderer
 from tagclip.demo.sprites import HELD_OUT_STYLE, demo_names
+from tagclip.errors import UsageError
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 EXTRA_TEMPLATES = (
@@ -52,21 +53,22 @@ class TrainingConfig:
 
     Attributes:
         out: folder for the checkpoint, the weights and the log; a run found there is resumed.
-        steps: optimiser steps in all. lr: peak learning rate of AdamW, linear warm-up, cosine to 1 % of it.
+        steps: optimiser steps in all. lr: peak learning rate, linear warm-up, cosine to 1 % of it. The matrices of
+            the blocks are trained by Muon (which needs about two thirds of AdamW's steps here), the rest by AdamW.
         batch_scale: multiplies the batch of every phase of `curriculum`.
         seed: of the weights, the scenes and the captions. threads: of torch. workers: processes that render.
         bf16: bfloat16 autocast. eval_every, eval_scenes: how often and on how much the log reports accuracy.
     """
 
     out: Path
-    steps: int = 6000
-    lr: float = 8e-4
-    batch_scale: float = 0.5
+    steps: int = 7000
+    lr: float = 1e-3
+    batch_scale: float = 1.0
     seed: int = 0
     threads: int = 2
     workers: int = 1
     bf16: bool = True
-    eval_every: int = 600
+    eval_every: int = 500
     eval_scenes: int = 50
     overwrite: bool = False
     warmup: int = 200
@@ -89,19 +91,22 @@ class Phase:
 
 
 def curriculum(scale: float) -> list[Phase]:
-    """Single objects on small pictures first, then several larger objects on larger ones."""
+    """Close-ups of single objects first, which teach many patches from one name, then whole scenes.
 
-    def scene(side: int, objects: tuple[int, int], object_side: tuple[int, int], horizon: float = 0.2) -> SceneConfig:
+    Objects have the size that they have in the demo's scenes from the start, so small pictures show parts of them.
+    """
+
+    def scene(side: int, objects: tuple[int, int], object_side: tuple[int, int], *, bleed: bool) -> SceneConfig:
         return SceneConfig(
-            side=(side, side), square=True, objects=objects, object_side=object_side, augment=True,
-            horizon_share=horizon, max_hidden=0.35, rotation=18,
+            side=(side, side), square=True, objects=objects, object_side=object_side, augment=True, bleed=bleed,
+            horizon_share=0.2 if side > 96 else 0.1, max_hidden=0.35, rotation=18,
         )  # fmt: skip
 
     return [
-        Phase(0.40, round(128 * scale), scene(96, (1, 1), (40, 92), 0.1), 0.55),
-        Phase(0.18, round(80 * scale), scene(128, (1, 2), (48, 120)), 0.6),
-        Phase(0.22, round(44 * scale), scene(176, (1, 3), (64, 168)), 0.65),
-        Phase(0.20, round(28 * scale), scene(224, (1, 3), (80, 215)), 0.7),
+        Phase(0.45, round(64 * scale), scene(96, (1, 1), (50, 170), bleed=True), 0.6),
+        Phase(0.20, round(44 * scale), scene(128, (1, 2), (60, 180), bleed=True), 0.6),
+        Phase(0.20, round(24 * scale), scene(192, (1, 3), (80, 190), bleed=False), 0.7),
+        Phase(0.15, round(16 * scale), scene(272, (1, 4), (80, 200), bleed=False), 0.75),
     ]
 
 
@@ -166,13 +171,14 @@ class Captions:
 
 
 def losses(
-    model: DemoCLIP, images: Tensor, areas: Tensor, background: Tensor, tokens: Tensor, offset: tuple
+    model: DemoCLIP, images: Tensor, areas: Tensor, background: Tensor, tokens: Tensor, offset: tuple | None
 ) -> dict[str, Tensor]:
     """The parts of the loss, each a scalar.
 
     Args:
         images: normalised, (B, 3, S, S). areas: visible pixels of each name, (B, K). background: (B, K) bool.
-        tokens: prompts of all names, (K, 77). offset: window of the native positional grid.
+        tokens: prompts of all names, (K, 77). offset: window of the native positional grid; None
+            for pictures larger than it, whose positions are interpolated.
     """
     cls, patches, pooled = model.visual(images, offset)
     text = model.encode_text(tokens)
@@ -236,19 +242,29 @@ def evaluate(model: DemoCLIP, captions: Captions, scenes: list[Scene]) -> dict[s
 
 
 class Training:
-    """One training run: model, its running average, optimiser, log; resumes from its own checkpoint."""
+    """One training run: model, its running average, optimisers, log; resumes from its own checkpoint."""
+
+    STATEFUL = ("model", "average", "muon", "adam")
 
     def __init__(self, config: TrainingConfig):
+        if not hasattr(torch.optim, "Muon"):
+            raise UsageError(f"training the demo model needs torch >= 2.9 (torch.optim.Muon), this is {torch.__version__}")
         torch.manual_seed(config.seed)
         torch.set_num_threads(config.threads)
         self.config = config
         self.captions = Captions(config.seed)
         self.model = DemoCLIP(DemoArchitecture(), self.captions.all_rows())
         self.average = copy.deepcopy(self.model).requires_grad_(False)
-        matrices = [p for p in self.model.parameters() if p.ndim >= 2]
-        others = [p for p in self.model.parameters() if p.ndim < 2]
-        groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
+        parameters = dict(self.model.named_parameters())
+        hidden = {name: p for name, p in parameters.items() if p.ndim == 2 and "resblocks" in name}
+        groups = [
+            {"params": [p for name, p in parameters.items() if name not in hidden and p.ndim >= 2]},
+            {"params": [p for p in parameters.values() if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        self.muon = torch.optim.Muon(
+            list(hidden.values()), lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+        )
+        self.adam = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay)
         self.step, self.log = 0, []
         config.out.mkdir(parents=True, exist_ok=True)
         self.checkpoint = config.out / "training.pt"
@@ -279,7 +295,7 @@ class Training:
         for batch in DataLoader(stream, phase.batch, num_workers=config.workers, prefetch_factor=prefetch):
             parts = self._update(*batch)
             if self.step % 50 == 0:
-                row = {"step": self.step, "phase": number, "lr": round(self.optimiser.param_groups[0]["lr"], 6)}
+                row = {"step": self.step, "phase": number, "lr": round(self.adam.param_groups[0]["lr"], 6)}
                 row |= {"s/step": round((time.time() - began) / (self.step - first), 3)}
                 row |= {"scale": round(self.model.logit_scale.exp().item(), 1)}
                 self._report(row | {name: round(value.item(), 3) for name, value in parts.items()})
@@ -292,19 +308,20 @@ class Training:
     def _update(self, images: Tensor, areas: Tensor, background: Tensor) -> dict[str, Tensor]:
         config, total = self.config, self.config.steps
         fall = 0.5 * (1 + math.cos(math.pi * self.step / total)) * 0.99 + 0.01
-        for group in self.optimiser.param_groups:
+        for group in (*self.muon.param_groups, *self.adam.param_groups):
             group["lr"] = float(config.lr * min(1, (self.step + 1) / config.warmup) * fall)
         rng = np.random.default_rng([config.seed, 2, self.step])
         arch = self.model.arch
         spare = arch.grid - images.shape[-1] // arch.patch
-        offset = tuple(int(v) for v in rng.integers(0, spare + 1, 2))
+        offset = tuple(int(v) for v in rng.integers(0, spare + 1, 2)) if spare >= 0 else None
         tokens = self.captions.draw(self.step)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bf16):
             parts = losses(self.model, normalise(images), areas, background, tokens, offset)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         sum(parts.values()).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimiser.step()
+        self.muon.step()
+        self.adam.step()
         self.step += 1
         keep = min(config.averaging, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - keep)
@@ -315,7 +332,7 @@ class Training:
         print(json.dumps(row), flush=True)
 
     def _save(self) -> None:
-        state = {name: getattr(self, name).state_dict() for name in ("model", "average", "optimiser")}
+        state = {name: getattr(self, name).state_dict() for name in self.STATEFUL}
         partial = self.checkpoint.with_suffix(".part")
         torch.save({**state, "step": self.step, "log": json.dumps(self.log)}, partial)
         partial.replace(self.checkpoint)
@@ -325,7 +342,7 @@ class Training:
 
     def _resume(self) -> None:
         state = torch.load(self.checkpoint, weights_only=True)
-        for name in ("model", "average", "optimiser"):
+        for name in self.STATEFUL:
             getattr(self, name).load_state_dict(state[name])
         self.step, self.log = state["step"], json.loads(state["log"])
         print(f"resumed at step {self.step}", flush=True)

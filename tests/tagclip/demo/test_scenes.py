@@ -102,6 +102,16 @@ def test_objects_change_the_picture_where_the_mask_says():
     assert changed[scene.mask == 0].mean() < 0.05
 
 
+def test_objects_that_run_out_of_the_picture_touch_its_edge():
+    config = SceneConfig(side=(96, 96), square=True, objects=(1, 1), object_side=(140, 160), bleed=True)
+    renderer = SceneRenderer(config, seed=3)
+    for index in range(10):
+        scene = renderer(index)
+        edges = np.concatenate([scene.mask[0], scene.mask[-1], scene.mask[:, 0], scene.mask[:, -1]])
+        assert edges.any()
+        assert scene.areas == [int((scene.mask == 1).sum())]
+
+
 def test_fewer_classes_than_objects_end_with_all_of_them(tmp_path):
     vocabulary = Vocabulary(["pizza", "guitar"])
     config = SceneConfig(side=(200, 200), objects=(4, 4), object_side=(40, 50))
