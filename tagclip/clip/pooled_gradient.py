@@ -74,9 +74,11 @@ class PooledPatches:
         query, self._key, self._value = _split(joint, 3 * clip.heads).chunk(3)  # (heads, 1 + N, d)
         self._query = query[:, 1:]
         self._temperature = self._query.shape[-1] ** -0.5
-        logits = self._product(self._query, self._key.mT) * self._temperature
-        self._attention = logits.softmax(-1)  # (heads, N, 1 + N)
-        self._mixed = self._product(self._attention, self._value)
+        # The largest arrays of all: scaled before the product, widened in the softmax and cast once for all products.
+        logits = (self._query * self._temperature).to(self._dtype) @ self._key.mT.to(self._dtype)
+        self._attention = logits.softmax(-1, dtype=torch.float32)  # (heads, N, 1 + N)
+        self._attention_cast = self._attention.to(self._dtype)
+        self._mixed = self._product(self._attention_cast, self._value)
         mixed = attention.merge_heads(self._mixed[None])[0]
         mixed = self._linear(mixed, block.attn.out_proj.weight, block.attn.out_proj.bias)
         middle = tokens[1:] + _layer_scaled(mixed, block.ls_1)
@@ -130,7 +132,7 @@ class PooledPatches:
         """
         weights, value = self._attention, self._value
         row_sums = (at_mixed * self._mixed).sum(-1)  # (heads, N)
-        at_value = self._product(weights.mT, at_mixed)  # (heads, 1 + N, d)
+        at_value = self._product(self._attention_cast.mT, at_mixed)  # (heads, 1 + N, d)
         columns = (at_value * value).sum(-1) - (row_sums[:, None] @ weights)[:, 0]  # (heads, 1 + N)
         class_column = weights[..., 0] * ((at_mixed @ value[:, 0, :, None])[..., 0] - row_sums)  # (heads, N)
         query = (columns[:, None] @ self._key)[:, 0] * self._temperature

@@ -135,6 +135,15 @@ def test_heads_in_steps_give_the_same_attention_and_maps(heads_per_step, monkeyp
     assert attention.attend_with_maps(q, k, None, lambda image, average: None) is None
 
 
+def test_scratch_is_reused_while_it_fits():
+    scratch, cpu = attention.Scratch(), torch.device("cpu")
+    first = scratch.get("scores", (2, 3), torch.float32, cpu)
+    assert scratch.get("scores", (2, 3), torch.float32, cpu) is first
+    assert scratch.get("weights", (2, 3), torch.float32, cpu) is not first
+    assert scratch.get("scores", (2, 4), torch.float32, cpu).shape == (2, 4)
+    assert scratch.get("scores", (2, 4), torch.bfloat16, cpu).dtype == torch.bfloat16
+
+
 def test_scratch_memory_of_an_accelerator_is_bounded():
     cuda = torch.device("cuda")
     assert attention._heads_per_step(cuda, torch.float32, 12, 197) == 12
