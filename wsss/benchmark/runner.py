@@ -37,7 +37,7 @@ Procedure = FastProcedure | StraightforwardProcedure
 
 
 def run_benchmark(settings: BenchmarkSettings, note: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
-    """All measurements, as they go into the JSON; see `docs/results/speed.md` for what each field means.
+    """All measurements, as they go into the JSON; see `docs/results/speed.md` for how they read.
 
     Args:
         note: told what is being done.
