@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Trains the embedded demo model (about two hours on two cores; needs torch >= 2.9) on rendered scenes; see tagclip/demo/training.py.
+"""Trains the embedded demo model on rendered scenes, about two hours on two cores; see tagclip/demo/training.py.
 
-Copy OUT/demo_clip.safetensors and OUT/train_log.jsonl to tagclip/demo/assets to ship the result.
+Needs torch >= 2.9. Copy OUT/demo_clip.safetensors and OUT/train_log.jsonl to tagclip/demo/assets to ship the result.
 """
 
 import argparse

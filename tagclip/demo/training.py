@@ -248,7 +248,7 @@ class Training:
 
     def __init__(self, config: TrainingConfig):
         if not hasattr(torch.optim, "Muon"):
-            raise UsageError(f"torch {torch.__version__}: training the demo model needs 2.9 or later (torch.optim.Muon)")
+            raise UsageError(f"torch {torch.__version__}: the demo's training needs 2.9 or later (torch.optim.Muon)")
         torch.manual_seed(config.seed)
         torch.set_num_threads(config.threads)
         self.config = config
