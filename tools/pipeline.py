@@ -8,19 +8,24 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from wsss.cli import positive, run_main, setup_logging
+from tagclip.errors import UsageError
+from wsss.cli import run_main, setup_logging
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line. Options not given keep the config file's values."""
+    from mmengine.config import DictAction
+
     from wsss.mask_tool import add_mask_options
+    from wsss.segmentation.options import add_training_options
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_mask_options(parser)
-    training = parser.add_argument_group("training")
-    training.add_argument("--train", type=Path, metavar="CONFIG", help="then train this model of configs/segmentation")
-    training.add_argument("--val", type=Path, metavar="DIR", help="VOC-layout folder with true masks to validate on")
-    training.add_argument("--iterations", type=positive, metavar="N", help="length of the training")
+    training = parser.add_argument_group("training, after the masks")
+    training.add_argument("--train", type=Path, metavar="CONFIG", help="train this model of configs/segmentation")
+    add_training_options(training)
+    training.add_argument("--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE",
+                          help="settings written over the training's config, e.g. train_dataloader.batch_size=8")
     parser.set_defaults(tags=None, tag_ids=None)
     return parser
 
@@ -32,13 +37,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     setup_logging()
     from wsss.mask_tool import make_masks
+    from wsss.segmentation.options import given_options, training_options
 
+    if args.train is None and (given := given_options(args) + ["--cfg-options"] * bool(args.cfg_options)):
+        raise UsageError(f"{', '.join(given)}: of a training, but no --train CONFIG was given")
+    options = training_options(args)
     out = make_masks(args)
     if args.train is not None and not args.dry_run:
         from wsss.segmentation.settings import TrainRequest
         from wsss.segmentation.train import train_segmentor
 
-        print(train_segmentor(TrainRequest(args.train, out, val=args.val, iterations=args.iterations)).table())
+        request = TrainRequest(args.train, out, options=args.cfg_options, overwrite=args.overwrite, **options)
+        print(train_segmentor(request).table())
     return 0
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from mmengine.config import DictAction
 from mmengine.dist import is_main_process
 
-from tagclip.errors import UsageError
-from wsss.cli import not_negative, positive, run_main
+from wsss.cli import run_main
+from wsss.segmentation.options import add_training_options, training_options
 from wsss.segmentation.preflight import PreflightConfig
 from wsss.segmentation.settings import LAUNCHERS, TrainRequest
 from wsss.segmentation.train import train_segmentor
@@ -23,20 +23,13 @@ def parser() -> argparse.ArgumentParser:
     add = result.add_argument
     add("config", type=Path, help="config of configs/segmentation, or one that inherits from it")
     add("--run", type=Path, required=True, metavar="DIR", help="run folder, or VOC-layout folder, with the masks")
-    add("--val", type=Path, metavar="DIR", help="VOC-layout folder (or run folder) with true masks to validate on")
-    add("--ground-truth", type=Path, nargs="?", const="", metavar="DIR",
-        help="train a second model on true masks of the same images, found here (default: the --val folder)")
     add("--work-dir", type=Path, metavar="DIR", help="checkpoints and logs (default: RUN/segmentation)")
     add("--classes", metavar="NAME|FILE", help="vocabulary (default: the config's, else the run's)")
     add("--train-list", metavar="FILE", help="train on these ids only, the first word of each line")
     add("--val-list", metavar="FILE", help="validate on these ids only")
     add("--masks", type=Path, metavar="DIR", help="masks to train on instead of the run's")
-    add("--iterations", type=positive, metavar="N", help="length; schedule and intervals are scaled with it")
-    add("--rounds", type=not_negative, metavar="N", help="rounds of self-training (default: the config's)")
-    add("--pretrained", metavar="FILE|URL|none", help="backbone weights (default: the config's, a download)")
+    add_training_options(result)
     add("--load-from", type=Path, metavar="FILE", help="start from the weights of this checkpoint")
-    add("--seed", type=not_negative, metavar="N", help="of initialisation and data order")
-    add("--amp", action="store_true", help="mixed precision (accelerators)")
     add("--launcher", choices=LAUNCHERS, default="none",
         help="pytorch: start as torchrun --nproc-per-node N -- tools/train_segmentor.py ...")
     add("--local-rank", type=int, default=0, help=argparse.SUPPRESS)
@@ -54,17 +47,11 @@ def request_from(args: argparse.Namespace) -> TrainRequest:
     Raises:
         UsageError: --ground-truth without a folder and without --val.
     """
-    truth = args.ground_truth
-    if truth is not None and str(truth) in ("", "."):
-        if args.val is None:
-            raise UsageError("--ground-truth without a folder takes the --val folder, but there is none")
-        truth = args.val
     return TrainRequest(
-        config=args.config, run=args.run, val=args.val, work_dir=args.work_dir, vocabulary=args.classes,
-        train_list=args.train_list, val_list=args.val_list, mask_dir=args.masks, ground_truth=truth,
-        iterations=args.iterations, pretrained=args.pretrained, load_from=args.load_from, options=args.cfg_options,
-        resume=args.resume, overwrite=args.overwrite, amp=args.amp, launcher=args.launcher, seed=args.seed,
-        rounds=args.rounds, preflight=PreflightConfig(ids=not args.headers_only),
+        config=args.config, run=args.run, work_dir=args.work_dir, vocabulary=args.classes,
+        train_list=args.train_list, val_list=args.val_list, mask_dir=args.masks, load_from=args.load_from,
+        options=args.cfg_options, resume=args.resume, overwrite=args.overwrite, launcher=args.launcher,
+        preflight=PreflightConfig(ids=not args.headers_only), **training_options(args),
     )  # fmt: skip
 
 

@@ -103,10 +103,10 @@ def curriculum(scale: float) -> list[Phase]:
         )  # fmt: skip
 
     return [
-        Phase(0.45, round(64 * scale), scene(96, (1, 1), (50, 170), bleed=True), 0.6),
-        Phase(0.20, round(44 * scale), scene(128, (1, 2), (60, 180), bleed=True), 0.6),
-        Phase(0.20, round(24 * scale), scene(192, (1, 3), (80, 190), bleed=False), 0.7),
-        Phase(0.15, round(16 * scale), scene(272, (1, 4), (80, 200), bleed=False), 0.75),
+        Phase(0.45, round(64 * scale), scene(96, (1, 1), (50, 170), bleed=True), 0.8),
+        Phase(0.20, round(44 * scale), scene(128, (1, 2), (60, 180), bleed=True), 0.8),
+        Phase(0.20, round(24 * scale), scene(192, (1, 3), (80, 190), bleed=False), 0.85),
+        Phase(0.15, round(16 * scale), scene(272, (1, 4), (80, 200), bleed=False), 0.85),
     ]
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.config import Config
 from PIL import Image
 
 from tagclip.errors import RunError, UsageError
 
 from ..wsss.runs import draw_images
+from ..wsss.segmentation import squares
 from .loading import load_tool
 
 generate_masks, pipeline, visualize = (load_tool(name) for name in ("generate_masks", "pipeline", "visualize"))
@@ -71,6 +73,28 @@ def test_dry_run_estimates_and_leaves_no_folder(scene, capsys):
     assert "time: about" in said
     assert "disk: about" in said
     assert not (base / "dry").exists()
+
+
+def test_pipeline_goes_on_to_a_trained_model(golden_model_path, tmp_path, capsys):
+    (tmp_path / "squares.py").write_text(squares.CONFIG)
+    photos = squares.voc_folder(tmp_path / "photos", count=4)
+    options = [
+        str(ROOT / CONFIG), "--images", str(photos / "JPEGImages"), "--classes", ",".join(squares.CLASSES),
+        "--model", str(golden_model_path), "--device", "cpu", "--crf-workers", "1", "--refine", "none",
+        "--out", str(tmp_path / "run"),
+        "--val", str(photos), "--ground-truth", "--iterations", "4", "--rounds", "1", "--backbone-weights", "none",
+        "--seed", "3", "--cfg-options", "train_dataloader.batch_size=3", "train_cfg.val_interval=4",
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match=r"--val, --ground-truth, .*--cfg-options: .*no --train CONFIG"):
+        pipeline.main(options)
+    assert pipeline.main([*options, "--train", str(tmp_path / "squares.py")]) == 0
+    said = capsys.readouterr().out
+    assert all(words in said for words in ("pseudo masks", "self-training", "ground truth"))
+    work_dir = tmp_path / "run" / "segmentation"
+    assert (work_dir / "best_mIoU_iter_4.pth").is_file()
+    (config,) = work_dir.glob("squares.py")
+    trained = Config.fromfile(config)
+    assert (trained.train_dataloader.batch_size, trained.randomness.seed, trained.model.pretrained) == (3, 3, None)
 
 
 def test_failures_are_counted_and_strict_fails(scene, tmp_path):

@@ -229,7 +229,7 @@ def _set_pretrained(cfg: Config, pretrained: str) -> None:
         cfg.model.pretrained = None
         return
     if "://" not in pretrained and not Path(pretrained).is_file():
-        raise UsageError(f"--pretrained {pretrained} does not exist; give a file, a torchvision:// name, or none")
+        raise UsageError(f"--backbone-weights {pretrained} does not exist; give a file, a torchvision:// name, or none")
     cfg.model.pretrained = pretrained
 
 

@@ -19,7 +19,7 @@ from tagclip.vocabulary import Vocabulary
 from wsss.config import CrfConfig
 from wsss.evaluation import read_mask
 from wsss.segmentation import export
-from wsss.segmentation.checkpoints import load_segmentor
+from wsss.segmentation.checkpoints import load_segmentor, read_checkpoint
 from wsss.segmentation.export import ExportConfig, export_onnx
 from wsss.segmentation.predictor import InferenceConfig, Predictor
 from wsss.segmentation.segment_images import segment_images
@@ -136,7 +136,7 @@ def test_wrong_checkpoints(tmp_path, content, message):
 
 
 def test_checkpoints_that_do_not_describe_themselves_need_a_config(trained, config_file, tmp_path):
-    stored = torch.load(trained.checkpoint, weights_only=False)
+    stored = read_checkpoint(trained.checkpoint)
     torch.save({"state_dict": stored["state_dict"]}, tmp_path / "bare.pth")
     with pytest.raises(UsageError, match="give its --config"):
         load_segmentor(tmp_path / "bare.pth")

@@ -13,6 +13,7 @@ from PIL import Image
 
 from tagclip.errors import RunError, UsageError
 from wsss.evaluation import read_mask
+from wsss.segmentation.checkpoints import read_checkpoint
 from wsss.segmentation.curves import read_curves
 from wsss.segmentation.preflight import check_masks
 from wsss.segmentation.settings import TrainRequest, fingerprint, resolve_config
@@ -70,7 +71,7 @@ def test_resumed_training_is_the_undisturbed_one(trained, config_file, folders, 
     work_dir = tmp_path / "work"
     with pytest.raises(Pulled):
         train_segmentor(request(interrupted, folders, work_dir))
-    halfway = torch.load(work_dir / "iter_4.pth", weights_only=False)
+    halfway = read_checkpoint(work_dir / "iter_4.pth")
     assert halfway["optimizer"]["state"]
     best_before = read_curves(work_dir).best
 
@@ -85,7 +86,7 @@ def test_resumed_training_is_the_undisturbed_one(trained, config_file, folders, 
     assert again.loss == pytest.approx(straight.loss, rel=1e-4)
     assert again.miou == pytest.approx(straight.miou)
     assert summary.outcomes[0].best >= best_before[1]
-    ends = [torch.load(folder / "iter_8.pth", weights_only=False) for folder in (work_dir, undisturbed)]
+    ends = [read_checkpoint(folder / "iter_8.pth") for folder in (work_dir, undisturbed)]
     for name, value in ends[1]["state_dict"].items():
         torch.testing.assert_close(ends[0]["state_dict"][name], value, rtol=1e-4, atol=1e-6)
     assert ends[0]["message_hub"]["runtime_info"]["best_score"] == pytest.approx(straight.best[1])
@@ -122,9 +123,7 @@ def test_self_training_and_ground_truth(config_file, folders, tmp_path):
         "train_dataloader.dataset.image_weight.rule": "min",
     }
     summary = train_segmentor(
-        request(
-            config_file, folders, tmp_path / "work", iterations=2, rounds=1, ground_truth=truth, options=options
-        )
+        request(config_file, folders, tmp_path / "work", iterations=2, rounds=1, ground_truth=truth, options=options)
     )
     assert [outcome.title for outcome in summary.outcomes] == ["pseudo masks", "self-training round 1", "ground truth"]
     assert [outcome.iterations for outcome in summary.outcomes] == [2, 2, 2]
@@ -154,7 +153,7 @@ def test_without_validation_the_last_checkpoint_counts(config_file, folders, tmp
     [
         ({"config": Path("no.py")}, "config no.py does not exist"),
         ({"iterations": 0}, "--iterations 0 must be at least 1"),
-        ({"pretrained": "no.pth"}, "--pretrained no.pth does not exist"),
+        ({"pretrained": "no.pth"}, "--backbone-weights no.pth does not exist"),
         ({"load_from": Path("no.pth"), "resume": False}, "--load-from no.pth does not exist"),
         ({"launcher": "pytorch"}, "start with torchrun"),
         ({"launcher": "ssh"}, "is not one of none, pytorch, slurm, mpi"),
