@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from tagclip.errors import RunError
 from wsss.mask_config import cores
-from wsss.pipeline import Pipeline, StageTimes, WorkSettings, run_pipeline
+from wsss.pipeline import Pipeline, WorkSettings, run_pipeline
 from wsss.planning import Plan, PlannedImage
 from wsss.run import RunFolder
+from wsss.summary import StageTimes
 
 if TYPE_CHECKING:
-    from wsss.mask_tool import MaskRun
+    from wsss.mask_run import MaskRun
 
 SAMPLES = 3
 MODEL_STAGES = ("trunk", "tags", "cams", "write")

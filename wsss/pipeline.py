@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,7 +29,7 @@ from wsss.generator import CamResult
 from wsss.given_tags import GivenTags
 from wsss.planning import Plan, PlannedImage, Todo, survey
 from wsss.run import RunFolder
-from wsss.summary import count_run
+from wsss.summary import StageTimes, count_run
 from wsss.workers import MaskJob, MaskReport, MaskStage, MaskWorkers, count_labels
 
 
@@ -57,20 +57,6 @@ class WorkSettings:
     mask_workers: int = 2
     mask_queue: int = 8
     raw_cams: bool = True
-
-
-@dataclass
-class StageTimes:
-    """Seconds spent, and images done, by stage; `decode` and `masks` add up their parallel workers."""
-
-    seconds: Counter = field(default_factory=Counter)
-    images: Counter = field(default_factory=Counter)
-    wall: float = 0.0
-
-    def add(self, stage: str, seconds: float, images: int) -> None:
-        """Counts images of a stage."""
-        self.seconds[stage] += seconds
-        self.images[stage] += images
 
 
 def shared_request(*requests: AttentionRequest) -> AttentionRequest:

@@ -5,16 +5,28 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 from tagclip.vocabulary import Vocabulary
 from wsss.planning import Plan
 from wsss.run import RunFolder
 
-if TYPE_CHECKING:
-    from wsss.pipeline import StageTimes
-
 STAGES = ("decode", "trunk", "tags", "cams", "write", "masks")
+
+
+@dataclass
+class StageTimes:
+    """Seconds spent, and images done, by stage; `decode` and `masks` add up their parallel workers."""
+
+    seconds: Counter = field(default_factory=Counter)
+    images: Counter = field(default_factory=Counter)
+    wall: float = 0.0
+
+    def add(self, stage: str, seconds: float, images: int) -> None:
+        """Counts images of a stage."""
+        self.seconds[stage] += seconds
+        self.images[stage] += images
 
 
 def count_run(run: RunFolder, plan: Plan, vocabulary: Vocabulary, ignore_label: int) -> dict[str, Any]:

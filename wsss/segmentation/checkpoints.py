@@ -15,8 +15,6 @@ from torch import nn
 
 from tagclip.errors import UsageError, WeightsError
 
-DESCRIPTION = "segmentor"  # key in the checkpoint's meta, written by SelfDescribingCheckpointHook
-
 
 @dataclass(frozen=True)
 class LoadedSegmentor:
@@ -118,6 +116,8 @@ def _allowed_types() -> list[Any]:
 
 
 def _settings(path: Path, stored: Mapping[str, Any], config: str | Path | None) -> dict[str, Any]:
+    from wsss.mmseg_plugin.hooks import DESCRIPTION
+
     meta = stored.get("meta") or {}
     described = json.loads(meta[DESCRIPTION]) if DESCRIPTION in meta else None
     if config is None:
