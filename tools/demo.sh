@@ -25,6 +25,10 @@ say "tags, class activation maps and CRF masks, from pictures and class names al
 if [ "$STEPS" -gt 0 ]; then
   say "DeepLab, trained on those masks, judged on scenes in the held-out style"
   "$PY" tools/train_segmentor.py configs/demo/segmentation.py --run "$OUT/run" --val "$OUT/held_out" --iterations "$STEPS"
+  CHECKPOINT=$("$PY" -c 'import json, sys; print(json.load(open(sys.argv[1]))["checkpoint"])' "$OUT/run/segmentation/summary.json")
+  "$PY" tools/segment.py "$CHECKPOINT" "$OUT/held_out/JPEGImages" --out "$OUT/predictions" --no-resume
 fi
 
-say "done: $OUT/masks.png shows images, class activation maps and masks; $OUT/run holds the rest"
+say "one table, one picture"
+"$PY" tools/demo_report.py "$OUT"
+say "done: $OUT/demo.png shows scenes, true masks and answers, $OUT/masks.png the class activation maps; $OUT/run holds the rest"

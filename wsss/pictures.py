@@ -110,7 +110,7 @@ def strip(
     if overlay is not None:
         more = f" (+{len(tags) - config.max_tags} tags)" if len(tags) > config.max_tags else ""
         panels.append((f"mask{more}", overlay))
-    return beside([_titled(name, panel, config) for name, panel in panels])
+    return beside([titled(name, panel, config) for name, panel in panels])
 
 
 def contact_sheet(strips: Sequence[np.ndarray], config: PictureConfig | None = None) -> np.ndarray:
@@ -132,7 +132,8 @@ def beside(pictures: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(padded, axis=1)[:, :-GAP]
 
 
-def _titled(title: str, panel: np.ndarray, config: PictureConfig) -> np.ndarray:
+def titled(title: str, panel: np.ndarray, config: PictureConfig) -> np.ndarray:
+    """A panel (H, W, 3) uint8 brought to `config.height`, its title (cut to fit) in a bar above: (H', W', 3) uint8."""
     width = max(1, round(panel.shape[1] * config.height / panel.shape[0]))
     bar = config.font_size + GAP
     image = Image.new("RGB", (width, config.height + bar), (WHITE,) * 3)

@@ -1,4 +1,4 @@
-"""DeepLabV3+ R18 from scratch on demo scenes at half their size, stride 16: minutes on two CPU cores (tools/demo.sh)."""
+"""DeepLabV3+ R18 from scratch on demo scenes at half their size, for two CPU cores (tools/demo.sh)."""
 
 _base_ = "../segmentation/deeplabv3plus_r18_voc.py"
 
