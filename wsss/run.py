@@ -24,6 +24,7 @@ OWN_FOLDERS = ("cams", "masks", PARTIAL)
 PACKAGES = ("tagclip-wsss", "torch", "open_clip_torch", "numpy", "pillow", "opencv-python", "pydensecrf2")
 SHOWN_DIFFERENCES = 5
 
+
 class RunFolder:
     """An open run folder. Use `RunFolder.open`.
 
