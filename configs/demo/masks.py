@@ -1,7 +1,17 @@
-# The embedded demo model on demo scenes (tools/demo.sh): VOC's classes, every pixel labelled.
+# The embedded demo model on demo scenes (tools/demo.sh): VOC's classes, every pixel labelled. The constants that differ from
+# the papers' were chosen on 60 scenes of the styles that the model was trained on.
 _base_ = ["../tagging/_base_.py", "../masks/_base_.py"]
 model = dict(name="demo", pretrained=None)
 vocabulary = "voc"
-masks = dict(confidence=None)
+# At the papers' 0.5 two objects of five get no tag.
+tagging = dict(rule=dict(threshold=0.15))
+# Attention of so small a model spreads maps too far: all its blocks share the affinity, which is applied once and in
+# tighter boxes, and the background is the weaker label before the CRF.
+masks = dict(
+    confidence=None,
+    alpha=2.5,
+    affinity=dict(first_block=1, last_block=11, box_threshold=0.75, propagations=1),
+    crf=dict(bilateral_srgb=8.0),
+)
 work = dict(mask_workers=None, mask_queue=8)
 out = "runs/demo/run"

@@ -183,9 +183,7 @@ def attend_with_maps(
     chunk = _heads_per_step(q.device, q.dtype, heads, count)
     scratch = scratch or Scratch()
     scores = scratch.get("scores", (chunk, count, count), q.dtype, q.device)
-    weights = scratch.get("weights", (chunk, count, count), torch.float32, q.device)
-    # Scores are done with once the weights are there, so these may take their place in the compute dtype.
-    rounded = weights if q.dtype == torch.float32 else scores
+    weights = scratch.get("weights", (chunk, count, count), q.dtype, q.device)
     mean = scratch.get("mean", (count - 1, count - 1), torch.float32, q.device)
     attended = None if v is None else q.new_empty(batch, heads, count, size)
     with torch.no_grad():
@@ -196,11 +194,9 @@ def attend_with_maps(
                 used = part.stop - part.start
                 keys = k[image, part].transpose(-1, -2)
                 torch.baddbmm(scores[:used], q[image, part], keys, beta=0, alpha=size**-0.5, out=scores[:used])
-                torch.softmax(scores[:used], dim=-1, dtype=torch.float32, out=weights[:used])
+                torch.softmax(scores[:used], dim=-1, out=weights[:used])  # sums in fp32, rounds the result
                 if attended is not None:
-                    if rounded is not weights:
-                        rounded[:used].copy_(weights[:used])
-                    torch.bmm(rounded[:used], v[image, part], out=attended[image, part])
+                    torch.bmm(weights[:used], v[image, part], out=attended[image, part])
                 for head in weights[:used]:
                     mean.add_(head[1:, 1:])
             receive(image, mean.div_(heads))
