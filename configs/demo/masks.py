@@ -9,7 +9,7 @@ tagging = dict(rule=dict(threshold=0.15))
 # tighter boxes, and the background is the weaker label before the CRF.
 masks = dict(
     confidence=None,
-    alpha=2.5,
+    alpha=2.0,
     affinity=dict(first_block=1, last_block=11, box_threshold=0.75, propagations=1),
     crf=dict(bilateral_srgb=8.0),
 )

@@ -61,14 +61,14 @@ class TrainingConfig:
     """
 
     out: Path
-    steps: int = 7000
+    steps: int = 5200
     lr: float = 1e-3
     batch_scale: float = 1.0
     seed: int = 0
     threads: int = 2
     workers: int = 1
     bf16: bool = True
-    eval_every: int = 500
+    eval_every: int = 400
     eval_scenes: int = 50
     overwrite: bool = False
     warmup: int = 200
