@@ -1,5 +1,5 @@
-# The embedded demo model on demo scenes (tools/demo.sh): VOC's classes, every pixel labelled. The constants that differ from
-# the papers' were chosen on 60 scenes of the styles that the model was trained on.
+# The embedded demo model on demo scenes (tools/demo.sh): VOC's classes, every pixel labelled. The constants that differ
+# from the papers' were chosen on 60 scenes of the styles that the model was trained on.
 _base_ = ["../tagging/_base_.py", "../masks/_base_.py"]
 model = dict(name="demo", pretrained=None)
 vocabulary = "voc"
