@@ -119,11 +119,40 @@ class PamrConfig:
 
 
 @dataclass(frozen=True)
+class ViewConfig:
+    """Views of an image that its maps are averaged over. Neither paper does it; each view costs a pass of the model.
+
+    Attributes:
+        scales: factors of the model's input size; 1.0, the view that tags are read from, must be among them.
+        flip: each scale mirrored as well.
+    """
+
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if 1.0 not in self.scales or min(self.scales) <= 0:
+            raise UsageError(f"views.scales {list(self.scales)} must be positive and have 1.0 among them")
+        if len(set(self.scales)) != len(self.scales):
+            raise UsageError(f"views.scales {list(self.scales)} names a scale twice")
+
+    @property
+    def others(self) -> list[tuple[float, bool]]:
+        """(scale, flipped) of every view but the plain one."""
+        views = [(scale, flipped) for scale in self.scales for flipped in ((False, True) if self.flip else (False,))]
+        return [view for view in views if view != (1.0, False)]
+
+
+@dataclass(frozen=True)
 class MaskConfig:
     """Everything that turns an image and its tags into a pseudo mask.
 
     Attributes:
         image: how an image becomes the model's input; masks have the image's own size, whatever the model saw.
+        views: scales and mirror images that the maps are averaged over.
+        score_power: maps are multiplied by (score / best score of the image) ** score_power, so that a doubtful tag
+            does not compete at full strength; 0, as in the papers, leaves every map its peak of 1. Tags without
+            scores count as certain.
         refiner: "crf", "pamr" or "none".
         alpha: exponent of the background score (1 - max_k cam_k) ** alpha.
         confidence: pixels whose highest probability is lower become `ignore_label`; None keeps every pixel.
@@ -137,6 +166,8 @@ class MaskConfig:
     affinity: AffinityConfig = field(default_factory=AffinityConfig)
     crf: CrfConfig = field(default_factory=CrfConfig)
     pamr: PamrConfig = field(default_factory=PamrConfig)
+    views: ViewConfig = field(default_factory=ViewConfig)
+    score_power: float = 0.0
     refiner: Literal["crf", "pamr", "none"] = "crf"
     alpha: float = 1.0
     confidence: float | None = 0.95
@@ -147,6 +178,8 @@ class MaskConfig:
     def __post_init__(self) -> None:
         if self.confidence is not None and not 0 <= self.confidence <= 1:
             raise UsageError(f"mask confidence {self.confidence} is not in [0, 1]; use None to keep every pixel")
+        if self.score_power < 0:
+            raise UsageError(f"score_power {self.score_power} must not be negative")
         if self.alpha <= 0:
             raise UsageError(f"background exponent alpha {self.alpha} must be positive")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from wsss.affinity import refine_cams, sinkhorn
 from wsss.cam import scale_to_unit, softmax_gradcam
 from wsss.config import MaskConfig
 from wsss.masks import LabelMap, check_label_count, mask_from_cams
+from wsss.views import cams_over_views
 
 
 @dataclass
@@ -116,12 +117,20 @@ class MaskGenerator:
         """What `cams_from_trunk` needs of the attention maps."""
         return AttentionRequest(ranges=(self._range,))
 
-    def __call__(self, image: Any, tags: Sequence[str], *, keep_probabilities: bool = False) -> MaskResult:
+    def __call__(
+        self,
+        image: Any,
+        tags: Sequence[str],
+        *,
+        scores: Sequence[float] | None = None,
+        keep_probabilities: bool = False,
+    ) -> MaskResult:
         """CAMs and mask of one image.
 
         Args:
             image: path, PIL image or (H, W, 3) uint8 RGB array.
-            tags: names of classes of the vocabulary; none gives a mask of background.
+            tags: names of classes of the vocabulary, distinct; none gives a mask of background.
+            scores: of the tags, (K,), for `config.score_power`; None: all are certain.
             keep_probabilities: return the probability map of each label too.
 
         Raises:
@@ -130,7 +139,9 @@ class MaskGenerator:
         """
         indices = [self.vocabulary.index(name) for name in dict.fromkeys(tags)]
         rgb = decode_image(image, apply_exif=self.config.image.apply_exif)
-        cams = self.cams_from_trunk(self.trunk(self.prepare(rgb)[None]), [indices])[0]
+        images = self.prepare(rgb)[None]
+        cams = cams_over_views(self, self.trunk(images), images, [indices], self.trunk)[0]
+        cams = weigh_by_scores(cams, scores, self.config.score_power)
         label_map = self.mask_from_cams(rgb, cams.cams, indices, keep_probabilities=keep_probabilities)
         return MaskResult(
             [self.vocabulary.names[index] for index in indices],
@@ -188,6 +199,14 @@ class MaskGenerator:
         arrays = (values.cpu().numpy() for values in (found.cams, refined, scaled, found.probabilities))
         return CamResult(indices, *arrays)
 
+    def merge_views(self, views: Sequence[CamResult]) -> CamResult:
+        """The mean of maps of one image seen in several ways, scaled to [0, 1] again; all on one patch grid."""
+        mean = mean_of_views(views)
+        if not mean.indices:
+            return mean
+        scaled = scale_to_unit(torch.from_numpy(mean.cams), self.config.cam.epsilon).numpy()
+        return replace(mean, refined=mean.cams, cams=scaled)
+
     def mask_from_cams(
         self, rgb: np.ndarray, cams: np.ndarray, indices: Sequence[int], *, keep_probabilities: bool = False
     ) -> LabelMap:
@@ -201,3 +220,24 @@ class MaskGenerator:
             keep_probabilities=keep_probabilities,
             device=self.clip.device,
         )
+
+
+def mean_of_views(views: Sequence[CamResult]) -> CamResult:
+    """The mean of each array over results of one image and one patch grid."""
+    names = ("raw_cams", "refined", "cams", "probabilities")
+    arrays = {name: np.mean([getattr(view, name) for view in views], axis=0) for name in names}
+    return CamResult(list(views[0].indices), **arrays)
+
+
+def weigh_by_scores(found: CamResult, scores: Sequence[float] | None, power: float) -> CamResult:
+    """`cams` times (score / best score of the image) ** power; see `MaskConfig.score_power`.
+
+    Args:
+        scores: of the K tags, (K,), not negative, NaN where unknown; None leaves the maps as they are.
+    """
+    if scores is None or power == 0 or not found.indices:
+        return found
+    known = np.asarray(scores, np.float32)
+    best = np.nanmax(known, initial=0.0)
+    shares = np.where(np.isnan(known) | (best <= 0), 1.0, known / max(best, np.finfo(np.float32).tiny))
+    return replace(found, cams=found.cams * (shares**power).astype(np.float32)[:, None, None])

@@ -18,7 +18,8 @@ from wsss.tagging_config import WorkSettings as DecodeSettings
 if TYPE_CHECKING:
     from tagclip.clip import FrozenCLIP
     from tagclip.tagger import TagCLIP
-    from wsss.pipeline import MapSource, WorkSettings
+    from wsss.pipeline import WorkSettings
+    from wsss.views import MapSource
 
 CAM = "cam"
 
@@ -140,6 +141,8 @@ def mask_options(args: argparse.Namespace) -> dict[str, Any]:
         "tag_ids": args.tag_ids,
         "masks.refiner": args.refine,
         "masks.confidence": args.confidence,
+        "masks.views.scales": args.scales,
+        "masks.views.flip": args.flip,
         "method": args.method,
         "work.mask_workers": args.crf_workers,
     }

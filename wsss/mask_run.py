@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from tagclip.clip import FrozenCLIP
     from tagclip.tagger import TagCLIP
     from wsss.given_tags import GivenTags
-    from wsss.pipeline import MapSource, Pipeline
+    from wsss.pipeline import Pipeline
     from wsss.planning import Plan
+    from wsss.views import MapSource
 
 
 class MaskRun:

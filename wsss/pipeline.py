@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,21 +25,13 @@ from wsss.concurrency import bounded_map
 from wsss.config import MaskConfig
 from wsss.decoding import decode_batches
 from wsss.evaluation import read_mask
-from wsss.generator import CamResult
+from wsss.generator import CamResult, weigh_by_scores
 from wsss.given_tags import GivenTags
 from wsss.planning import Plan, PlannedImage, Todo, survey
 from wsss.run import RunFolder
 from wsss.summary import StageTimes, count_run
+from wsss.views import MapSource, cams_over_views
 from wsss.workers import MaskJob, MaskReport, MaskStage, MaskWorkers, count_labels
-
-
-class MapSource(Protocol):
-    """What makes class maps of a trunk: `MaskGenerator`, or a training-free strategy of `wsss.dense`."""
-
-    request: AttentionRequest
-
-    def cams_from_trunk(self, trunk: Trunk, tag_indices: Sequence[Sequence[int]]) -> list[CamResult]:
-        """Maps of each image of the batch for its tags."""
 
 
 @dataclass(frozen=True)
@@ -210,6 +202,7 @@ class Pipeline:
             start = time.perf_counter()
             results = self.tagger.results(self.tagger.score_trunk(trunk, images), grid)
             indices = [result.indices for result in results]
+            scores = [result.scores[result.indices] for result in results]
             lines = [
                 tag_line(
                     image.id, image.file.path.as_posix(), (image.size.height, image.size.width),
@@ -224,9 +217,12 @@ class Pipeline:
         else:
             given = [self.tags[image.id] for image in batch]
             indices = [list(tags.indices) for tags in given]
+            scores = [None if tags.scores is None else tags.scores[list(tags.indices)] for tags in given]
             lines = [tags.line(image, self.vocabulary) for tags, image in zip(given, batch, strict=True)]
         start = time.perf_counter()
-        maps = self.maps.cams_from_trunk(trunk, indices)
+        maps = cams_over_views(self.maps, trunk, images, indices, lambda seen: self._view_trunk(seen, rounding))
+        power = self.config.score_power
+        maps = [weigh_by_scores(found, certain, power) for found, certain in zip(maps, scores, strict=True)]
         times.add("cams", time.perf_counter() - start, len(batch))
         return lines, indices, maps
 
@@ -237,6 +233,10 @@ class Pipeline:
             torch.cuda.synchronize(images.device)
         self.times.add("trunk", time.perf_counter() - start, len(images))
         return trunk
+
+    def _view_trunk(self, images: Tensor, rounding: PositionRounding) -> Trunk:
+        """Of another view, for maps alone: the same whether tags are made in this run or given."""
+        return self.clip.trunk(images, self.maps.request, position_rounding=rounding)
 
     def _rounded(self, rounding: PositionRounding, grid: Grid) -> bool:
         return rounding == "float16" or (rounding == "float16_off_native" and grid != self.clip.native_grid)

@@ -15,7 +15,7 @@ from wsss.config import MaskConfig
 from wsss.dense.config import DenseConfig
 from wsss.dense.features import blocks_to_keep, prepared, strategy_features
 from wsss.dense.inference import DenseSegmenter
-from wsss.generator import CamResult, MaskGenerator
+from wsss.generator import CamResult, MaskGenerator, mean_of_views
 
 
 class DenseMaskGenerator(MaskGenerator):
@@ -57,6 +57,10 @@ class DenseMaskGenerator(MaskGenerator):
     def request(self) -> AttentionRequest:
         """What `cams_from_trunk` needs of the trunk: inputs of a few blocks, no attention maps."""
         return AttentionRequest(keep=blocks_to_keep(self.clip, [self.strategy]))
+
+    def merge_views(self, views: Sequence[CamResult]) -> CamResult:
+        """The mean of the probabilities of one image seen in several ways; all on one patch grid."""
+        return mean_of_views(views)
 
     @torch.no_grad()
     def cams_from_trunk(self, trunk: Trunk, tag_indices: Sequence[Sequence[int]]) -> list[CamResult]:
