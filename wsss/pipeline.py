@@ -21,11 +21,11 @@ from tagclip.tag_files import tag_line
 from tagclip.tagger import TagCLIP
 from tagclip.vocabulary import Vocabulary
 from wsss.cam_files import StoredCams
+from wsss.class_maps import CamResult, weigh_by_scores
 from wsss.concurrency import bounded_map
 from wsss.config import MaskConfig
 from wsss.decoding import decode_batches
 from wsss.evaluation import read_mask
-from wsss.generator import CamResult, weigh_by_scores
 from wsss.given_tags import GivenTags
 from wsss.planning import Plan, PlannedImage, Todo, survey
 from wsss.run import RunFolder

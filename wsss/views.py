@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,10 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tagclip.clip import AttentionRequest, Grid, Trunk
+from wsss.class_maps import CamResult
 from wsss.config import MaskConfig
-
-if TYPE_CHECKING:
-    from wsss.generator import CamResult
 
 
 class MapSource(Protocol):

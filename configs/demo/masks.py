@@ -6,10 +6,11 @@ vocabulary = "voc"
 # At the papers' 0.5 two objects of five get no tag.
 tagging = dict(rule=dict(threshold=0.15))
 # Attention of so small a model spreads maps too far: all its blocks share the affinity, which is applied once and in
-# tighter boxes, and the background is the weaker label before the CRF.
+# tighter boxes, and the background is the weaker label before the CRF. Scales and mirror images steady its small grid.
 masks = dict(
     confidence=None,
     alpha=2.0,
+    views=dict(scales=(1.0, 1.5), flip=True),
     affinity=dict(first_block=1, last_block=11, box_threshold=0.75, propagations=1),
     crf=dict(bilateral_srgb=8.0),
 )

@@ -1,14 +1,19 @@
-"""DeepLabV3+ R18 from scratch on demo scenes at half their size, for two CPU cores (tools/demo.sh)."""
+"""DeepLabV3+ on demo scenes at half their size, for two CPU cores (tools/demo.sh).
+
+Its ResNet-18 has half the usual width and has learned to name drawn objects that are not VOC's
+(wsss/segmentation/demo_backbone.py), as a photo's backbone has learned ImageNet.
+"""
 
 _base_ = "../segmentation/deeplabv3plus_r18_voc.py"
 
 crop_size = (160, 160)
 data_preprocessor = dict(size=crop_size)
 model = dict(
-    pretrained=None,
+    pretrained=__import__("wsss.segmentation.bases", fromlist=["DEMO_BACKBONE"]).DEMO_BACKBONE,
     data_preprocessor=data_preprocessor,
-    backbone=dict(strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2)),
-    decode_head=dict(dilations=(1, 3, 6, 9)),
+    backbone=dict(stem_channels=32, base_channels=32, strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2)),
+    decode_head=dict(c1_in_channels=32, c1_channels=12, in_channels=256, channels=96, dilations=(1, 3, 6, 9)),
+    auxiliary_head=dict(in_channels=128, channels=32),
 )
 meta_keys = (
     "img_path", "seg_map_path", "sample_id", "image_weight", "ori_shape", "img_shape", "pad_shape", "scale_factor",

@@ -7,9 +7,10 @@ from PIL import Image
 
 from tagclip.errors import UsageError
 from tagclip.images import decode_image
+from wsss.class_maps import CamResult, weigh_by_scores
 from wsss.config import MaskConfig
 from wsss.dense.generator import DenseMaskGenerator
-from wsss.generator import CamResult, MaskGenerator, weigh_by_scores
+from wsss.generator import MaskGenerator
 from wsss.given_tags import read_given_tags
 from wsss.views import View, cams_over_views
 

@@ -11,11 +11,12 @@ import torch
 from tagclip.clip.encoder import AttentionRequest, FrozenCLIP, Trunk
 from tagclip.errors import UsageError
 from tagclip.vocabulary import Vocabulary
+from wsss.class_maps import CamResult, mean_of_views
 from wsss.config import MaskConfig
 from wsss.dense.config import DenseConfig
 from wsss.dense.features import blocks_to_keep, prepared, strategy_features
 from wsss.dense.inference import DenseSegmenter
-from wsss.generator import CamResult, MaskGenerator, mean_of_views
+from wsss.generator import MaskGenerator
 
 
 class DenseMaskGenerator(MaskGenerator):

@@ -1,9 +1,11 @@
-"""Where the installed mmseg keeps the configs that ours inherit from."""
+"""Files that our configs refer to: configs of the installed mmseg, and weights that this package ships."""
 
 from importlib.util import find_spec
 from pathlib import Path
 
 from tagclip.errors import UsageError
+
+DEMO_BACKBONE = str(Path(__file__).with_name("assets") / "demo_resnet18.pth")  # see demo_backbone.py
 
 
 def mmseg_config(relative: str) -> str:

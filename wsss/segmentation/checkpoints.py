@@ -81,16 +81,27 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         WeightsError: no such file, or not such a checkpoint.
     """
-    if not path.is_file():
-        raise WeightsError(f"checkpoint {path} does not exist")
-    try:
-        with torch.serialization.safe_globals(_allowed_types()):
-            stored = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"checkpoint {path} cannot be read ({_first_line(error)})") from None
+    stored = read_harmless(path)
     if not isinstance(stored, Mapping) or "state_dict" not in stored:
         raise WeightsError(f"{path} is not a checkpoint: it has no state_dict")
     return dict(stored)
+
+
+def read_harmless(path: str | Path) -> Any:
+    """Whatever a file of torch.save holds, as long as it is tensors, numbers, text and mmengine's history.
+
+    mmengine itself reads a file that is more than that by running it; what it is to read goes through here first.
+
+    Raises:
+        WeightsError: no such file, not one of torch.save, or one that would run code.
+    """
+    if not Path(path).is_file():
+        raise WeightsError(f"checkpoint {path} does not exist")
+    try:
+        with torch.serialization.safe_globals(_allowed_types()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise WeightsError(f"checkpoint {path} cannot be read ({_first_line(error)})") from None
 
 
 def _allowed_types() -> list[Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -42,19 +44,24 @@ def read_curves(work_dir: Path) -> Curves:
         work_dir: mmengine's work folder; each start has its own `<time>/vis_data/scalars.json` in it.
     """
     curves = Curves()
+    for row in read_scalars(work_dir):
+        step = int(row.get("step", 0))
+        if "loss" in row:
+            curves.loss[step] = float(row["loss"])
+            curves.learning_rate[step] = float(row.get("lr", float("nan")))
+        if "mIoU" in row:
+            curves.miou[step] = float(row["mIoU"])
+    return curves
+
+
+def read_scalars(work_dir: Path) -> Iterator[dict[str, Any]]:
+    """What every start of a run has logged, in the order of the starts; see `read_curves`."""
     for path in sorted(work_dir.glob("*/vis_data/scalars.json")):
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
-                row = json.loads(line)
+                yield json.loads(line)
             except ValueError:
                 continue  # the last line of a killed run may be cut off
-            step = int(row.get("step", 0))
-            if "loss" in row:
-                curves.loss[step] = float(row["loss"])
-                curves.learning_rate[step] = float(row.get("lr", float("nan")))
-            if "mIoU" in row:
-                curves.miou[step] = float(row["mIoU"])
-    return curves
 
 
 def draw_curves(curves: Curves, path: Path) -> None:

@@ -12,14 +12,14 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import barrier, is_main_process
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 from tqdm import tqdm
 
 from tagclip.errors import RunError, TagclipError, UsageError
 from tagclip.vocabulary import Vocabulary
 from wsss.run import disk_errors
 
-from .checkpoints import load_segmentor
+from .checkpoints import load_segmentor, read_harmless
 from .curves import draw_curves, read_curves
 from .predictor import Predictor
 from .preflight import PreflightReport, check_masks
@@ -132,6 +132,8 @@ def _fit(cfg: Config, title: str) -> Outcome:
     work_dir = Path(cfg.work_dir)
     _prepare_folder(cfg, work_dir)
     start_cpu_group(cfg.launcher)
+    for path in _files_to_load(cfg, work_dir):
+        read_harmless(path)
     try:
         with disk_errors(work_dir):
             Runner.from_cfg(cfg).train()
@@ -149,6 +151,14 @@ def _fit(cfg: Config, title: str) -> Outcome:
     if is_main_process():
         draw_curves(read_curves(work_dir), work_dir / "curves.png")
     return Outcome.read(title, work_dir)
+
+
+def _files_to_load(cfg: Config, work_dir: Path) -> list[Path]:
+    """Local weight files that mmengine is going to read."""
+    resumed = find_latest_checkpoint(str(work_dir)) if cfg.resume else None
+    backbone = cfg.model.backbone.get("init_cfg") or {}
+    names = [resumed or cfg.load_from, cfg.model.get("pretrained"), backbone.get("checkpoint")]
+    return [Path(name) for name in names if name and "://" not in str(name)]
 
 
 def _prepare_folder(cfg: Config, work_dir: Path) -> None:

@@ -11,7 +11,7 @@ from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 from PIL import Image
 
-from tagclip.errors import RunError, UsageError
+from tagclip.errors import RunError, UsageError, WeightsError
 from wsss.evaluation import read_mask
 from wsss.segmentation.checkpoints import read_checkpoint
 from wsss.segmentation.curves import read_curves
@@ -103,6 +103,37 @@ def test_a_finished_training_is_not_repeated_and_another_is_refused(trained, con
     options = {"optim_wrapper.optimizer.lr": 0.02}
     with pytest.raises(RunError, match=r"belongs to a training with optim_wrapper.optimizer.lr = 0.05, now 0.02"):
         train_segmentor(request(config_file, folders, work_dir, options=options))
+
+
+class Trap:
+    """Pickles into a call that makes a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("option", ["pretrained", "load_from"])
+def test_weights_that_would_run_code_are_refused(config_file, folders, tmp_path, option):
+    sprung, weights = tmp_path / "sprung", tmp_path / "weights.pth"
+    torch.save({"state_dict": {}, "more": Trap(sprung)}, weights)
+    options = {option: str(weights) if option == "pretrained" else weights}
+    with pytest.raises(WeightsError, match=r"weights\.pth cannot be read"):
+        train_segmentor(request(config_file, folders, tmp_path / "work", **options))
+    assert not sprung.exists()
+
+
+def test_a_checkpoint_that_would_run_code_is_not_resumed(config_file, folders, tmp_path):
+    sprung, work_dir = tmp_path / "sprung", tmp_path / "work"
+    with pytest.raises(WeightsError):  # leaves the folder prepared
+        train_segmentor(request(config_file, folders, work_dir, pretrained=str(config_file)))
+    torch.save({"state_dict": {}, "more": Trap(sprung)}, work_dir / "iter_4.pth")
+    (work_dir / "last_checkpoint").write_text(str(work_dir / "iter_4.pth"))
+    with pytest.raises(WeightsError, match=r"iter_4\.pth cannot be read"):
+        train_segmentor(request(config_file, folders, work_dir, pretrained=str(config_file)))
+    assert not sprung.exists()
 
 
 def test_checkpoints_of_an_unknown_training_are_not_touched(config_file, folders, tmp_path):
