@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,7 +123,30 @@ def _freeze(loaded: _Loaded, device: torch.device, dtype: torch.dtype) -> Frozen
         dtype=dtype,
     )
     logger.info("%s: %s, %s on %s, weights %s", clip.name, clip.architecture, dtype, device, clip.weights_digest[:12])
+    if device.type == "cpu" and dtype != torch.float32:
+        _warn_if_slower_than_float32(dtype)
     return clip
+
+
+def _warn_if_slower_than_float32(dtype: torch.dtype) -> None:
+    """Processors without instructions for a half-precision type emulate it, up to hundreds of times slower."""
+    factor = _product_seconds(dtype) / _product_seconds(torch.float32)
+    if factor > 1.5:
+        logger.warning(
+            "%s products take %.0f times as long as float32 ones on this processor; use --dtype float32",
+            str(dtype).removeprefix("torch."), factor,
+        )  # fmt: skip
+
+
+def _product_seconds(dtype: torch.dtype) -> float:
+    """Best of three, after one to warm up."""
+    left, right = torch.ones(128, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
+    times = []
+    for _ in range(4):
+        start = time.perf_counter()
+        torch.mm(left, right)
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
 
 
 def _load_demo(quick_gelu: bool | None) -> _Loaded:

@@ -331,6 +331,20 @@ def test_bad_device_and_dtype(option, message, models, tmp_path):
         load_clip(clip_models.save_state(models["B/32"], tmp_path / "w.pt"), **option)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "half", "warned"), [("bfloat16", 3.0, True), ("bfloat16", 0.5, False), ("float32", 3.0, False)]
+)
+def test_a_processor_that_emulates_half_precision_is_told_of(models, monkeypatch, caplog, dtype, half, warned):
+    monkeypatch.setattr(loading, "_product_seconds", lambda kind: 1.0 if kind == torch.float32 else half)
+    with caplog.at_level("WARNING"):
+        wrap_clip(models["B/32"], dtype=dtype)
+    assert ("bfloat16 products take 3 times as long" in caplog.text) == warned
+
+
+def test_product_seconds_are_measured():
+    assert 0 < loading._product_seconds(torch.float32) < 1
+
+
 def test_wrapping_leaves_the_model_alone(models):
     model = clip_models.make_model(B32).requires_grad_(True).train()
     before = {name: values.clone() for name, values in model.state_dict().items()}
