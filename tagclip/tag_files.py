@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal
 
 import numpy as np
@@ -68,10 +68,14 @@ def parse_tag_line(line: dict[str, Any], vocabulary: Vocabulary, place: str = "t
     """A line of tags.jsonl, after json.loads, as a record.
 
     Raises:
-        UsageError: a missing field, an unknown class, or scores of another vocabulary; `place` tells where.
+        UsageError: a missing field, an id that leaves its folder, an unknown class, or scores of another vocabulary;
+            `place` tells where.
     """
     if not isinstance(line, dict) or not isinstance(line.get("id"), str) or not isinstance(line.get("tags"), list):
         raise UsageError(f'{place}: not a tag line; needs at least "id" and "tags"')
+    parts = PurePosixPath(line["id"]).parts
+    if not parts or parts[0].startswith("/") or ".." in parts or "\0" in line["id"]:
+        raise UsageError(f"{place}: id {line['id']!r} is not a path inside a folder; files are named after it")
     known = {name: index for index, name in enumerate(vocabulary.names)}
     scores = line.get("scores")
     values = None if scores is None else _read_scores(scores, known, vocabulary, place)

@@ -82,6 +82,10 @@ GOOD = '{"id": "a", "tags": ["cat"]}\n'
         (GOOD + '{"id": "b", "tags": [], "scores": 3}\n', "line 2: scores must be"),
         (GOOD + '{"id": "b", "tags": [], "size": [3]}\n', r"line 2: size \[3\]"),
         (GOOD + GOOD, "image 'a' appears twice"),
+        (GOOD + '{"id": "../b", "tags": []}\n', "line 2: id '../b' is not a path inside a folder"),
+        (GOOD + '{"id": "/etc/b", "tags": []}\n', "line 2: id '/etc/b' is not"),
+        (GOOD + '{"id": "b/../../c", "tags": []}\n', "line 2: id"),
+        (GOOD + '{"id": "", "tags": []}\n', "line 2: id '' is not"),
     ],
 )
 def test_bad_json_lines(tmp_path, text, message):

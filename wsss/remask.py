@@ -1,0 +1,157 @@
+"""Masks again from the class maps that a run keeps, with other settings of what follows the maps: no model needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tagclip.errors import RunError, UsageError
+from tagclip.vocabulary import Vocabulary
+from wsss.artefacts import atomic_file, disk_errors
+from wsss.config import MaskConfig
+from wsss.run import flatten, read_manifest
+from wsss.segmentation.sources import open_source, shown
+from wsss.workers import MaskJob, MaskStage, MaskWorkers
+
+SETTINGS = "masks.json"
+AFTER_THE_MAPS = ("refiner", "alpha", "confidence", "ignore_label", "crf", "pamr")
+
+
+@dataclass(frozen=True)
+class Remasking:
+    """What is to be done.
+
+    Attributes:
+        run: a finished run folder of stage two.
+        out: folder for the masks, `<id>.png`, and `masks.json`, which says how they were made.
+        config: the run's settings with the changes.
+        vocabulary: the run's.
+        jobs: images whose mask is not there yet. done: how many are.
+    """
+
+    run: Path
+    out: Path
+    config: MaskConfig
+    vocabulary: Vocabulary
+    jobs: tuple[MaskJob, ...]
+    done: int
+
+    @classmethod
+    def plan(cls, run: Path, out: Path, changes: Mapping[str, Any], *, overwrite: bool = False) -> Remasking:
+        """Reads the run and what an earlier call has left in `out`.
+
+        Args:
+            changes: fields of `MaskConfig`, nested, that differ from the run's; only those that act after the maps.
+            overwrite: masks in `out` that were made with other settings are made again.
+
+        Raises:
+            UsageError: no run with maps, a setting that the maps depend on, or a folder that is not ours.
+            RunError: `out` holds masks of other settings.
+        """
+        manifest = read_manifest(run)
+        if manifest is None or "masks" not in manifest:
+            raise UsageError(f"{run}: no run of stage two (tools/pipeline.py or tools/generate_masks.py makes one)")
+        if changed := [name for name in changes if name not in AFTER_THE_MAPS]:
+            raise UsageError(
+                f"masks.{changed[0]}: the maps depend on it, so it needs a run of its own; here: "
+                f"{', '.join(AFTER_THE_MAPS)}"
+            )
+        config = MaskConfig.from_dict(dict(changes), MaskConfig.from_dict(manifest["masks"]))
+        vocabulary = Vocabulary.from_dict(manifest["vocabulary"])
+        source = open_source(run, layout="run", vocabulary=vocabulary)
+        _claim(out, config, overwrite)
+        jobs = [
+            MaskJob(one.id, one.image, run / "cams" / f"{one.id}.npz", out / f"{one.id}.png") for one in source.samples
+        ]
+        left = tuple(job for job in jobs if not job.mask.is_file())
+        return cls(run, out, config, vocabulary, left, len(jobs) - len(left))
+
+    def execute(self, workers: int, device: str = "cpu", progress: Callable[[int], None] = lambda done: None) -> None:
+        """Makes the masks that are not there yet; a call that was killed is gone on with by the same call.
+
+        Args:
+            workers: mask processes. device: for PAMR. progress: called with the number of masks that are there.
+
+        Raises:
+            RunError: a full disk, or images or maps that cannot be read; all the others are done first.
+        """
+        scratch = self.out / ".partial"
+        with disk_errors(scratch):
+            scratch.mkdir(parents=True, exist_ok=True)
+        stage = MaskStage(self.config, self.vocabulary.has_background, self.vocabulary.label_palette, scratch, device)
+        pool = MaskWorkers(stage, workers, 8 * workers, in_process=self.config.refiner == "pamr")
+        problems, done = [], self.done
+
+        def note(finished) -> None:
+            nonlocal done
+            for _, report in finished:
+                done += 1
+                if report.problem is not None:
+                    problems.append(report.problem)
+                progress(done)
+
+        try:
+            for job in self.jobs:
+                note(pool.submit(job))
+            note(pool.finish())
+            pool.close()
+        except BaseException:
+            pool.close(cancel=True)
+            raise
+        scratch.rmdir()
+        if problems:
+            raise RunError(f"{self.run}: {len(problems)} masks could not be made: {shown(problems[:3])}")
+
+
+def mask_changes(options: Mapping[str, Any]) -> dict[str, Any]:
+    """{"masks.crf.iterations": 5} -> {"crf": {"iterations": 5}}; None is left out.
+
+    Raises:
+        UsageError: a key that does not begin with "masks.".
+    """
+    changes: dict[str, Any] = {}
+    for key, value in options.items():
+        if value is None:
+            continue
+        first, *path = key.split(".")
+        if first != "masks" or not path:
+            raise UsageError(f"--set {key}: only masks.* can be set here")
+        inner = changes
+        for name in path[:-1]:
+            inner = inner.setdefault(name, {})
+        inner[path[-1]] = value
+    return changes
+
+
+def _claim(out: Path, config: MaskConfig, overwrite: bool) -> None:
+    """Makes the folder, or makes sure that its masks are of these settings."""
+    path, wanted = out / SETTINGS, json.loads(json.dumps(config.to_dict()))
+    if path.is_file():
+        there = _read_settings(path)
+        old, new = flatten(there), flatten(wanted)
+        changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+        if changed and not overwrite:
+            raise RunError(
+                f"--out {out}: holds masks with masks.{changed[0]} {old.get(changed[0])}, now {new.get(changed[0])}; "
+                "choose another folder, or --overwrite"
+            )
+        if changed:
+            with disk_errors(out):
+                for mask in out.rglob("*.png"):
+                    mask.unlink()
+    elif out.exists() and any(out.iterdir()):
+        raise UsageError(f"--out {out}: holds other files; choose a folder that is new or empty")
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path, out) as file:
+        file.write((json.dumps(wanted, indent=1) + "\n").encode())
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: damaged ({error}); choose another folder") from None
