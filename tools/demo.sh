@@ -2,13 +2,15 @@
 # The whole road on the embedded demo model, no download: drawn scenes -> tags -> masks -> DeepLab -> scores and pictures.
 #   DEMO_OUT=     folder for everything (default runs/demo); a run that was cut goes on
 #   DEMO_SCENES=  training scenes (default 100); the held-out scenes are a quarter of them
-#   DEMO_STEPS=   DeepLab training iterations (default 300); 0 leaves the training out
+#   DEMO_STEPS=   DeepLab training iterations (default 400); 0 leaves the training out
+#   DEMO_MASKS=   settings of the masks (default configs/demo/masks.py; masks_sclip.py beside it makes better ones)
 set -euo pipefail
 . "$(dirname "$0")/setup_env.sh"
 cd "$ROOT"
 OUT=${DEMO_OUT:-runs/demo}
 SCENES=${DEMO_SCENES:-100}
-STEPS=${DEMO_STEPS:-300}
+STEPS=${DEMO_STEPS:-400}
+MASKS=${DEMO_MASKS:-configs/demo/masks.py}
 HELD_OUT=$(((SCENES + 3) / 4))
 say() { printf '\n== %s\n' "$*"; }
 
@@ -17,7 +19,7 @@ say "$SCENES scenes in the styles the demo model knows, $HELD_OUT in a style it 
 [ -e "$OUT/held_out/val_scenes.json" ] || "$PY" tools/make_demo_scenes.py "$OUT/held_out" --count "$HELD_OUT" --seed 12 --split val
 
 say "tags, class activation maps and CRF masks, from pictures and class names alone"
-"$PY" tools/pipeline.py configs/demo/masks.py --images "$OUT/scenes/JPEGImages" --out "$OUT/run"
+"$PY" tools/pipeline.py "$MASKS" --images "$OUT/scenes/JPEGImages" --out "$OUT/run"
 "$PY" tools/evaluate.py tags --tags "$OUT/run/tags.jsonl" --labels "$OUT/scenes/train_labels.txt" --json "$OUT/tags.json"
 "$PY" tools/evaluate.py masks --pred "$OUT/run/masks" --gt "$OUT/scenes/SegmentationClass" --vocabulary voc --json "$OUT/masks.json"
 "$PY" tools/visualize.py --run "$OUT/run" --out "$OUT/masks.png" --limit 6
