@@ -1,0 +1,23 @@
+"""The demo's mask settings resolve to what its pages say."""
+
+from pathlib import Path
+
+import pytest
+
+from wsss.mask_config import MaskRunConfig, Recipe
+from wsss.tagging_config import load_run_config
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "demo"
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "scales"), [("masks", "cam", (1.0, 1.5)), ("masks_sclip", "sclip", (1.0,))]
+)
+def test_settings(name, method, scales):
+    recipe = Recipe.resolve(load_run_config(CONFIGS / f"{name}.py", {}, MaskRunConfig()))
+    assert recipe.run.model.name == "demo"
+    assert recipe.run.method == method
+    assert (recipe.masks.views.scales, recipe.masks.views.flip) == (scales, True)
+    assert (recipe.masks.alpha, recipe.masks.confidence, recipe.masks.score_power) == (2.0, None, 0.0)
+    assert recipe.masks.affinity.block_range(12) == (1, 11)
+    assert recipe.tagging.rule.threshold == 0.15
