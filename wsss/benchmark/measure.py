@@ -69,7 +69,16 @@ class _FlopMode(TorchDispatchMode):
             self.total += flop_registry[packet](*args, **kwargs, out_val=result)
         elif packet is torch.ops.aten.mv:
             self.total += 2 * args[0].numel()
+        elif packet in (torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
+                        torch.ops.aten.scaled_dot_product_attention):  # fmt: skip
+            self.total += _attention_flop(*args[:3])
         return result
+
+
+def _attention_flop(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> int:
+    """Of both products, for (..., N, d) tensors. Some releases of torch have no formula for the CPU's kernel."""
+    rows = query.numel() // query.shape[-1]
+    return 2 * rows * key.shape[-2] * (query.shape[-1] + value.shape[-1])
 
 
 @dataclass(frozen=True)

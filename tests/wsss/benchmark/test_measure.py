@@ -37,6 +37,13 @@ def test_flop_of_every_kind_of_product():
     assert dict(clock.flop) == {**expected, "attention": 2 * product}
 
 
+def test_flop_of_attention_in_inference_mode():
+    query, key, clock = torch.randn(1, 2, 5, 6), torch.randn(1, 2, 7, 6), FlopClock()
+    with torch.inference_mode(), clock("attention"):
+        torch.nn.functional.scaled_dot_product_attention(query, key, key)
+    assert clock.flop["attention"] == 2 * (2 * 2 * 5 * 7 * 6)
+
+
 def test_flop_of_a_gradient_taken_inside_a_stage():
     values, weight, clock = torch.randn(3, 4, requires_grad=True), torch.randn(4, 5), FlopClock()
     with clock("forward and backward"):
