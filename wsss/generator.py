@@ -118,8 +118,11 @@ class MaskGenerator:
         Raises:
             ImageError: a file that cannot be read as an image.
             VocabularyError: a tag that is not a class.
+            UsageError: not one score a tag.
         """
         indices = [self.vocabulary.index(name) for name in dict.fromkeys(tags)]
+        if scores is not None and len(scores) != len(indices):
+            raise UsageError(f"{len(scores)} scores for {len(indices)} different tags")
         rgb = decode_image(image, apply_exif=self.config.image.apply_exif)
         images = self.prepare(rgb)[None]
         cams = cams_over_views(self, self.trunk(images), images, [indices], self.trunk)[0]

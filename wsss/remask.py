@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,8 +80,9 @@ class Remasking:
             RunError: a full disk, or images or maps that cannot be read; all the others are done first.
         """
         scratch = self.out / ".partial"
+        shutil.rmtree(scratch, ignore_errors=True)  # what a killed call left half written
         with disk_errors(scratch):
-            scratch.mkdir(parents=True, exist_ok=True)
+            scratch.mkdir(parents=True)
         stage = MaskStage(self.config, self.vocabulary.has_background, self.vocabulary.label_palette, scratch, device)
         pool = MaskWorkers(stage, workers, 8 * workers, in_process=self.config.refiner == "pamr")
         problems, done = [], self.done
@@ -101,7 +103,7 @@ class Remasking:
         except BaseException:
             pool.close(cancel=True)
             raise
-        scratch.rmdir()
+        shutil.rmtree(scratch, ignore_errors=True)
         if problems:
             raise RunError(f"{self.run}: {len(problems)} masks could not be made: {shown(problems[:3])}")
 

@@ -52,9 +52,12 @@ def test_the_tool_goes_on_and_keeps_settings_apart(finished, tmp_path, capsys):
     assert json.loads((out / "masks.json").read_text())["crf"]["iterations"] == 2
     before = digests(out)
     (out / "part0" / "0.png").unlink()
+    (out / ".partial").mkdir()
+    (out / ".partial" / "1-0").write_bytes(b"half a mask")  # as a kill leaves it
     kept = (out / "part1" / "0.png").stat().st_mtime_ns
     tool.main(command)
     assert digests(out) == before
+    assert not (out / ".partial").exists()
     assert (out / "part1" / "0.png").stat().st_mtime_ns == kept
     with pytest.raises(RunError, match=r"holds masks with masks\.crf\.iterations 2, now 10"):
         tool.main([str(finished.run), "--out", str(out)])

@@ -119,6 +119,11 @@ def test_both_ways_into_the_pipeline_agree_bit_for_bit(golden_clip, tmp_path):
     assert (result.mask == stored).mean() > 0.99
 
 
+def test_scores_must_be_one_a_tag(golden_clip, image):
+    with pytest.raises(UsageError, match="1 scores for 2 different tags"):
+        generator(golden_clip)(image, ["cat", "dog"], scores=[0.5])
+
+
 def test_a_doubtful_tag_gets_a_lower_peak():
     maps = np.ones((3, 2, 2), np.float32)
     found = CamResult([0, 1, 2], maps, maps, maps, np.zeros(3, np.float32))

@@ -156,8 +156,9 @@ def _fit(cfg: Config, title: str) -> Outcome:
 def _files_to_load(cfg: Config, work_dir: Path) -> list[Path]:
     """Local weight files that mmengine is going to read."""
     resumed = find_latest_checkpoint(str(work_dir)) if cfg.resume else None
-    backbone = cfg.model.backbone.get("init_cfg") or {}
-    names = [resumed or cfg.load_from, cfg.model.get("pretrained"), backbone.get("checkpoint")]
+    starts = cfg.model.backbone.get("init_cfg") or []
+    backbone = [start.get("checkpoint") for start in (starts if isinstance(starts, list | tuple) else [starts])]
+    names = [resumed or cfg.load_from, cfg.model.get("pretrained"), *backbone]
     return [Path(name) for name in names if name and "://" not in str(name)]
 
 
