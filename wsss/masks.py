@@ -75,7 +75,7 @@ def mask_from_cams(
         if leader is not None:
             labels = np.full((height, width), ids[leader], np.uint8)
             return LabelMap(labels, labels.copy(), scores[leader] / scores.sum(axis=0))
-    probabilities = _refine(rgb, scores, config, device)
+    probabilities = refine_scores(rgb, scores, config, device)
     confidence = probabilities.max(axis=0)
     labels = ids[probabilities.argmax(axis=0)]
     mask = labels.copy()
@@ -106,7 +106,19 @@ def label_scores(
     return maps.astype(np.float32)
 
 
-def _refine(rgb: np.ndarray, scores: np.ndarray, config: MaskConfig, device: torch.device | str) -> np.ndarray:
+def refine_scores(
+    rgb: np.ndarray, scores: np.ndarray, config: MaskConfig, device: torch.device | str = "cpu"
+) -> np.ndarray:
+    """Label probabilities from scores, after the configured refiner.
+
+    Args:
+        rgb: the image, (H, W, 3) uint8.
+        scores: one map per label, (K, H, W) float32 in [0, 1]; they need not sum to 1.
+        device: torch device on which PAMR runs; the CRF runs on the CPU.
+
+    Returns:
+        (K, H, W) float32, summing to 1 at each pixel where any score is above 0.
+    """
     if config.refiner == "crf":
         return crf_probabilities(rgb, scores, config.crf)
     if config.refiner == "pamr":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,13 +10,13 @@ from typing import Any
 
 from tagclip.errors import RunError, UsageError
 from tagclip.vocabulary import Vocabulary
-from wsss.artefacts import atomic_file, disk_errors
+from wsss.artefacts import disk_errors
 from wsss.config import MaskConfig
-from wsss.run import flatten, read_manifest
+from wsss.mask_folder import claim_masks
+from wsss.run import read_manifest
 from wsss.segmentation.sources import open_source, shown
 from wsss.workers import MaskJob, MaskStage, MaskWorkers
 
-SETTINGS = "masks.json"
 AFTER_THE_MAPS = ("refiner", "alpha", "confidence", "ignore_label", "crf", "pamr")
 
 
@@ -63,7 +62,7 @@ class Remasking:
         config = MaskConfig.from_dict(dict(changes), MaskConfig.from_dict(manifest["masks"]))
         vocabulary = Vocabulary.from_dict(manifest["vocabulary"])
         source = open_source(run, layout="run", vocabulary=vocabulary)
-        _claim(out, config, overwrite)
+        claim_masks(out, config.to_dict(), overwrite=overwrite, name=f"--out {out}", prefix="masks.")
         jobs = [
             MaskJob(one.id, one.image, run / "cams" / f"{one.id}.npz", out / f"{one.id}.png") for one in source.samples
         ]
@@ -126,34 +125,3 @@ def mask_changes(options: Mapping[str, Any]) -> dict[str, Any]:
             inner = inner.setdefault(name, {})
         inner[path[-1]] = value
     return changes
-
-
-def _claim(out: Path, config: MaskConfig, overwrite: bool) -> None:
-    """Makes the folder, or makes sure that its masks are of these settings."""
-    path, wanted = out / SETTINGS, json.loads(json.dumps(config.to_dict()))
-    if path.is_file():
-        there = _read_settings(path)
-        old, new = flatten(there), flatten(wanted)
-        changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-        if changed and not overwrite:
-            raise RunError(
-                f"--out {out}: holds masks with masks.{changed[0]} {old.get(changed[0])}, now {new.get(changed[0])}; "
-                "choose another folder, or --overwrite"
-            )
-        if changed:
-            with disk_errors(out):
-                for mask in out.rglob("*.png"):
-                    mask.unlink()
-    elif out.exists() and any(out.iterdir()):
-        raise UsageError(f"--out {out}: holds other files; choose a folder that is new or empty")
-    with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path, out) as file:
-        file.write((json.dumps(wanted, indent=1) + "\n").encode())
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: damaged ({error}); choose another folder") from None

@@ -1,7 +1,13 @@
-"""One round of self-training: the trained model's predictions, held to the image's tags, become the next masks."""
+"""One round of self-training: the trained model's predictions, held to the image's tags, become the next masks.
+
+The run's own class maps may have a say in them (`maps_share`). The two err differently: a map is made from one image
+and confuses the names of what touches, a model trained on many has seen each name alone; but it misses parts of
+objects that the maps cover.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +17,12 @@ import numpy as np
 from tagclip.errors import UsageError
 from tagclip.images import decode_image
 from tagclip.vocabulary import Vocabulary
+from wsss.mask_folder import claim_masks
 
 from .pictures import save_label_map
-from .predictor import Predictor, refine
+from .predictor import Predictor
 from .preflight import IGNORE
+from .run_maps import RunMaps
 from .sources import MaskSource, Sample, label_names
 
 
@@ -24,14 +32,19 @@ class SelfTrainingConfig:
 
     Attributes:
         rounds: how many times masks are remade and the model trained anew.
-        confidence: pixels whose highest probability is lower become 255; None keeps all.
+        confidence: pixels whose highest probability (refined, if `refine`) is lower become 255; None keeps all.
         restrict_to_tags: only the image's tags and the background compete. An image without tags keeps its mask.
+        maps_share: weight of the run's class maps in the mean of their probabilities and the model's: 0 is the model
+            alone, 1 the maps alone. Needs a run folder of stage two.
+        refine: refine the probabilities with the run's refiner (the dense CRF, usually) and its constants; likewise.
         apply_exif: photos are turned upright first; training takes it from the train pipeline.
     """
 
     rounds: int = 0
     confidence: float | None = 0.8
     restrict_to_tags: bool = True
+    maps_share: float = 0.0
+    refine: bool = False
     apply_exif: bool = True
 
     def __post_init__(self) -> None:
@@ -39,6 +52,17 @@ class SelfTrainingConfig:
             raise UsageError(f"self_training rounds {self.rounds} must be >= 0")
         if self.confidence is not None and not 0 <= self.confidence <= 1:
             raise UsageError(f"self_training confidence {self.confidence} is not in [0, 1]; None keeps all pixels")
+        if not 0 <= self.maps_share <= 1:
+            raise UsageError(f"self_training maps_share {self.maps_share} is not in [0, 1]; 0 is the model alone")
+
+    @property
+    def needs_maps(self) -> bool:
+        """Whether the source must be a run folder with class maps."""
+        return self.maps_share > 0 or self.refine
+
+    def mask_settings(self) -> dict[str, object]:
+        """What the masks of a round depend on; not how many rounds there are."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "rounds"}
 
 
 def relabel(
@@ -52,29 +76,42 @@ def relabel(
     """Writes the next round's mask of every image; masks that exist are kept, so an interrupted call goes on.
 
     Args:
-        predictor: the trained model; its CRF setting applies.
+        predictor: the trained model.
         source: images with tags (a run folder, or any source when `restrict_to_tags` is off).
         vocabulary: the classes.
-        out: folder of the masks.
+        out: folder of the masks and of `masks.json`, which says how they were made.
         config: settings.
         progress: called with the number of images done.
 
     Returns:
         How many masks were written.
+
+    Raises:
+        UsageError: class maps are asked of a source that has none.
+        RunError: `out` holds masks of other settings.
+        ImageError: an image or its maps cannot be read.
     """
     palette = label_names(vocabulary)[1]
+    maps = RunMaps.open(source.root, vocabulary) if config.needs_maps else None
+    claim_masks(out, config.mask_settings(), overwrite=False, name=str(out), prefix="self_training.")
     written = 0
     for done, sample in enumerate(source.samples, start=1):
         path = out / f"{sample.id}.png"
         if not path.is_file():
-            save_label_map(path, new_labels(predictor, sample, vocabulary, config), palette)
+            save_label_map(path, new_labels(predictor, sample, vocabulary, config, maps), palette)
             written += 1
         progress(done)
     return written
 
 
-def new_labels(predictor: Predictor, sample: Sample, vocabulary: Vocabulary, config: SelfTrainingConfig) -> np.ndarray:
-    """The next round's label map of one image, (H, W) uint8."""
+def new_labels(
+    predictor: Predictor,
+    sample: Sample,
+    vocabulary: Vocabulary,
+    config: SelfTrainingConfig,
+    maps: RunMaps | None = None,
+) -> np.ndarray:
+    """The next round's label map of one image, (H, W) uint8; `maps` where `config.needs_maps`."""
     rgb = decode_image(sample.image, apply_exif=config.apply_exif)
     allowed = np.arange(len(predictor.segmentor.classes))
     if config.restrict_to_tags:
@@ -84,10 +121,12 @@ def new_labels(predictor: Predictor, sample: Sample, vocabulary: Vocabulary, con
             return read_mask(sample.mask)
         allowed = np.array(allowed_labels(sample.tags, vocabulary))
     probabilities = predictor.probabilities(rgb, allowed.tolist())
-    winner = probabilities.argmax(axis=0)
-    if predictor.config.crf is not None and len(allowed) > 1:
-        winner = refine(rgb, probabilities, predictor.config.crf)
-    labels = allowed[winner].astype(np.uint8)
+    if maps is not None and config.maps_share:
+        by_maps = maps.probabilities(sample.id, allowed.tolist(), rgb.shape[:2])
+        probabilities = (1 - config.maps_share) * probabilities + config.maps_share * by_maps
+    if maps is not None and config.refine:
+        probabilities = maps.refine(rgb, probabilities)
+    labels = allowed[probabilities.argmax(axis=0)].astype(np.uint8)
     if config.confidence is not None:
         labels[probabilities.max(axis=0) < config.confidence] = IGNORE
     return labels

@@ -128,9 +128,26 @@ def _write_ids(work_dir: Path, source: MaskSource) -> str:
 
 
 def _fit(cfg: Config, title: str) -> Outcome:
-    """One training, from its config to its outcome."""
+    """One training, from its config to its outcome; one that has ended is only read."""
     work_dir = Path(cfg.work_dir)
     _prepare_folder(cfg, work_dir)
+    if not _has_ended(cfg, work_dir):
+        _run(cfg, work_dir)
+    barrier()
+    if is_main_process():
+        draw_curves(read_curves(work_dir), work_dir / "curves.png")
+    return Outcome.read(title, work_dir)
+
+
+def _has_ended(cfg: Config, work_dir: Path) -> bool:
+    """Whether the last checkpoint is that of the last iteration; resuming would load every batch again to skip it."""
+    if not cfg.resume or cfg.launcher != "none":  # several processes find each other in the Runner
+        return False
+    latest = find_latest_checkpoint(str(work_dir))
+    return latest is not None and Path(latest).name == f"iter_{cfg.train_cfg.max_iters}.pth" and Path(latest).is_file()
+
+
+def _run(cfg: Config, work_dir: Path) -> None:
     start_cpu_group(cfg.launcher)
     for path in _files_to_load(cfg, work_dir):
         read_harmless(path)
@@ -147,10 +164,6 @@ def _fit(cfg: Config, title: str) -> Outcome:
                 f"{get_device()} is out of memory; lower train_dataloader.batch_size or the crop size"
             ) from None
         raise
-    barrier()
-    if is_main_process():
-        draw_curves(read_curves(work_dir), work_dir / "curves.png")
-    return Outcome.read(title, work_dir)
 
 
 def _files_to_load(cfg: Config, work_dir: Path) -> list[Path]:
