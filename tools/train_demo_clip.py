@@ -16,6 +16,7 @@ def main(argv: list[str]) -> int:
     defaults = {item.name: item.default for item in fields(TrainingConfig) if item.default is not MISSING}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/demo_clip"), help="folder for checkpoint, weights, log")
+    parser.add_argument("--start", type=Path, help="weights of an earlier run to go on from, on whole scenes only")
     parser.add_argument("--steps", type=int, help="optimiser steps")
     parser.add_argument("--lr", type=float, help="peak learning rate")
     parser.add_argument("--batch-scale", type=float, help="multiplies the batch of every phase")

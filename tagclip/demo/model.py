@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tagclip.errors import UsageError
+
 
 @dataclass(frozen=True)
 class DemoArchitecture:
@@ -170,3 +172,14 @@ class DemoCLIP(nn.Module):
         state = {name: value.detach().to(torch.float16).contiguous() for name, value in self.state_dict().items()}
         state["token_embedding.rows"] = self.rows.to(torch.int32)
         return state
+
+    def load_stored(self, state: dict[str, Tensor]) -> None:
+        """Takes weights as `stored_state` gives them.
+
+        Raises:
+            UsageError: they were trained with other names or templates, so that their token rows differ.
+        """
+        rows = state.get("token_embedding.rows")
+        if rows is None or not torch.equal(rows.long(), self.rows.long()):
+            raise UsageError("the weights' token rows are not this model's: other names or words were trained")
+        self.load_state_dict({name: value.float() for name, value in state.items() if name != "token_embedding.rows"})

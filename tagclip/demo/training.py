@@ -23,7 +23,7 @@ import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -53,6 +53,7 @@ class TrainingConfig:
 
     Attributes:
         out: folder for the checkpoint, the weights and the log; a run found there is resumed.
+        start: weights of an earlier run to go on from, with `scene_curriculum` instead of `curriculum`.
         steps: optimiser steps in all. lr: peak learning rate, linear warm-up, cosine to 1 % of it. The matrices of
             the blocks are trained by Muon (which needs about two thirds of AdamW's steps here), the rest by AdamW.
         batch_scale: multiplies the batch of every phase of `curriculum`.
@@ -61,6 +62,7 @@ class TrainingConfig:
     """
 
     out: Path
+    start: Path | None = None
     steps: int = 5200
     lr: float = 1e-3
     batch_scale: float = 1.0
@@ -90,23 +92,31 @@ class Phase:
     voc_share: float
 
 
+def _scene(side: int, objects: tuple[int, int], object_side: tuple[int, int], *, bleed: bool = False) -> SceneConfig:
+    return SceneConfig(
+        side=(side, side), square=True, objects=objects, object_side=object_side, augment=True, bleed=bleed,
+        horizon_share=0.2 if side > 96 else 0.1, max_hidden=0.35, rotation=18,
+    )  # fmt: skip
+
+
 def curriculum(scale: float) -> list[Phase]:
     """Close-ups of single objects first, which teach many patches from one name, then whole scenes.
 
     Objects have the size that they have in the demo's scenes from the start, so small pictures show parts of them.
     """
-
-    def scene(side: int, objects: tuple[int, int], object_side: tuple[int, int], *, bleed: bool) -> SceneConfig:
-        return SceneConfig(
-            side=(side, side), square=True, objects=objects, object_side=object_side, augment=True, bleed=bleed,
-            horizon_share=0.2 if side > 96 else 0.1, max_hidden=0.35, rotation=18,
-        )  # fmt: skip
-
     return [
-        Phase(0.45, round(64 * scale), scene(96, (1, 1), (50, 170), bleed=True), 0.8),
-        Phase(0.20, round(44 * scale), scene(128, (1, 2), (60, 180), bleed=True), 0.8),
-        Phase(0.20, round(24 * scale), scene(192, (1, 3), (80, 190), bleed=False), 0.85),
-        Phase(0.15, round(16 * scale), scene(272, (1, 4), (80, 200), bleed=False), 0.85),
+        Phase(0.45, round(64 * scale), _scene(96, (1, 1), (50, 170), bleed=True), 0.8),
+        Phase(0.20, round(44 * scale), _scene(128, (1, 2), (60, 180), bleed=True), 0.8),
+        Phase(0.20, round(24 * scale), _scene(192, (1, 3), (80, 190)), 0.85),
+        Phase(0.15, round(16 * scale), _scene(272, (1, 4), (80, 200)), 0.85),
+    ]
+
+
+def scene_curriculum(scale: float) -> list[Phase]:
+    """Whole scenes only, for a model that `curriculum` has trained: its learning rate had fallen when they came."""
+    return [
+        Phase(0.40, round(24 * scale), _scene(192, (1, 3), (80, 190)), 0.85),
+        Phase(0.60, round(16 * scale), _scene(272, (1, 4), (80, 200)), 0.85),
     ]
 
 
@@ -254,6 +264,8 @@ class Training:
         self.config = config
         self.captions = Captions(config.seed)
         self.model = DemoCLIP(DemoArchitecture(), self.captions.all_rows())
+        if config.start:
+            self.model.load_stored(load_file(config.start))
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         parameters = dict(self.model.named_parameters())
         hidden = {name: p for name, p in parameters.items() if p.ndim == 2 and "resblocks" in name}
@@ -279,8 +291,10 @@ class Training:
 
     def run(self) -> None:
         """Trains to the end and writes ``demo_clip.safetensors`` and ``train_log.jsonl``."""
-        phases, start = curriculum(self.config.batch_scale), 0
-        for number, phase in enumerate(phases):
+        phases, start, first = curriculum(self.config.batch_scale), 0, 0
+        if self.config.start:  # numbered on, so that the scenes are new ones
+            phases, first = scene_curriculum(self.config.batch_scale), len(phases)
+        for number, phase in enumerate(phases, first):
             end = start + round(phase.share * self.config.steps)
             if self.step < end:
                 self._run_phase(number, phase, start, end)

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tagclip.clip import load_clip
 from tagclip.demo import training
 from tagclip.demo.model import DemoArchitecture, DemoCLIP
 from tagclip.demo.scenes import SceneConfig
+from tagclip.errors import UsageError
 
 SCENES = SceneConfig(side=(32, 32), square=True, objects=(1, 1), object_side=(16, 30), augment=True)
 SMALL = DemoArchitecture(vision_width=32, vision_depth=2, vision_heads=2, text_width=16, text_depth=1, embedding=16)
@@ -32,7 +33,7 @@ def test_stored_weights_read_back_as_the_same_model(tmp_path):
     torch.manual_seed(0)
     model = DemoCLIP(DemoArchitecture(vision_depth=3, text_depth=2), captions.all_rows())
     state = model.stored_state()
-    model.load_state_dict({k: v.float() for k, v in state.items() if k != "token_embedding.rows"})
+    model.load_stored(state)
     save_file(state, tmp_path / "demo.safetensors", metadata={"quick_gelu": "true"})
     clip = load_clip(str(tmp_path / "demo.safetensors"))
     images = torch.randn(2, 3, 224, 224)
@@ -89,6 +90,37 @@ def test_a_stopped_run_ends_with_the_same_weights(small_run, monkeypatch, tmp_pa
         torch.testing.assert_close(resumed.average.state_dict()[name], value, atol=1e-6, rtol=0, msg=name)
     assert (tmp_path / "cut/demo_clip.safetensors").exists()
     assert "scenes" in (tmp_path / "cut/train_log.jsonl").read_text()
+
+
+def test_a_run_goes_on_from_stored_weights_with_other_scenes(small_run, monkeypatch, tmp_path):
+    first = replace(small_run, out=tmp_path / "first")
+    training.Training(first).run()
+    weights = tmp_path / "first/demo_clip.safetensors"
+    assert training.SceneStream(training.scene_curriculum(1.0)[0], 0, 0, 2)[1][0].shape == (3, 192, 192)
+
+    seeds = []
+    stream = training.SceneStream
+    monkeypatch.setattr(training, "scene_curriculum", lambda scale: [training.Phase(1.0, 4, SCENES, 1.0)])
+    monkeypatch.setattr(
+        training, "SceneStream", lambda phase, seed, *rest: seeds.append(seed) or stream(phase, seed, *rest)
+    )
+    second = training.Training(replace(small_run, out=tmp_path / "second", start=weights, steps=2, lr=0.0))
+    begun = {name: value.clone() for name, value in second.model.state_dict().items()}
+    stored = load_file(weights)
+    for name, value in begun.items():
+        torch.testing.assert_close(value, stored[name].float(), atol=0, rtol=0, msg=name)
+    second.run()
+    assert second.step == 2
+    assert seeds == [2]  # `curriculum` had numbers 0 and 1
+    for name, value in second.average.state_dict().items():  # the learning rate was 0
+        torch.testing.assert_close(value, begun[name], atol=1e-6, rtol=0, msg=name)
+
+
+def test_weights_of_other_names_are_refused():
+    rows = training.Captions(0).all_rows()
+    stored = DemoCLIP(SMALL, rows[1:]).stored_state()
+    with pytest.raises(UsageError, match="token rows"):
+        DemoCLIP(SMALL, rows).load_stored(stored)
 
 
 def test_evaluation_counts_what_is_there():
