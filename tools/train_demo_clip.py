@@ -24,6 +24,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--threads", type=int, help="of torch")
     parser.add_argument("--workers", type=int, help="processes that render scenes")
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, help="bfloat16 autocast")
+    parser.add_argument("--cam-objects", type=int, help="objects a scene whose class activation maps are supervised")
     parser.add_argument("--eval-every", type=int, help="steps between evaluations and checkpoints")
     parser.add_argument("--eval-scenes", type=int, help="scenes of an evaluation")
     parser.add_argument("--overwrite", action="store_true", help="start anew instead of resuming")

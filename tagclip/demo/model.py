@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -84,8 +85,12 @@ class Block(nn.Module):
         nn.init.normal_(self.mlp.c_proj.weight, std=scale)
         nn.init.normal_(self.mlp.c_fc.weight, std=(2 * width) ** -0.5)
 
-    def forward(self, x: Tensor, *, causal: bool = False, local: bool = False) -> Tensor:
-        x = x + self.attn(self.ln_1(x), causal=causal, local=local)
+    def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
+        return self.finish(x, self.ln_1(x), causal=causal)
+
+    def finish(self, x: Tensor, normed: Tensor, *, causal: bool = False, local: bool = False) -> Tensor:
+        """The block from its input and ln_1 of it."""
+        x = x + self.attn(normed, causal=causal, local=local)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -95,8 +100,24 @@ class Transformer(nn.Module):
         self.resblocks = nn.ModuleList(Block(width, heads, depth) for _ in range(depth))
 
 
+class Readings(NamedTuple):
+    """The unit-norm features that training supervises, float32.
+
+    Attributes:
+        cls: (B, D).
+        patches: local patches, whose last block attends to nothing else, (B, N, D).
+        pooled: mean of the patches of the ordinary last block, (B, D).
+        normed: ln_1 of that block, [CLS] first, (B, 1 + N, width), where Grad-CAM takes its gradients; not normalised.
+    """
+
+    cls: Tensor
+    patches: Tensor
+    pooled: Tensor
+    normed: Tensor
+
+
 class VisionTower(nn.Module):
-    """The image tower; `forward` gives the three readings that training supervises."""
+    """The image tower; `forward` gives the readings that training supervises."""
 
     def __init__(self, arch: DemoArchitecture):
         super().__init__()
@@ -119,8 +140,8 @@ class VisionTower(nn.Module):
             grid = F.interpolate(grid.permute(2, 0, 1)[None], (height, width), mode="bilinear")[0].permute(1, 2, 0)
         return torch.cat([self.positional_embedding[:1], grid.reshape(height * width, -1)])
 
-    def forward(self, images: Tensor, offset: tuple[int, int] | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalised images (B, 3, H, W) -> unit-norm [CLS] (B, D), local patches (B, N, D), pooled patches (B, D)."""
+    def forward(self, images: Tensor, offset: tuple[int, int] | None = None) -> Readings:
+        """What normalised images, (B, 3, H, W), show; see `positions` for `offset`."""
         x = self.conv1(images)
         b, _, h, w = x.shape
         x = x.flatten(2).transpose(1, 2)
@@ -129,12 +150,11 @@ class VisionTower(nn.Module):
         *blocks, last = self.transformer.resblocks
         for block in blocks:
             x = block(x)
-        ordinary, local = last(x), last(x[:, 1:], local=True)
+        normed = last.ln_1(x)
+        ordinary, local = last.finish(x, normed), last.finish(x[:, 1:], normed[:, 1:], local=True)
         ordinary = self.ln_post(ordinary)
-        pooled = torch.stack([ordinary[:, 0], ordinary[:, 1:].mean(1)], dim=1) @ self.proj
-        patches = self.ln_post(local) @ self.proj
-        pooled, patches = F.normalize(pooled.float(), dim=-1), F.normalize(patches.float(), dim=-1)
-        return pooled[:, 0], patches, pooled[:, 1]
+        read = (ordinary[:, 0], self.ln_post(local), ordinary[:, 1:].mean(1))
+        return Readings(*(F.normalize((tokens @ self.proj).float(), dim=-1) for tokens in read), normed)
 
 
 class DemoCLIP(nn.Module):

@@ -7,7 +7,10 @@ The losses know which objects and backgrounds a scene shows, never where. Three 
 - the local patch tokens: every patch must be something that the scene holds (`foreign`), and every name must own its
   share of the patches (`share`, learning from label proportions: without it the patches of an object that is not
   recognised yet call themselves background, which is always safe);
-- the pooled patches of the ordinary last block, which is what Grad-CAM reads.
+- the pooled patches of the ordinary last block, which is what Grad-CAM starts from;
+- with `cam_objects`, Grad-CAM's maps, which must lie where the local patches say that the object is: in a model trained
+  on captions whole images pass through attention, here the patches know their names without it, and gradients of the
+  pooled feature at the attention's input then say little of who is where.
 """
 
 from __future__ import annotations
@@ -58,6 +61,7 @@ class TrainingConfig:
             the blocks are trained by Muon (which needs about two thirds of AdamW's steps here), the rest by AdamW.
         batch_scale: multiplies the batch of every phase of `curriculum`.
         seed: of the weights, the scenes and the captions. threads: of torch. workers: processes that render.
+        cam_objects: objects a scene whose Grad-CAM is supervised; each costs two backward passes of the last block.
         bf16: bfloat16 autocast. eval_every, eval_scenes: how often and on how much the log reports accuracy.
     """
 
@@ -76,6 +80,7 @@ class TrainingConfig:
     warmup: int = 200
     weight_decay: float = 0.05
     averaging: float = 0.999
+    cam_objects: int = 0
 
 
 @dataclass(frozen=True)
@@ -114,10 +119,7 @@ def curriculum(scale: float) -> list[Phase]:
 
 def scene_curriculum(scale: float) -> list[Phase]:
     """Whole scenes only, for a model that `curriculum` has trained: its learning rate had fallen when they came."""
-    return [
-        Phase(0.40, round(24 * scale), _scene(192, (1, 3), (80, 190)), 0.85),
-        Phase(0.60, round(16 * scale), _scene(272, (1, 4), (80, 200)), 0.85),
-    ]
+    return [Phase(1.0, round(16 * scale), _scene(272, (1, 4), (80, 200)), 0.85)]
 
 
 class SceneStream(Dataset):
@@ -181,7 +183,13 @@ class Captions:
 
 
 def losses(
-    model: DemoCLIP, images: Tensor, areas: Tensor, background: Tensor, tokens: Tensor, offset: tuple | None
+    model: DemoCLIP,
+    images: Tensor,
+    areas: Tensor,
+    background: Tensor,
+    tokens: Tensor,
+    offset: tuple | None,
+    cam_objects: int = 0,
 ) -> dict[str, Tensor]:
     """The parts of the loss, each a scalar.
 
@@ -189,29 +197,60 @@ def losses(
         images: normalised, (B, 3, S, S). areas: visible pixels of each name, (B, K). background: (B, K) bool.
         tokens: prompts of all names, (K, 77). offset: window of the native positional grid; None
             for pictures larger than it, whose positions are interpolated.
+        cam_objects: objects an image, the largest ones, whose Grad-CAM is part of the loss ("cam"); 0 for none.
     """
-    cls, patches, pooled = model.visual(images, offset)
+    read = model.visual(images, offset)
     text = model.encode_text(tokens)
     scale = model.logit_scale.exp().clamp(max=100)
     prominent = areas**1.5
     prominent = prominent / prominent.sum(1, keepdim=True)
     spread = areas.sqrt()
     spread = 0.75 * spread / spread.sum(1, keepdim=True) + 0.25 * background / background.sum(1, keepdim=True)
-    logits = scale * patches @ text.T
-    log_p = logits.log_softmax(-1)
+    log_p = (scale * read.patches @ text.T).log_softmax(-1)
     present = (areas > 0) | background
-    foreign = -torch.logsumexp(log_p.masked_fill(~present[:, None], -1e4), -1).mean()
+    held = log_p.masked_fill(~present[:, None], -1e4)
     covered = areas / images[0, 0].numel()
     left = (1 - covered.sum(1, keepdim=True)).clamp(min=0) * background / background.sum(1, keepdim=True)
     expected = 0.8 * (covered + left) + 0.2 * present / present.sum(1, keepdim=True)
     owned = log_p.exp().mean(1)
-    share = (torch.xlogy(expected, expected) - expected * torch.log(owned + 1e-6)).sum(1).mean()
-    return {
-        "cls": -((scale * cls @ text.T).log_softmax(-1) * prominent).sum(1).mean(),
-        "foreign": foreign,
-        "share": share,
-        "pooled": -((scale * pooled @ text.T).log_softmax(-1) * spread).sum(1).mean(),
+    pooled = scale * read.pooled @ text.T
+    parts = {
+        "cls": -((scale * read.cls @ text.T).log_softmax(-1) * prominent).sum(1).mean(),
+        "foreign": -torch.logsumexp(held, -1).mean(),
+        "share": (torch.xlogy(expected, expected) - expected * torch.log(owned + 1e-6)).sum(1).mean(),
+        "pooled": -(pooled.log_softmax(-1) * spread).sum(1).mean(),
     }
+    if cam_objects:
+        rivals = (areas > 0) | background.any(0)  # an image's objects, and every background that the batch shows
+        parts["cam"] = cam_loss(pooled.masked_fill(~rivals, -1e4), read.normed, areas, held.detach(), cam_objects)
+    return parts
+
+
+def cam_loss(logits: Tensor, normed: Tensor, areas: Tensor, held: Tensor, objects: int) -> Tensor:
+    """How far Grad-CAM's maps are from where the local patches see the objects: 1 - cosine, mean over objects.
+
+    The softmax's gradient of p_k is p_k (1 - p_k) times that of its log odds; the factor does not change a map's shape.
+
+    Args:
+        logits: of the pooled feature, (B, K); names that do not compete are far below. normed: where gradients are
+            taken, (B, 1 + N, width); `logits` depend on it. areas: (B, K), 0 for what is no object of the image.
+        held: what the patches say, log of probabilities but for a term a patch, (B, N, K), constant.
+        objects: largest objects of each image.
+    """
+    size, names = areas.topk(objects)
+    probabilities = held.softmax(-1)
+    total, count = logits.new_zeros(()), (size > 0).sum().clamp(min=1)
+    for slot in range(objects):
+        chosen = names[:, slot : slot + 1]
+        others = logits.scatter(1, chosen, -1e4).logsumexp(1)
+        log_odds = logits.gather(1, chosen)[:, 0] - others
+        (gradient,) = torch.autograd.grad(log_odds.sum(), normed, create_graph=True)
+        weights = gradient[:, 1:].float().mean(1)
+        maps = (normed[:, 1:].float() @ weights[:, :, None])[..., 0].relu()
+        seen = probabilities.gather(2, chosen[:, None].expand(-1, held.shape[1], 1))[..., 0]
+        apart = 1 - F.cosine_similarity(maps, seen, dim=1, eps=1e-6)
+        total = total + (apart * (size[:, slot] > 0)).sum()
+    return total / count
 
 
 def normalise(images: torch.Tensor) -> torch.Tensor:
@@ -231,7 +270,7 @@ def evaluate(model: DemoCLIP, captions: Captions, scenes: list[Scene]) -> dict[s
     truth, by_cls, by_patch, hits, total = [], [], [], 0, 0
     for scene in scenes:
         image = normalise(torch.from_numpy(scene.image.transpose(2, 0, 1).copy()))[None]
-        cls, patches, _ = model.visual(image)
+        cls, patches, _, _ = model.visual(image)
         truth.append([names.objects[i].name in scene.objects for i in voc])
         by_cls.append((scale * cls[0] @ text.T).softmax(-1)[: len(voc)].numpy())
         p = (scale * patches[0] @ text.T).softmax(-1)[:, : len(voc)]
@@ -321,16 +360,17 @@ class Training:
 
     def _update(self, images: Tensor, areas: Tensor, background: Tensor) -> dict[str, Tensor]:
         config, total = self.config, self.config.steps
+        warmup = max(1, min(config.warmup, total // 10))
         fall = 0.5 * (1 + math.cos(math.pi * self.step / total)) * 0.99 + 0.01
         for group in (*self.muon.param_groups, *self.adam.param_groups):
-            group["lr"] = float(config.lr * min(1, (self.step + 1) / config.warmup) * fall)
+            group["lr"] = float(config.lr * min(1, (self.step + 1) / warmup) * fall)
         rng = np.random.default_rng([config.seed, 2, self.step])
         arch = self.model.arch
         spare = arch.grid - images.shape[-1] // arch.patch
         offset = tuple(int(v) for v in rng.integers(0, spare + 1, 2)) if spare >= 0 else None
         tokens = self.captions.draw(self.step)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bf16):
-            parts = losses(self.model, normalise(images), areas, background, tokens, offset)
+            parts = losses(self.model, normalise(images), areas, background, tokens, offset, config.cam_objects)
         self.model.zero_grad(set_to_none=True)
         sum(parts.values()).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)

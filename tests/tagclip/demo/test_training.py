@@ -7,10 +7,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tagclip.clip import load_clip
+from tagclip.clip.attention import layer_norm
 from tagclip.demo import training
 from tagclip.demo.model import DemoArchitecture, DemoCLIP
 from tagclip.demo.scenes import SceneConfig
 from tagclip.errors import UsageError
+from wsss.cam import softmax_gradcam
+from wsss.config import CamConfig
 
 SCENES = SceneConfig(side=(32, 32), square=True, objects=(1, 1), object_side=(16, 30), augment=True)
 SMALL = DemoArchitecture(vision_width=32, vision_depth=2, vision_heads=2, text_width=16, text_depth=1, embedding=16)
@@ -38,11 +41,12 @@ def test_stored_weights_read_back_as_the_same_model(tmp_path):
     clip = load_clip(str(tmp_path / "demo.safetensors"))
     images = torch.randn(2, 3, 224, 224)
     with torch.no_grad():
-        cls, patches, _ = model.visual(images)
+        cls, patches, _, normed = model.visual(images)
         torch.testing.assert_close(clip.encode_image(images), cls, atol=2e-5, rtol=0)
         tokens = clip.trunk(images).tokens
         local = torch.nn.functional.normalize(clip.project(clip.last_block(tokens, "local"))[:, 1:], dim=-1)
         torch.testing.assert_close(local, patches, atol=2e-5, rtol=0)
+        torch.testing.assert_close(layer_norm(tokens, clip.blocks[-1].ln_1), normed, atol=2e-5, rtol=0)
         prompts = ["a photo of a cat.", "there is a tvmonitor screen in the scene."]
         expected = model.encode_text(captions.tokens(prompts))
     torch.testing.assert_close(clip.encode_text(prompts), expected, atol=2e-5, rtol=0)
@@ -58,13 +62,35 @@ def test_losses_fall_on_scenes_seen_again_and_again():
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     history = []
     for _ in range(30):
-        parts = training.losses(model, training.normalise(images), areas, background, tokens, (0, 0))
+        parts = training.losses(model, training.normalise(images), areas, background, tokens, (0, 0), cam_objects=1)
         optimiser.zero_grad()
         sum(parts.values()).backward()
         optimiser.step()
         history.append({name: value.item() for name, value in parts.items()})
-    for name in ("cls", "foreign", "share", "pooled"):
+    for name in ("cls", "foreign", "share", "pooled", "cam"):
         assert history[-1][name] < 0.8 * history[0][name], name
+
+
+def test_the_maps_of_the_cam_loss_are_grad_cams(tmp_path):
+    """Its loss is 1 - cosine between the patches' answers and the maps that stage two makes of the same weights."""
+    captions = training.Captions(0)
+    torch.manual_seed(0)
+    model = DemoCLIP(DemoArchitecture(vision_depth=3, text_depth=2), captions.all_rows())
+    model.load_stored(model.stored_state())  # float16 once, as the file will have them
+    save_file(model.stored_state(), tmp_path / "demo.safetensors", metadata={"quick_gelu": "true"})
+    clip = load_clip(str(tmp_path / "demo.safetensors"))
+    images, prompts = torch.randn(1, 3, 224, 224), ["a photo of a cat.", "a photo of a dog.", "sky", "grass"]
+    areas, background = torch.tensor([[40.0, 90.0, 0.0, 0.0]]), torch.tensor([[False, False, True, True]])
+    found = training.losses(model, images, areas, background, captions.tokens(prompts), None, cam_objects=2)["cam"]
+
+    rows = clip.encode_text(prompts)
+    trunk = clip.trunk(images)
+    config = CamConfig(normalisations=0)
+    cams = softmax_gradcam(clip, trunk.tokens[0], trunk.grid, rows[:2], rows[2:], config).cams.flatten(1)
+    patches = torch.nn.functional.normalize(clip.project(clip.last_block(trunk.tokens, "local"))[0, 1:], dim=-1)
+    seen = (clip.logit_scale * patches @ rows.T).softmax(-1)[:, :2].T
+    cosines = torch.nn.functional.cosine_similarity(cams / cams.amax(1, keepdim=True), seen)
+    assert found.item() == pytest.approx(1 - cosines.mean().item(), abs=1e-4)
 
 
 def test_a_stopped_run_ends_with_the_same_weights(small_run, monkeypatch, tmp_path):
@@ -96,7 +122,7 @@ def test_a_run_goes_on_from_stored_weights_with_other_scenes(small_run, monkeypa
     first = replace(small_run, out=tmp_path / "first")
     training.Training(first).run()
     weights = tmp_path / "first/demo_clip.safetensors"
-    assert training.SceneStream(training.scene_curriculum(1.0)[0], 0, 0, 2)[1][0].shape == (3, 192, 192)
+    assert training.SceneStream(training.scene_curriculum(1.0)[0], 0, 0, 2)[1][0].shape == (3, 272, 272)
 
     seeds = []
     stream = training.SceneStream
