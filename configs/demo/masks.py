@@ -11,7 +11,7 @@ masks = dict(
     confidence=None,
     alpha=2.0,
     views=dict(scales=(1.0, 1.5), flip=True),
-    affinity=dict(first_block=1, last_block=11, box_threshold=0.75, propagations=1),
+    affinity=dict(first_block=1, last_block=11, box_threshold=0.6, propagations=1),
     crf=dict(bilateral_srgb=8.0),
 )
 work = dict(mask_workers=None, mask_queue=8)
