@@ -1,6 +1,6 @@
 """Training of the embedded demo model on rendered emoji scenes, from their image-level names alone.
 
-The losses know which objects and backgrounds a scene shows, never where. Three readings are supervised:
+The losses know which objects and backgrounds a scene shows, never where. These are supervised:
 
 - the [CLS] feature: softmax over all names, targets proportional to visible area^1.5, as captions name what is
   prominent;
