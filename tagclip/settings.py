@@ -45,7 +45,13 @@ def _checked(value: Any, kind: Any, option: str) -> Any:
     elif origin in (Union, UnionType):
         if value is None and type(None) in choices:
             return None
-        return _checked(value, next(choice for choice in choices if choice is not type(None)), option)
+        kinds = [choice for choice in choices if choice is not type(None)]
+        for choice in kinds[:-1]:
+            try:
+                return _checked(value, choice, option)
+            except UsageError:
+                pass
+        return _checked(value, kinds[-1], option)
     elif origin is tuple:
         if isinstance(value, list | tuple) and (choices[-1] is Ellipsis or len(value) == len(choices)):
             return tuple(_checked(item, choices[0], option) for item in value)

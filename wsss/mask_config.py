@@ -18,8 +18,8 @@ from wsss.tagging_config import WorkSettings as DecodeSettings
 if TYPE_CHECKING:
     from tagclip.clip import FrozenCLIP
     from tagclip.tagger import TagCLIP
+    from wsss.mask_maker import MaskMaker
     from wsss.pipeline import WorkSettings
-    from wsss.views import MapSource
 
 CAM = "cam"
 
@@ -46,8 +46,8 @@ class MaskRunConfig(TaggingRunConfig):
         tags: take the tags from here instead of the model: tags.jsonl, a plain list, VOC XML folder, COCO JSON.
         tag_ids: what the numbers of a plain list are: "index", "raw" or "auto".
         masks: fields of `MaskConfig` over the preset's.
-        method: where class maps come from: "cam", or a training-free strategy of `wsss.dense`.
-        dense: fields of `DenseConfig` for that strategy.
+        method: where class maps come from: "cam", or a training-free strategy of `wsss.dense`; several: their mean.
+        dense: fields of `DenseConfig` for the strategies.
         raw_cams: keep the maps before the affinity too, to look at them.
     """
 
@@ -55,10 +55,15 @@ class MaskRunConfig(TaggingRunConfig):
     tags: str | None = None
     tag_ids: str = "auto"
     masks: dict = field(default_factory=dict)
-    method: str = CAM
+    method: str | tuple[str, ...] = CAM
     dense: dict = field(default_factory=dict)
     raw_cams: bool = True
     out: str = "runs/masks"
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where class maps come from, one name or several."""
+        return (self.method,) if isinstance(self.method, str) else self.method
 
     def mask_config(self, vocabulary: Vocabulary) -> MaskConfig:
         """The preset for this vocabulary with `masks` written over it."""
@@ -92,8 +97,10 @@ class Recipe:
 
     def identity(self) -> dict[str, Any]:
         """The settings that results depend on. The tagger's are not among them where tags are given."""
-        settings: dict[str, Any] = {"stage": "masks", "masks": self.masks.to_dict(), "method": self.run.method}
-        if self.run.method != CAM:
+        sources = self.run.sources
+        method = sources[0] if len(sources) == 1 else list(sources)
+        settings: dict[str, Any] = {"stage": "masks", "masks": self.masks.to_dict(), "method": method}
+        if sources != (CAM,):
             settings["dense"] = self.run.dense
         batches = {"batch_size": self.tagging.batch_size, "batch_patches": self.tagging.batch_patches}
         settings["tagging"] = self.tagging.to_dict() if self.run.tags is None else batches
@@ -112,20 +119,28 @@ class Recipe:
 
         return TagCLIP(clip, self.vocabulary, config=self.tagging, cache_dir=cache_dir)
 
-    def maps(self, clip: FrozenCLIP, cache_dir: Path | str | None = None) -> MapSource:
+    def maps(self, clip: FrozenCLIP, cache_dir: Path | str | None = None) -> MaskMaker:
         """Where class maps come from.
 
         Raises:
-            UsageError: no such method.
+            UsageError: no such method, or none.
         """
-        if self.run.method == CAM:
+        makers = [self._maker(name, clip, cache_dir) for name in self.run.sources]
+        if len(makers) == 1:
+            return makers[0]
+        from wsss.fused_maps import FusedMaskGenerator
+
+        return FusedMaskGenerator(makers)
+
+    def _maker(self, source: str, clip: FrozenCLIP, cache_dir: Path | str | None) -> MaskMaker:
+        if source == CAM:
             from wsss.generator import MaskGenerator
 
             return MaskGenerator(clip, self.vocabulary, config=self.masks, cache_dir=cache_dir)
         from wsss.dense.config import DenseConfig
         from wsss.dense.generator import DenseMaskGenerator
 
-        dense = DenseConfig.from_dict({**self.run.dense, "strategy": self.run.method})
+        dense = DenseConfig.from_dict({**self.run.dense, "strategy": source})
         return DenseMaskGenerator(clip, self.vocabulary, config=self.masks, dense=dense, cache_dir=cache_dir)
 
 

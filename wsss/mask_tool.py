@@ -42,7 +42,8 @@ def add_mask_options(parser: argparse.ArgumentParser) -> None:
     method.add_argument("--threshold-rule", choices=("relative", "absolute", "top_k"), help="which scores become tags")
     method.add_argument("--threshold", type=float, metavar="T", help="of the relative and the absolute rule")
     method.add_argument("--tags-per-image", type=cli.positive, metavar="K", help="of the rule top_k")
-    method.add_argument("--method", metavar="NAME", help="source of class maps: cam, or a training-free strategy")
+    method.add_argument("--method", nargs="+", metavar="NAME",
+                        help="source of class maps: cam, or a training-free strategy; several: the mean of their maps")
     method.add_argument("--scales", type=float, nargs="+", metavar="S",
                         help="average the class maps over these image scales, 1 among them (a pass of the model each)")
     method.add_argument("--flip", action="store_true", default=None, help="and over their mirror images")

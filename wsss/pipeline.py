@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -57,9 +59,7 @@ def shared_request(*requests: AttentionRequest) -> AttentionRequest:
     Votes are always in it: with them every block's map is computed, so that the tokens of a trunk for CAMs alone have
     the same last digit as those of a trunk for tags and CAMs (a fused kernel sums in another order).
     """
-    ranges = tuple(dict.fromkeys(span for request in requests for span in request.ranges))
-    keep = tuple(sorted({block for request in requests for block in request.keep}))
-    return AttentionRequest(votes=True, ranges=ranges, keep=keep)
+    return reduce(operator.or_, requests, AttentionRequest(votes=True))
 
 
 def check_same_input(tagging: ImageConfig, masks: ImageConfig) -> None:

@@ -17,7 +17,7 @@ from wsss.config import MaskConfig
 
 
 class MapSource(Protocol):
-    """What makes class maps of a trunk: `MaskGenerator`, or a training-free strategy of `wsss.dense`."""
+    """What makes class maps of a trunk: any `wsss.mask_maker.MaskMaker`."""
 
     config: MaskConfig
     request: AttentionRequest

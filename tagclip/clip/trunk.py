@@ -1,5 +1,7 @@
 """What a trunk pass is asked for, and what it returns."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -31,6 +33,11 @@ class AttentionRequest:
     votes: bool = False
     ranges: tuple[tuple[int, int], ...] = ()
     keep: tuple[int, ...] = ()
+
+    def __or__(self, other: AttentionRequest) -> AttentionRequest:
+        """What one trunk must collect to serve both."""
+        ranges = tuple(dict.fromkeys(self.ranges + other.ranges))
+        return AttentionRequest(self.votes or other.votes, ranges, tuple(sorted({*self.keep, *other.keep})))
 
 
 @dataclass

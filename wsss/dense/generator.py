@@ -16,17 +16,17 @@ from wsss.config import MaskConfig
 from wsss.dense.config import DenseConfig
 from wsss.dense.features import blocks_to_keep, prepared, strategy_features
 from wsss.dense.inference import DenseSegmenter
-from wsss.generator import MaskGenerator
+from wsss.mask_maker import MaskMaker
 
 
-class DenseMaskGenerator(MaskGenerator):
-    """A `MaskGenerator` whose maps are a strategy's class probabilities on the patch grid.
+class DenseMaskGenerator(MaskMaker):
+    """A `MaskMaker` whose maps are a strategy's class probabilities on the patch grid.
 
     Everything after the maps (upsampling, background score, CRF or PAMR, ignore label, files) is stage two unchanged:
     a map's complement, 1 - max_k p_k, is what the background words and the other classes leave to the background.
 
     Args:
-        clip, vocabulary, preset, config, cache_dir: see `MaskGenerator`.
+        clip, vocabulary, preset, config, cache_dir: see `wsss.generator.MaskGenerator`.
         dense: strategy, its options, logit scale and templates. The vocabulary of an image is its tags plus the
             background words, whatever `dense.vocabulary` says; the image is seen whole, as `config.image` says.
 
@@ -44,7 +44,7 @@ class DenseMaskGenerator(MaskGenerator):
         dense: DenseConfig | None = None,
         cache_dir: Path | str | None = None,
     ):
-        super().__init__(clip, vocabulary, preset, config=config, cache_dir=cache_dir)
+        super().__init__(clip, vocabulary, config or MaskConfig.preset(preset, vocabulary.name))
         dense = replace(dense or DenseConfig(), vocabulary="all", mode="whole", background_threshold=0.0)
         self.segmenter = DenseSegmenter(clip, vocabulary, dense, cache_dir=cache_dir)
         if "auto" in vars(self.segmenter.strategy.options).values():
@@ -65,13 +65,8 @@ class DenseMaskGenerator(MaskGenerator):
 
     @torch.no_grad()
     def cams_from_trunk(self, trunk: Trunk, tag_indices: Sequence[Sequence[int]]) -> list[CamResult]:
-        """Class probabilities of a batch as maps; see `MaskGenerator.cams_from_trunk`.
-
-        Raises:
-            UsageError: not one list of tags an image, or a trunk without the blocks of `request`.
-        """
-        if len(tag_indices) != len(trunk.tokens):
-            raise UsageError(f"{len(tag_indices)} lists of tags for a trunk of {len(trunk.tokens)} images")
+        """Class probabilities of a batch as maps; see `MaskMaker.cams_from_trunk`."""
+        self.check_count(trunk, tag_indices)
         missing = [number for number in self.request.keep if number not in trunk.kept]
         if missing:
             raise UsageError(f"the trunk was made without the input of block {missing[0]}: pass `request`")

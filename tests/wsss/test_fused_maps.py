@@ -1,0 +1,110 @@
+"""The mean of several sources' class maps as a source of its own."""
+
+import numpy as np
+import pytest
+import torch
+
+from tagclip.clip import AttentionRequest
+from tagclip.errors import UsageError
+from tagclip.images import decode_image
+from tagclip.vocabulary import Vocabulary
+from wsss.config import MaskConfig
+from wsss.dense.config import DenseConfig
+from wsss.dense.generator import DenseMaskGenerator
+from wsss.fused_maps import FusedMaskGenerator
+from wsss.generator import MaskGenerator
+from wsss.mask_config import MaskRunConfig, Recipe
+from wsss.views import cams_over_views
+
+from .runs import VOCABULARY, draw_images
+
+PLAIN = MaskConfig.from_dict({"refiner": "none", "confidence": None})
+VIEWS = MaskConfig.from_dict({"refiner": "none", "confidence": None, "views": {"scales": [1.0], "flip": True}})
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    return decode_image(draw_images(tmp_path_factory.mktemp("fused"), [(96, 64)])[0])
+
+
+def sources(clip, config, *strategies):
+    dense = [DenseMaskGenerator(clip, VOCABULARY, config=config, dense=DenseConfig(strategy=name)) for name in strategies]
+    return [MaskGenerator(clip, VOCABULARY, config=config), *dense]
+
+
+def test_the_mean_of_three_sources(golden_clip, image):
+    parts = sources(golden_clip, PLAIN, "sclip", "gclip")
+    fused = FusedMaskGenerator(parts)(image, ["cat", "bird"])
+    alone = [part(image, ["cat", "bird"]) for part in parts]
+    assert np.abs(fused.cams - sum(one.cams for one in alone) / 3).max() < 1e-5
+    assert np.abs(fused.raw_cams - sum(one.raw_cams for one in alone) / 3).max() < 1e-5
+    assert np.abs(fused.cams - alone[0].cams).max() > 0.05
+    assert fused.probabilities == pytest.approx(alone[0].probabilities, abs=1e-5)
+    expected = parts[0].mask_from_cams(image, fused.cams, fused.indices)
+    assert np.array_equal(fused.mask, expected.mask)
+    assert len(np.unique(fused.mask)) > 1
+
+
+def test_views_are_fused_one_by_one(golden_clip, image):
+    parts = sources(golden_clip, VIEWS, "sclip")
+    fused = FusedMaskGenerator(parts)
+    images = fused.prepare(image)[None]
+    found = cams_over_views(fused, fused.trunk(images), images, [[2, 0]], fused.trunk)[0]
+    expected = 0
+    for part in parts:
+        there, mirrored = (part.cams_from_trunk(part.trunk(seen), [[2, 0]])[0].cams for seen in (images, images.flip(-1)))
+        expected = expected + (there + mirrored[:, :, ::-1]) / 4
+    assert found.indices == [2, 0]
+    assert np.abs(found.cams - expected).max() < 1e-5
+
+
+def test_one_trunk_serves_all(golden_clip, image):
+    parts = sources(golden_clip, PLAIN, "sclip", "gclip")
+    fused = FusedMaskGenerator(parts)
+    assert fused.request.ranges == parts[0].request.ranges
+    assert set(fused.request.keep) == {number for part in parts for number in part.request.keep}
+    assert not fused.request.votes
+    assert (fused.request | AttentionRequest(votes=True)).votes
+
+
+def test_no_tags(golden_clip, image):
+    assert not FusedMaskGenerator(sources(golden_clip, PLAIN, "sclip"))(image, []).mask.any()
+
+
+def test_sources_must_belong_together(golden_clip):
+    one = sources(golden_clip, PLAIN)
+    with pytest.raises(UsageError, match="1 sources of class maps: a mean needs two"):
+        FusedMaskGenerator(one)
+    with pytest.raises(UsageError, match="differ in their config"):
+        FusedMaskGenerator(one + sources(golden_clip, VIEWS))
+    other = MaskGenerator(golden_clip, Vocabulary(["cat"]), config=PLAIN)
+    with pytest.raises(UsageError, match="differ in their vocabulary"):
+        FusedMaskGenerator([*one, other])
+
+
+def recipe(**fields):
+    return Recipe.resolve(MaskRunConfig(vocabulary="cat,dog,bird", **fields))
+
+
+def test_a_config_names_one_source_or_several(golden_clip, image):
+    assert recipe().identity() == recipe(method=("cam",)).identity()
+    assert recipe().identity()["method"] == "cam"
+    both = recipe(method=("cam", "sclip"))
+    assert both.identity()["method"] == ["cam", "sclip"]
+    assert "dense" in both.identity()
+    maker = both.maps(golden_clip)
+    assert [type(source) for source in maker.sources] == [MaskGenerator, DenseMaskGenerator]
+    assert isinstance(recipe(method="sclip").maps(golden_clip), DenseMaskGenerator)
+    with pytest.raises(UsageError, match="0 sources"):
+        recipe(method=()).maps(golden_clip)
+    with pytest.raises(UsageError, match="slip"):
+        recipe(method=("cam", "slip")).maps(golden_clip)
+
+
+def test_a_batch_is_images_one_by_one(golden_clip, image):
+    fused = FusedMaskGenerator(sources(golden_clip, PLAIN, "sclip"))
+    images = torch.stack([fused.prepare(image), fused.prepare(image[:, ::-1].copy())])
+    both = fused.cams_from_trunk(fused.trunk(images), [[0], [1, 2]])
+    one = fused.cams_from_trunk(fused.trunk(images[1:]), [[1, 2]])[0]
+    assert [len(result.cams) for result in both] == [1, 2]
+    assert np.abs(both[1].cams - one.cams).max() < 1e-4
