@@ -274,6 +274,28 @@ def test_position_rounding(tmp_path):
         assert torch.equal(positions, exact) != rounded
 
 
+@pytest.mark.parametrize("quick_gelu", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("scale", [None, 0.5])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mlp_in_half_precision_rounds_no_more_than_step_by_step(dtype, scale, bias, quick_gelu):
+    block = clip_models.make_model(B16, quick_gelu=quick_gelu).visual.transformer.resblocks[0].to(dtype)
+    if not bias:
+        block.mlp.c_fc.bias = block.mlp.c_proj.bias = None
+    tokens = torch.randn(2, 9, B16.width, generator=torch.Generator().manual_seed(1)).to(dtype)
+    factors = None if scale is None else torch.full((B16.width,), scale)
+    with torch.no_grad():
+        found = attention.mlp(tokens, block, output_scale=factors)
+        steps = block.mlp(block.ln_2(tokens))
+        block.double()
+        exact = block.mlp(block.ln_2(tokens.double()))
+        if scale is not None:  # the factors are of the weights, not of the bias
+            rest = 0 if not bias else block.mlp.c_proj.bias
+            steps, exact = (scale * (values - rest) + rest for values in (steps, exact))
+    assert found.dtype == dtype
+    assert (found - exact).norm() < 1.2 * (steps - exact).norm()
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_is_close_and_statistics_stay_fp32(dtype, models, clips):
     clip = wrap_clip(models["B/16"], dtype=dtype)
