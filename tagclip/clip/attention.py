@@ -117,8 +117,8 @@ def mlp(tokens: Tensor, block: nn.Module, *, output_scale: Tensor | None = None)
         for part in rows.split(_rows_per_step(rows)):
             part.mul_(torch.mul(part, QUICK_GELU_SLOPE).sigmoid_())
     else:
-        # x sigmoid(s x) = silu(s x) / s: one pass in place, and the factors cost the products nothing. Not in fp32, where
-        # a last digit off the published order of operations can turn a vote of DMAR.
+        # x sigmoid(s x) = silu(s x) / s: one pass in place, and the factors cost the products nothing. Not in fp32,
+        # where a last digit off the published order of operations can turn a vote of DMAR.
         slope = QUICK_GELU_SLOPE
         hidden = F.silu(_scaled_linear(normed, c_fc.weight, c_fc.bias, slope, slope), inplace=True)
     if output_scale is None:

@@ -11,7 +11,12 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "demo"
 
 
 @pytest.mark.parametrize(
-    ("name", "method", "scales"), [("masks", "cam", (1.0, 1.5)), ("masks_sclip", "sclip", (1.0,))]
+    ("name", "method", "scales"),
+    [
+        ("masks", "cam", (1.0, 1.5)),
+        ("masks_sclip", "sclip", (1.0,)),
+        ("masks_fused", ("cam", "sclip"), (1.0, 1.5)),
+    ],
 )
 def test_settings(name, method, scales):
     recipe = Recipe.resolve(load_run_config(CONFIGS / f"{name}.py", {}, MaskRunConfig()))

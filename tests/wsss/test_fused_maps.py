@@ -28,7 +28,8 @@ def image(tmp_path_factory):
 
 
 def sources(clip, config, *strategies):
-    dense = [DenseMaskGenerator(clip, VOCABULARY, config=config, dense=DenseConfig(strategy=name)) for name in strategies]
+    settings = (DenseConfig(strategy=name) for name in strategies)
+    dense = [DenseMaskGenerator(clip, VOCABULARY, config=config, dense=one) for one in settings]
     return [MaskGenerator(clip, VOCABULARY, config=config), *dense]
 
 

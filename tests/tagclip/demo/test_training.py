@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from tagclip.clip import load_clip
 from tagclip.clip.attention import layer_norm
 from tagclip.demo import training
+from tagclip.demo.losses import losses
 from tagclip.demo.model import DemoArchitecture, DemoCLIP
 from tagclip.demo.scenes import SceneConfig
 from tagclip.errors import UsageError
@@ -62,7 +63,7 @@ def test_losses_fall_on_scenes_seen_again_and_again():
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     history = []
     for _ in range(30):
-        parts = training.losses(model, training.normalise(images), areas, background, tokens, (0, 0), cam_objects=1)
+        parts = losses(model, training.normalise(images), areas, background, tokens, (0, 0), cam_objects=1)
         optimiser.zero_grad()
         sum(parts.values()).backward()
         optimiser.step()
@@ -81,7 +82,7 @@ def test_the_maps_of_the_cam_loss_are_grad_cams(tmp_path):
     clip = load_clip(str(tmp_path / "demo.safetensors"))
     images, prompts = torch.randn(1, 3, 224, 224), ["a photo of a cat.", "a photo of a dog.", "sky", "grass"]
     areas, background = torch.tensor([[40.0, 90.0, 0.0, 0.0]]), torch.tensor([[False, False, True, True]])
-    found = training.losses(model, images, areas, background, captions.tokens(prompts), None, cam_objects=2)["cam"]
+    found = losses(model, images, areas, background, captions.tokens(prompts), None, cam_objects=2)["cam"]
 
     rows = clip.encode_text(prompts)
     trunk = clip.trunk(images)
