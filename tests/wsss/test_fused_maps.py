@@ -53,7 +53,8 @@ def test_views_are_fused_one_by_one(golden_clip, image):
     found = cams_over_views(fused, fused.trunk(images), images, [[2, 0]], fused.trunk)[0]
     expected = 0
     for part in parts:
-        there, mirrored = (part.cams_from_trunk(part.trunk(seen), [[2, 0]])[0].cams for seen in (images, images.flip(-1)))
+        both = (images, images.flip(-1))
+        there, mirrored = (part.cams_from_trunk(part.trunk(seen), [[2, 0]])[0].cams for seen in both)
         expected = expected + (there + mirrored[:, :, ::-1]) / 4
     assert found.indices == [2, 0]
     assert np.abs(found.cams - expected).max() < 1e-5
