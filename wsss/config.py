@@ -155,6 +155,9 @@ class MaskConfig:
             scores count as certain.
         refiner: "crf", "pamr" or "none".
         alpha: exponent of the background score (1 - max_k cam_k) ** alpha.
+        sure_alpha: a larger exponent: pixels that are background with `alpha`, but not with this one, become
+            `ignore_label`, so that only sure background is trained on, as in IRN (Ahn et al., arXiv 1904.05044, which
+            takes two thresholds). The refiner runs twice. None, as in CLIP-ES, trusts the background.
         confidence: pixels whose highest probability is lower become `ignore_label`; None keeps every pixel.
         storage_dtype: dtype of CAMs on disk. Masks are always made from CAMs rounded to it, so that masks from
             memory and from files are the same.
@@ -170,6 +173,7 @@ class MaskConfig:
     score_power: float = 0.0
     refiner: Literal["crf", "pamr", "none"] = "crf"
     alpha: float = 1.0
+    sure_alpha: float | None = None
     confidence: float | None = 0.95
     ignore_label: int = 255
     storage_dtype: Literal["float16", "float32"] = "float16"
@@ -182,6 +186,8 @@ class MaskConfig:
             raise UsageError(f"score_power {self.score_power} must not be negative")
         if self.alpha <= 0:
             raise UsageError(f"background exponent alpha {self.alpha} must be positive")
+        if self.sure_alpha is not None and self.sure_alpha <= self.alpha:
+            raise UsageError(f"sure_alpha {self.sure_alpha} must be above alpha {self.alpha}; use None to turn it off")
 
     @classmethod
     def preset(cls, name: str = "default", vocabulary: str = "custom") -> MaskConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import cv2
@@ -27,7 +27,7 @@ class LabelMap:
     """The mask of one image before and after doubtful pixels are taken out.
 
     Attributes:
-        mask: (H, W) uint8: `labels` with pixels of low confidence set to the ignore label.
+        mask: (H, W) uint8: `labels` with pixels of low confidence or doubtful background set to the ignore label.
         labels: (H, W) uint8 most probable label: 0 background and class c -> c + 1, or class c -> c without background.
         confidence: (H, W) float32, highest probability of each pixel; where one label led everywhere and the CRF was
             spared, a lower bound of it.
@@ -69,6 +69,25 @@ def mask_from_cams(
         empty = np.zeros((0, height, width), np.float32) if keep_probabilities else None
         return LabelMap(unknown, unknown.copy(), np.zeros((height, width), np.float32), empty)
     rounded = np.asarray(cams).astype(config.storage_dtype)
+    found = _most_probable(rgb, rounded, ids, config, has_background, keep_probabilities, device)
+    if config.sure_alpha is not None and has_background and len(ids) > 1:
+        strict = replace(config, alpha=config.sure_alpha, sure_alpha=None)
+        sure = _most_probable(rgb, rounded, ids, strict, has_background, False, device)
+        found.mask[(found.labels == 0) & (sure.labels != 0)] = config.ignore_label
+    return found
+
+
+def _most_probable(
+    rgb: np.ndarray,
+    rounded: np.ndarray,
+    ids: np.ndarray,
+    config: MaskConfig,
+    has_background: bool,
+    keep_probabilities: bool,
+    device: torch.device | str,
+) -> LabelMap:
+    """`mask_from_cams` for one background exponent, of maps as they are stored and the labels that compete."""
+    height, width = rgb.shape[:2]
     scores = label_scores(rounded, (height, width), config, has_background=has_background)
     if config.refiner == "crf" and not keep_probabilities:
         leader = uniform_label(scores, config.confidence, config.crf)

@@ -17,7 +17,7 @@ from wsss.run import read_manifest
 from wsss.segmentation.sources import open_source, shown
 from wsss.workers import MaskJob, MaskStage, MaskWorkers
 
-AFTER_THE_MAPS = ("refiner", "alpha", "confidence", "ignore_label", "crf", "pamr")
+AFTER_THE_MAPS = ("refiner", "alpha", "sure_alpha", "confidence", "ignore_label", "crf", "pamr")
 
 
 @dataclass(frozen=True)

@@ -156,3 +156,32 @@ def test_label_count(classes, background, fits):
     else:
         with pytest.raises(UsageError, match="at most 254"):
             check_label_count(classes, background)
+
+
+@pytest.mark.parametrize("refiner", ["crf", "pamr", "none"])
+def test_only_sure_background_is_kept(refiner):
+    maps = np.full((2, 3, 4), 0.02, np.float32)
+    maps[0, :, 0], maps[1, :, 3] = 0.9, 0.3  # 0.3 is below 1 - 0.3, above 0.7 ** 4
+    loose = MaskConfig(refiner=refiner, confidence=None)
+    strict = MaskConfig(refiner=refiner, confidence=None, alpha=4.0)
+    both = MaskConfig(refiner=refiner, confidence=None, sure_alpha=4.0)
+    one, other, found = (mask_from_cams(picture(), maps, [4, 7], config) for config in (loose, strict, both))
+    doubtful = (one.labels == 0) & (other.labels != 0)
+    assert doubtful.any()
+    assert (one.labels[~doubtful] == 0).any()
+    assert np.array_equal(found.mask, np.where(doubtful, 255, one.labels))
+    assert np.array_equal(found.labels, one.labels)
+
+
+def test_sure_background_where_one_label_leads_everywhere():
+    maps = np.full((1, 3, 4), 0.3, np.float32)
+    loose = MaskConfig(confidence=None)
+    assert not mask_from_cams(picture(), maps, [4], loose).mask.any()
+    assert (mask_from_cams(picture(), maps, [4], MaskConfig(confidence=None, sure_alpha=4.0)).mask == 255).all()
+    sure = mask_from_cams(picture(), maps, [4], MaskConfig(confidence=None, sure_alpha=4.0), has_background=False)
+    assert (sure.mask == 4).all()
+
+
+def test_sure_alpha_is_above_alpha():
+    with pytest.raises(UsageError, match="sure_alpha 2.0 must be above alpha 2.0"):
+        MaskConfig(alpha=2.0, sure_alpha=2.0)
