@@ -183,5 +183,5 @@ def test_sure_background_where_one_label_leads_everywhere():
 
 
 def test_sure_alpha_is_above_alpha():
-    with pytest.raises(UsageError, match="sure_alpha 2.0 must be above alpha 2.0"):
+    with pytest.raises(UsageError, match=r"sure_alpha 2\.0 must be above alpha 2\.0"):
         MaskConfig(alpha=2.0, sure_alpha=2.0)
