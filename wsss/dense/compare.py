@@ -236,5 +236,5 @@ def draw_bars(rows: Sequence[Row], path: Path, title: str) -> None:
     axes.set_xticks(range(len(strategies)), strategies, rotation=25, ha="right")
     axes.set_ylabel("mIoU (%)")
     axes.set_title(title)
-    axes.legend(title="vocabulary")
+    axes.legend(title="vocabulary", loc="upper left", bbox_to_anchor=(1, 1))  # beside the bars, never over one
     figure.savefig(path, dpi=120)
