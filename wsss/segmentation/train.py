@@ -20,9 +20,10 @@ from tagclip.vocabulary import Vocabulary
 from wsss.run import disk_errors
 
 from .checkpoints import load_segmentor, read_harmless
+from .class_balance import ClassBalance
 from .curves import draw_curves, read_curves
 from .predictor import Predictor
-from .preflight import PreflightReport, check_masks
+from .preflight import PreflightConfig, PreflightReport, check_masks
 from .self_training import SelfTrainingConfig, relabel
 from .settings import TrainRequest, applies_exif, fingerprint, resolve_config, self_training_of, start_cpu_group
 from .sources import MaskSource, label_names, open_source
@@ -51,7 +52,10 @@ def train_segmentor(request: TrainRequest) -> Summary:
     source = open_source(
         request.run, ann_file=request.train_list, mask_dir=request.mask_dir, vocabulary=vocabulary
     )
-    checked = _preflight(request, cfg, source, vocabulary)
+    balance = ClassBalance.of(cfg)
+    checked = _preflight(request, cfg, source, vocabulary, balance)
+    if checked:
+        balance.apply(cfg, checked.pixels)
     truth = _truth_source(request, source, vocabulary) if request.ground_truth else None
     work_dir = Path(cfg.work_dir)
 
@@ -68,6 +72,7 @@ def train_segmentor(request: TrainRequest) -> Summary:
         folder = work_dir / f"round{number}"
         masks = _next_masks(summary.outcomes[-1], source, vocabulary, folder, self_training)
         round_cfg, _ = resolve_config(replace(request, mask_dir=masks, work_dir=folder))
+        balance.apply(round_cfg, checked.pixels)
         summary.outcomes.append(_fit(round_cfg, f"self-training round {number}"))
     if truth is not None:
         truth_request = replace(
@@ -76,6 +81,9 @@ def train_segmentor(request: TrainRequest) -> Summary:
         )
         truth_cfg, _ = resolve_config(truth_request)
         truth_cfg.train_dataloader.dataset.image_weight = None
+        if balance.power:
+            upright = _upright(request, truth_cfg.train_dataloader.dataset)
+            balance.apply(truth_cfg, check_masks(truth, label_names(vocabulary)[0], upright).pixels)
         summary.outcomes.append(_fit(truth_cfg, "ground truth"))
     if is_main_process():
         summary.write(work_dir)
@@ -88,13 +96,13 @@ def _names(cfg: Config, vocabulary: Vocabulary) -> Any:
 
 
 def _preflight(
-    request: TrainRequest, cfg: Config, source: MaskSource, vocabulary: Vocabulary
+    request: TrainRequest, cfg: Config, source: MaskSource, vocabulary: Vocabulary, balance: ClassBalance
 ) -> PreflightReport | None:
-    """Checks the training and the validation masks; only the first of several processes does."""
-    if _rank() != 0:
+    """Checks the training and the validation masks; of several processes only those that need the counts do."""
+    if _rank() != 0 and not balance.power:
         return None
     names = label_names(vocabulary)[0]
-    upright = replace(request.preflight, apply_exif=applies_exif(cfg.train_dataloader.dataset.pipeline))
+    upright = _upright(request, cfg.train_dataloader.dataset)
     total = len(source.samples)
     with tqdm(total=total, desc="checking masks", unit="img", disable=None, leave=False) as bar:
         report = check_masks(source, names, upright, lambda done: bar.update(done - bar.n))
@@ -103,9 +111,12 @@ def _preflight(
         val_source = open_source(
             request.val, ann_file=settings.get("ann_file"), split=settings.get("split"), vocabulary=vocabulary
         )
-        upright = replace(request.preflight, apply_exif=applies_exif(settings.pipeline))
-        check_masks(val_source, names, upright)
+        check_masks(val_source, names, _upright(request, settings))
     return report
+
+
+def _upright(request: TrainRequest, dataset: Any) -> PreflightConfig:
+    return replace(request.preflight, apply_exif=applies_exif(dataset.pipeline))
 
 
 def _rank() -> int:

@@ -70,6 +70,9 @@ tta_pipeline = [
     ),
 ]
 
+# Classes weigh (share of the training masks' pixels) ** -power in the loss; 0: all the same.
+class_balance = dict(power=0.0)
+
 # Rounds of self-training after the first: predictions, held to each image's tags, become the next masks. The run's own
 # class maps may share in them (maps_share, 0 to 1), and its CRF may refine them.
 self_training = dict(rounds=0, confidence=0.8, restrict_to_tags=True, maps_share=0.0, refine=False)
