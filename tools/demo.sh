@@ -3,14 +3,14 @@
 #   DEMO_OUT=     folder for everything (default runs/demo); a run that was cut goes on
 #   DEMO_SCENES=  training scenes (default 100); the held-out scenes are a quarter of them
 #   DEMO_STEPS=   DeepLab training iterations (default 400); 0 leaves the training out
-#   DEMO_MASKS=   settings of the masks (default configs/demo/masks.py; masks_sclip.py beside it makes better ones)
+#   DEMO_MASKS=   settings of the masks (default configs/demo/masks_fused.py; masks.py beside it has class activation maps alone)
 set -euo pipefail
 . "$(dirname "$0")/setup_env.sh"
 cd "$ROOT"
 OUT=${DEMO_OUT:-runs/demo}
 SCENES=${DEMO_SCENES:-100}
 STEPS=${DEMO_STEPS:-400}
-MASKS=${DEMO_MASKS:-configs/demo/masks.py}
+MASKS=${DEMO_MASKS:-configs/demo/masks_fused.py}
 HELD_OUT=$(((SCENES + 3) / 4))
 say() { printf '\n== %s\n' "$*"; }
 
