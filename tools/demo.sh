@@ -18,7 +18,7 @@ say "$SCENES scenes in the styles the demo model knows, $HELD_OUT in a style it 
 [ -e "$OUT/scenes/train_scenes.json" ] || "$PY" tools/make_demo_scenes.py "$OUT/scenes" --count "$SCENES" --seed 11 --styles noto twemoji fluent-flat
 [ -e "$OUT/held_out/val_scenes.json" ] || "$PY" tools/make_demo_scenes.py "$OUT/held_out" --count "$HELD_OUT" --seed 12 --split val
 
-say "tags, class activation maps and CRF masks, from pictures and class names alone"
+say "tags, class maps and CRF masks, from pictures and class names alone"
 "$PY" tools/pipeline.py "$MASKS" --images "$OUT/scenes/JPEGImages" --out "$OUT/run"
 "$PY" tools/evaluate.py tags --tags "$OUT/run/tags.jsonl" --labels "$OUT/scenes/train_labels.txt" --json "$OUT/tags.json"
 "$PY" tools/evaluate.py masks --pred "$OUT/run/masks" --gt "$OUT/scenes/SegmentationClass" --vocabulary voc --json "$OUT/masks.json"
@@ -33,4 +33,4 @@ fi
 
 say "one table, one picture"
 "$PY" tools/demo_report.py "$OUT"
-say "done: $OUT/demo.png shows scenes, true masks and answers, $OUT/masks.png the class activation maps; $OUT/run holds the rest"
+say "done: $OUT/demo.png shows scenes, true masks and answers, $OUT/masks.png the class maps; $OUT/run holds the rest"

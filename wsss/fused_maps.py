@@ -10,7 +10,7 @@ import numpy as np
 
 from tagclip.clip import AttentionRequest, Trunk
 from tagclip.errors import UsageError
-from wsss.class_maps import CamResult, mean_of_views
+from wsss.class_maps import CamResult
 from wsss.mask_maker import MaskMaker
 
 
@@ -47,10 +47,6 @@ class FusedMaskGenerator(MaskMaker):
         """Mean maps of a batch; see `MaskMaker.cams_from_trunk`. `probabilities` are the first source's."""
         parts = [source.cams_from_trunk(trunk, tag_indices) for source in self.sources]
         return [_mean_of_sources(results) for results in zip(*parts, strict=True)]
-
-    def merge_views(self, views: Sequence[CamResult]) -> CamResult:
-        """The mean of maps of one image seen in several ways; all on one patch grid."""
-        return mean_of_views(views)
 
 
 def _mean_of_sources(results: Sequence[CamResult]) -> CamResult:

@@ -14,7 +14,7 @@ from tagclip.errors import UsageError
 from tagclip.vocabulary import Vocabulary
 from wsss.affinity import refine_cams, sinkhorn
 from wsss.cam import scale_to_unit, softmax_gradcam
-from wsss.class_maps import CamResult, mean_of_views
+from wsss.class_maps import CamResult
 from wsss.config import MaskConfig
 from wsss.mask_maker import MaskMaker
 
@@ -87,7 +87,7 @@ class MaskGenerator(MaskMaker):
 
     def merge_views(self, views: Sequence[CamResult]) -> CamResult:
         """The mean of maps of one image seen in several ways, scaled to [0, 1] again; all on one patch grid."""
-        mean = mean_of_views(views)
+        mean = super().merge_views(views)
         if not mean.indices:
             return mean
         scaled = scale_to_unit(torch.from_numpy(mean.cams), self.config.cam.epsilon).numpy()

@@ -14,7 +14,7 @@ from tagclip.clip import AttentionRequest, FrozenCLIP, Trunk
 from tagclip.errors import UsageError
 from tagclip.images import decode_image, prepare_image
 from tagclip.vocabulary import Vocabulary
-from wsss.class_maps import CamResult, weigh_by_scores
+from wsss.class_maps import CamResult, mean_of_views, weigh_by_scores
 from wsss.config import MaskConfig
 from wsss.masks import LabelMap, check_label_count, mask_from_cams
 from wsss.views import cams_over_views
@@ -88,9 +88,9 @@ class MaskMaker(ABC):
         if len(tag_indices) != len(trunk.tokens):
             raise UsageError(f"{len(tag_indices)} lists of tags for a trunk of {len(trunk.tokens)} images")
 
-    @abstractmethod
     def merge_views(self, views: Sequence[CamResult]) -> CamResult:
-        """One result of several of the same image; all on one patch grid."""
+        """The mean of maps of one image seen in several ways; all on one patch grid."""
+        return mean_of_views(views)
 
     def __call__(
         self,

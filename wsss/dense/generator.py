@@ -11,7 +11,7 @@ import torch
 from tagclip.clip.encoder import AttentionRequest, FrozenCLIP, Trunk
 from tagclip.errors import UsageError
 from tagclip.vocabulary import Vocabulary
-from wsss.class_maps import CamResult, mean_of_views
+from wsss.class_maps import CamResult
 from wsss.config import MaskConfig
 from wsss.dense.config import DenseConfig
 from wsss.dense.features import blocks_to_keep, prepared, strategy_features
@@ -58,10 +58,6 @@ class DenseMaskGenerator(MaskMaker):
     def request(self) -> AttentionRequest:
         """What `cams_from_trunk` needs of the trunk: inputs of a few blocks, no attention maps."""
         return AttentionRequest(keep=blocks_to_keep(self.clip, [self.strategy]))
-
-    def merge_views(self, views: Sequence[CamResult]) -> CamResult:
-        """The mean of the probabilities of one image seen in several ways; all on one patch grid."""
-        return mean_of_views(views)
 
     @torch.no_grad()
     def cams_from_trunk(self, trunk: Trunk, tag_indices: Sequence[Sequence[int]]) -> list[CamResult]:

@@ -72,7 +72,8 @@ def train_segmentor(request: TrainRequest) -> Summary:
         folder = work_dir / f"round{number}"
         masks = _next_masks(summary.outcomes[-1], source, vocabulary, folder, self_training)
         round_cfg, _ = resolve_config(replace(request, mask_dir=masks, work_dir=folder))
-        balance.apply(round_cfg, checked.pixels)
+        if checked:
+            balance.apply(round_cfg, checked.pixels)
         summary.outcomes.append(_fit(round_cfg, f"self-training round {number}"))
     if truth is not None:
         truth_request = replace(
@@ -98,7 +99,7 @@ def _names(cfg: Config, vocabulary: Vocabulary) -> Any:
 def _preflight(
     request: TrainRequest, cfg: Config, source: MaskSource, vocabulary: Vocabulary, balance: ClassBalance
 ) -> PreflightReport | None:
-    """Checks the training and the validation masks; of several processes only those that need the counts do."""
+    """Checks the training and the validation masks; of several processes the first, or all if they need the counts."""
     if _rank() != 0 and not balance.power:
         return None
     names = label_names(vocabulary)[0]
@@ -106,7 +107,7 @@ def _preflight(
     total = len(source.samples)
     with tqdm(total=total, desc="checking masks", unit="img", disable=None, leave=False) as bar:
         report = check_masks(source, names, upright, lambda done: bar.update(done - bar.n))
-    if request.val is not None:
+    if request.val is not None and _rank() == 0:
         settings = cfg.val_dataloader.dataset
         val_source = open_source(
             request.val, ann_file=settings.get("ann_file"), split=settings.get("split"), vocabulary=vocabulary
