@@ -27,7 +27,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["tagclip*", "wsss*"]),
     include_package_data=True,
-    package_data={"tagclip": ["vocabularies/*.yaml", "demo/assets/*"], "wsss": ["segmentation/assets/*"]},
+    package_data={"tagclip": ["vocabularies/*.yaml", "demo/assets/*"], "wsss": ["demo/assets/*"]},
     install_requires=[
         "torch>=2.4",
         "torchvision",

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from .golden import COPY, DATA, golden_root
-from .oracle.model import OracleCLIP
+from tests.golden import COPY, DATA, golden_root
+from tests.oracle.model import OracleCLIP
 
 
 @pytest.fixture(scope="session", autouse=True)

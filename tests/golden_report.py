@@ -13,11 +13,10 @@ import torch
 from tagclip.clip import FrozenCLIP, load_clip
 from tagclip.tagger import TagCLIP
 from tagclip.vocabulary import Vocabulary
+from tests.golden import COPY, GoldenCase, golden_cases
+from tests.oracle.model import OracleCLIP
 from wsss.dense import dense_features
-from wsss.generator import MaskGenerator
-
-from .golden import COPY, GoldenCase, golden_cases
-from .oracle.model import OracleCLIP
+from wsss.masks.generator import MaskGenerator
 
 VOTE_MARGIN = 1e-6
 TAG_COLUMNS = ("patch_features", "coarse", "affinity", "first", "refined", "local", "scores")
@@ -83,7 +82,7 @@ def cam_row(models: Models, case: GoldenCase) -> dict[str, str]:
     recorded, generator = case.arrays(), models.generator(case.vocabulary)
     names = [generator.vocabulary.names[index] for index in recorded["ids"]]
     result = generator(case.image_path, names)
-    arrays = {"cam": result.raw_cams, "refined": result.refined, "probs": result.probabilities}
+    arrays = {"cam": result.raw, "refined": result.refined, "probs": result.probabilities}
     row = {"case": str(case)}
     row |= {name: f"{difference(arrays[name], recorded[name]):.1e}" for name in CAM_COLUMNS}
     plain = replace(generator.config, refiner="none")

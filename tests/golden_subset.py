@@ -9,10 +9,10 @@ import shutil
 import torch
 from safetensors.torch import load_file, save_file
 
-from .golden import COPY, SHARED
-from .oracle.clip_es import CAM_TEMPLATE
-from .oracle.model import tagging_templates
-from .oracle.vocabularies import VOC, VOC_BACKGROUND, VOC_CAM
+from tests.golden import COPY, SHARED
+from tests.oracle.clip_es import CAM_TEMPLATE
+from tests.oracle.model import tagging_templates
+from tests.oracle.vocabularies import VOC, VOC_BACKGROUND, VOC_CAM
 
 CASES = (
     "tag_voc_scene5_160x160",

@@ -12,8 +12,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tagclip.config import PRESETS, TagCLIPConfig
+from tagclip.devices import resolve_device
 from tagclip.errors import UsageError
-from wsss import cli
+from wsss.cli import console as cli
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tagclip.labels import read_labels
     from tagclip.tagger import TagCLIP
     from tagclip.vocabulary import Vocabulary
-    from wsss.tag_ablation import ablate_tags, markdown
+    from wsss.evaluation.ablation import ablate_tags, markdown
 
     vocabulary = Vocabulary.load(args.vocabulary)
     labels = read_labels(args.labels, vocabulary)
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UsageError(f"--labels {args.labels}: none of the {len(files)} images of {args.images} has a label there")
     cli.set_threads(args.threads)
     weights = {} if args.pretrained is None else {"pretrained": args.pretrained}
-    device, dtype = cli.resolve_device(args.device), args.dtype or "float32"
+    device, dtype = resolve_device(args.device), args.dtype or "float32"
     clip = load_clip(args.model or "ViT-B-16", device=device, dtype=dtype, **weights)
     settings = TagCLIPConfig.preset(args.preset, vocabulary.name)
     tagger = TagCLIP(clip, vocabulary, config=settings, cache_dir=args.cache_dir)

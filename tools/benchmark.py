@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from tagclip.devices import resolve_device
 from wsss.benchmark.report import tables
 from wsss.benchmark.settings import BenchmarkSettings
-from wsss.cli import DTYPES, positive, resolve_device, run_main, setup_logging
+from wsss.cli.console import DTYPES, positive, run_main, setup_logging
 
 
 def size(text: str) -> tuple[int, int]:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tagclip.clip import load_clip
+from tagclip.devices import resolve_device
 from tagclip.errors import UsageError
 from tagclip.vocabulary import Vocabulary
-from wsss import cli
-from wsss.dense.compare import CAM, VOCABULARIES, CompareConfig, Comparison, draw_bars, to_csv, to_markdown
-from wsss.dense.config import DenseConfig
+from wsss.cli import console as cli
+from wsss.dense.comparison import CAM, VOCABULARIES, CompareConfig, Comparison, draw_bars, to_csv, to_markdown
+from wsss.dense.dense_config import DenseConfig
 from wsss.dense.strategy import strategy_names
-from wsss.segmentation.sources import open_source
+from wsss.files.sources import open_source
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.model is None:
         raise UsageError('--model: needed, an open_clip name, a weights file, or "demo"')
     clip = load_clip(
-        args.model, args.pretrained, device=cli.resolve_device(args.device), dtype=args.dtype or "float32"
+        args.model, args.pretrained, device=resolve_device(args.device), dtype=args.dtype or "float32"
     )
     dense = DenseConfig.from_dict({
         "mode": args.mode, "short_side": args.short_side, "logit_scale": args.logit_scale,

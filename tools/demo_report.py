@@ -6,9 +6,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from wsss.artefacts import disk_errors
-from wsss.cli import positive, run_main
-from wsss.demo_report import demo_picture, demo_table
+from wsss.cli.console import positive, run_main
+from wsss.demo.demo_report import demo_picture, demo_table
+from wsss.files.atomic import disk_errors
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tagclip.clip import load_clip
+from tagclip.devices import resolve_device
 from tagclip.errors import UsageError
 from tagclip.images import decode_image, prepare_image
-from wsss import cli
+from wsss.cli import console as cli
 from wsss.dense.diagnostics import diagnose, draw_attention, draw_norms
 
 
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.model is None:
         raise UsageError('--model: needed, an open_clip name, a weights file, or "demo"')
     clip = load_clip(
-        args.model, args.pretrained, device=cli.resolve_device(args.device), dtype=args.dtype or "float32"
+        args.model, args.pretrained, device=resolve_device(args.device), dtype=args.dtype or "float32"
     )
     rgb = decode_image(args.image)
     image = prepare_image(rgb, clip.patch_size, clip.mean, clip.std, max_long_side=args.max_long_side)

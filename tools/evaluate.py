@@ -3,9 +3,9 @@
 import argparse
 from collections.abc import Sequence
 
-from wsss.cli import run_main, setup_logging
-from wsss.evaluate_masks import register_masks
-from wsss.evaluate_tags import register_tags
+from wsss.cli.console import run_main, setup_logging
+from wsss.cli.evaluate_masks import register_masks
+from wsss.cli.evaluate_tags import register_tags
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,9 +10,17 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
-from wsss.cli import add_model_options, positive, progress_bar, resolve_device, run_main, set_threads, setup_logging
-from wsss.dense.evaluate import adapt, build, evaluate, run_mmseg_loop, summary
-from wsss.segmentation.settings import read_config
+from tagclip.devices import resolve_device
+from wsss.cli.console import (
+    add_model_options,
+    positive,
+    progress_bar,
+    run_main,
+    set_threads,
+    setup_logging,
+)
+from wsss.dense.dataset_scores import adapt, build, evaluate, run_mmseg_loop, summary
+from wsss.segmentation.train_settings import read_config
 
 
 def parser() -> argparse.ArgumentParser:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tagclip.images import decode_image
-from wsss.cli import positive, run_main
+from wsss.cli.console import positive, run_main
 from wsss.segmentation.checkpoints import load_segmentor
-from wsss.segmentation.export import ExportConfig, export_onnx
+from wsss.segmentation.onnx_export import ExportConfig, export_onnx
 
 
 def parser() -> argparse.ArgumentParser:

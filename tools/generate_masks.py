@@ -7,12 +7,12 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from wsss.cli import run_main, setup_logging
+from wsss.cli.console import run_main, setup_logging
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line. Options not given keep the config file's values."""
-    from wsss.mask_tool import add_mask_options
+    from wsss.cli.mask_tool import add_mask_options
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_mask_options(parser)
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     args = build_parser().parse_args(argv)
     setup_logging()
-    from wsss.mask_tool import make_masks
+    from wsss.cli.mask_tool import make_masks
 
     make_masks(args)
     return 0

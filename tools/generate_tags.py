@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tagclip.config import PRESETS
+from tagclip.devices import resolve_device
 from tagclip.errors import RunError, UsageError
 from tagclip.images import find_images
-from wsss import cli
+from wsss.cli import console as cli
 
 DEFAULT_CONFIG = Path(__file__).parents[1] / "configs" / "tagging" / "_base_.py"
 logger = logging.getLogger("wsss.generate_tags")
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and tag; returns the exit code."""
     args = build_parser().parse_args(argv)
     cli.setup_logging()
-    from wsss.tagging_config import TaggingRunConfig, command_line_options, load_run_config
+    from wsss.pipeline.run_config import TaggingRunConfig, command_line_options, load_run_config
 
     config = load_run_config(args.config, command_line_options(args), TaggingRunConfig())
     if config.images.source is None:
@@ -66,11 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from tagclip.clip import load_clip
     from tagclip.tagger import TagCLIP
-    from wsss.planning import plan_images
-    from wsss.run import RunFolder
-    from wsss.tagging import run_identity, run_tagging
+    from wsss.files.run_folder import RunFolder
+    from wsss.pipeline.planning import plan_images
+    from wsss.pipeline.tags import run_identity, run_tagging
 
-    device = cli.resolve_device(args.device)
+    device = resolve_device(args.device)
     cli.set_threads(args.threads)
     clip = load_clip(config.model.name, config.model.pretrained, device=device, dtype=config.model.dtype)
     limits = {"batch_size": settings.batch_size, "batch_patches": settings.batch_patches}

@@ -10,7 +10,7 @@ from tagclip.demo.dataset import write_scenes
 from tagclip.demo.scenes import SceneConfig
 from tagclip.demo.sprites import HELD_OUT_STYLE, STYLES, TRAINING_STYLES
 from tagclip.vocabulary import Vocabulary
-from wsss.cli import run_main
+from wsss.cli.console import run_main
 
 
 def main(argv: list[str]) -> int:

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tagclip.errors import UsageError
-from wsss.cli import run_main, setup_logging
+from wsss.cli.console import run_main, setup_logging
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line. Options not given keep the config file's values."""
     from mmengine.config import DictAction
 
-    from wsss.mask_tool import add_mask_options
-    from wsss.segmentation.options import add_training_options
+    from wsss.cli.mask_tool import add_mask_options
+    from wsss.cli.train_options import add_training_options
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_mask_options(parser)
@@ -36,16 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     args = build_parser().parse_args(argv)
     setup_logging()
-    from wsss.mask_tool import make_masks
-    from wsss.segmentation.options import given_options, training_options
+    from wsss.cli.mask_tool import make_masks
+    from wsss.cli.train_options import given_options, training_options
 
     if args.train is None and (given := given_options(args) + ["--cfg-options"] * bool(args.cfg_options)):
         raise UsageError(f"{', '.join(given)}: of a training, but no --train CONFIG was given")
     options = training_options(args)
     out = make_masks(args)
     if args.train is not None and not args.dry_run:
-        from wsss.segmentation.settings import TrainRequest
-        from wsss.segmentation.train import train_segmentor
+        from wsss.segmentation.train_settings import TrainRequest
+        from wsss.segmentation.training import train_segmentor
 
         request = TrainRequest(args.train, out, options=args.cfg_options, overwrite=args.overwrite, **options)
         print(train_segmentor(request).table())

@@ -8,7 +8,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from wsss import cli
+from tagclip.devices import resolve_device
+from wsss.cli import console as cli
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -33,12 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Makes the masks; returns the exit code."""
     args = build_parser().parse_args(argv)
     cli.setup_logging()
-    from wsss.mask_config import cores
-    from wsss.remask import Remasking, mask_changes
+    from wsss.pipeline.recipe import cores
+    from wsss.pipeline.remask import Remasking, mask_changes
 
     changes = mask_changes({**args.set, "masks.refiner": args.refine, "masks.confidence": args.confidence})
     work = Remasking.plan(args.run, args.out, changes, overwrite=args.overwrite)
-    device = str(cli.resolve_device(args.device)) if work.config.refiner == "pamr" else "cpu"
+    device = str(resolve_device(args.device)) if work.config.refiner == "pamr" else "cpu"
     with cli.progress_bar(work.done + len(work.jobs), "masks", initial=work.done) as bar:
         work.execute(args.crf_workers or cores(), device, lambda done: bar.update(done - bar.n))
     print(f"{work.done + len(work.jobs)} masks in {args.out}")

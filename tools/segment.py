@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from tagclip.devices import resolve_device
 from tagclip.errors import RunError, UsageError
 from tagclip.image_lists import find_images
-from wsss.cli import positive, progress_bar, resolve_device, run_main, set_threads
+from wsss.cli.console import positive, progress_bar, run_main, set_threads
 from wsss.config import CrfConfig
 from wsss.segmentation.checkpoints import load_segmentor
 from wsss.segmentation.predictor import InferenceConfig, Predictor

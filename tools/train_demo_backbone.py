@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains the demo's small ResNet-18 on drawn objects that are not VOC's; see wsss/segmentation/demo_backbone.py.
 
-Copy OUT/demo_resnet18.pth and OUT/train_log.jsonl to wsss/segmentation/assets to ship the result.
+Copy OUT/demo_resnet18.pth and OUT/train_log.jsonl to wsss/demo/assets to ship the result.
 """
 
 import argparse
@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 
-from wsss.cli import run_main
-from wsss.segmentation.demo_backbone import BackboneTraining, train_backbone
+from wsss.cli.console import run_main
+from wsss.demo.backbone import BackboneTraining, train_backbone
 
 
 def main(argv: Sequence[str] | None = None) -> int:

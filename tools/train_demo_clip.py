@@ -9,7 +9,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from tagclip.demo.training import Training, TrainingConfig
-from wsss.cli import run_main
+from wsss.cli.console import run_main
 
 
 def main(argv: list[str]) -> int:

@@ -10,11 +10,11 @@ from pathlib import Path
 from mmengine.config import DictAction
 from mmengine.dist import is_main_process
 
-from wsss.cli import run_main
-from wsss.segmentation.options import add_training_options, training_options
+from wsss.cli.console import run_main
+from wsss.cli.train_options import add_training_options, training_options
 from wsss.segmentation.preflight import PreflightConfig
-from wsss.segmentation.settings import LAUNCHERS, TrainRequest
-from wsss.segmentation.train import train_segmentor
+from wsss.segmentation.train_settings import LAUNCHERS, TrainRequest
+from wsss.segmentation.training import train_segmentor
 
 
 def parser() -> argparse.ArgumentParser:

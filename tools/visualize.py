@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tagclip.config import PRESETS
-from wsss import cli
-from wsss.pictures import PictureConfig
-from wsss.visualize import save_strips, strips_of_images, strips_of_run
+from tagclip.devices import resolve_device
+from wsss.cli import console as cli
+from wsss.review.panels import PictureConfig
+from wsss.review.strips import save_strips, strips_of_images, strips_of_run
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,14 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         from tagclip.clip import load_clip
         from tagclip.image_lists import find_images
         from tagclip.tagger import TagCLIP
-        from wsss.generator import MaskGenerator
-        from wsss.mask_config import MaskRunConfig
+        from wsss.masks.generator import MaskGenerator
+        from wsss.pipeline.run_config import MaskRunConfig
 
         files = find_images(args.images)[: args.limit]
         vocabulary = MaskRunConfig(vocabulary=args.classes or args.vocabulary).load_vocabulary()
         cli.set_threads(args.threads)
         clip = load_clip(args.model or "ViT-B-16", args.pretrained or "openai",
-                         device=cli.resolve_device(args.device), dtype=args.dtype or "float32")
+                         device=resolve_device(args.device), dtype=args.dtype or "float32")
         tools = [kind(clip, vocabulary, args.preset, cache_dir=args.cache_dir) for kind in (MaskGenerator, TagCLIP)]
         names = [name.strip() for name in args.tags.split(",")] if args.tags else None
         strips = strips_of_images(files, *tools, names, look)

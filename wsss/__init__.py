@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 # Public name -> module. Imported on first use: CRF workers and the mask evaluation never load torch for them.
-_PUBLIC = {"MaskConfig": "wsss.config", "MaskGenerator": "wsss.generator", "MaskResult": "wsss.mask_maker"}
+_PUBLIC = {"MaskConfig": "wsss.config", "MaskGenerator": "wsss.masks.generator", "MaskResult": "wsss.masks.generator"}
 
 __all__ = ["MaskConfig", "MaskGenerator", "MaskResult"]
 

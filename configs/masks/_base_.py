@@ -4,5 +4,5 @@ tags = None  # take tags from this file instead of the model (tools/generate_mas
 tag_ids = "auto"  # what the numbers of a plain list are: index, raw, or auto
 masks = dict()  # fields of wsss.config.MaskConfig over the preset's
 method = "cam"  # or a training-free strategy: gclip, sclip, clearclip, naclip, maskclip, ...
-dense = dict()  # fields of wsss.dense.config.DenseConfig for that strategy
+dense = dict()  # fields of wsss.dense.dense_config.DenseConfig for that strategy
 raw_cams = True  # keep the maps before the affinity too, to look at them

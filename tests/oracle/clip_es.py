@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .model import OracleCLIP
-from .tagclip import box_mask
+from tests.oracle.model import OracleCLIP
+from tests.oracle.tagclip import box_mask
 
 CAM_TEMPLATE = "a clean origami {}."
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .model import OracleCLIP, minmax
+from tests.oracle.model import OracleCLIP, minmax
 
 
 @dataclass

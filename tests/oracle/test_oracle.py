@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from ..golden import golden_cases, golden_text
-from .clip_es import CAM_TEMPLATE, class_maps, label_map
-from .crf import dense_crf, wrapped_image
-from .dense import dense_features
-from .model import tagging_templates
-from .tagclip import tag_image
-from .vocabularies import VOC, VOC_BACKGROUND, VOC_CAM
+from tests.golden import golden_cases, golden_text
+from tests.oracle.clip_es import CAM_TEMPLATE, class_maps, label_map
+from tests.oracle.crf import dense_crf, wrapped_image
+from tests.oracle.dense import dense_features
+from tests.oracle.model import tagging_templates
+from tests.oracle.tagclip import tag_image
+from tests.oracle.vocabularies import VOC, VOC_BACKGROUND, VOC_CAM
 
 TARGETS = {"voc": 20, "coco": 80, "cocostuff": 171}
 

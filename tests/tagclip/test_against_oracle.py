@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ..golden import COPY, golden_text
-from ..oracle.tagclip import tag_image
+from tests.golden import COPY, golden_text
+from tests.oracle.tagclip import tag_image
 
 SIZES = ((33, 33), (48, 130), (200, 64), (176, 192))  # height, width
 

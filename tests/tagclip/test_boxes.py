@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tagclip.boxes import box_masks, fill_boxes, scale_maps, threshold_maps, tight_boxes
-
-from ..oracle.tagclip import box_mask
+from tests.oracle.tagclip import box_mask
 
 SIDES = st.integers(1, 9)
 BINARY_STACKS = st.tuples(st.integers(1, 6), SIDES, SIDES).flatmap(lambda shape: arrays(np.bool_, shape))

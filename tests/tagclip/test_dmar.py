@@ -9,10 +9,9 @@ import torch
 from tagclip.clip import Grid
 from tagclip.config import DMARConfig
 from tagclip.dmar import coarse_scores, local_scores, masked_affinity, refine_scores
-
-from ..golden import golden_cases
-from ..oracle.model import minmax
-from ..oracle.tagclip import box_mask
+from tests.golden import golden_cases
+from tests.oracle.model import minmax
+from tests.oracle.tagclip import box_mask
 
 TARGETS = {"voc": 20, "coco": 80, "cocostuff": 171}
 WITH_AFFINITY = [case for case in golden_cases("tag") if "affinity" in case.arrays()]

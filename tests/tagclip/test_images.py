@@ -7,8 +7,7 @@ from PIL import Image, ImageFile
 
 from tagclip.errors import ImageError
 from tagclip.images import Size, decode_image, image_size, prepare_image, target_size
-
-from ..bad_images import scene, write_bad, write_good
+from tests.bad_images import scene, write_bad, write_good
 
 # Kind of file -> largest mean difference to the picture it was made from, in grey levels.
 COLOUR = {"rgb": 3, "palette": 12, "cmyk": 4, "webp": 0, "bmp": 0, "animated": 12}

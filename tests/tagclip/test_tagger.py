@@ -13,9 +13,8 @@ from tagclip.errors import UsageError
 from tagclip.images import Size
 from tagclip.tagger import ABLATION, TagCLIP
 from tagclip.vocabulary import Vocabulary
-
-from ..golden import COPY, golden_cases, golden_text
-from ..oracle.tagclip import tag_image
+from tests.golden import COPY, golden_cases, golden_text
+from tests.oracle.tagclip import tag_image
 
 TOLERANCE = 1e-4
 VOTE_MARGIN = 1e-6

@@ -16,8 +16,7 @@ from tagclip.thresholds import (
     relative_scores,
     select,
 )
-
-from ..golden import golden_cases
+from tests.golden import golden_cases
 
 
 @pytest.mark.parametrize("case", golden_cases("tag"), ids=str)

@@ -10,9 +10,9 @@ from tagclip.config import TagCLIPConfig
 from tagclip.images import find_images
 from tagclip.tagger import TagCLIP
 from tagclip.vocabulary import Vocabulary
-from wsss.planning import plan_images
-from wsss.run import RunFolder
-from wsss.tagging import run_identity, run_tagging
+from wsss.files.run_folder import RunFolder
+from wsss.pipeline.planning import plan_images
+from wsss.pipeline.tags import run_identity, run_tagging
 
 PETS = Vocabulary(["cat", "dog", "bird"], background=("grass", "sky"))
 

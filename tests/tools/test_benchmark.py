@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from ..clip_models import B16, make_model, save_safetensors
-from .loading import load_tool
+from tests.clip_models import B16, make_model, save_safetensors
+from tests.tools.loading import load_tool
 
 
 @pytest.fixture(scope="module")

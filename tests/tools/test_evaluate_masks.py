@@ -8,10 +8,9 @@ from PIL import Image
 
 from tagclip.errors import UsageError
 from tagclip.vocabulary import Vocabulary
-from wsss.cam_files import StoredCams
-from wsss.evaluate_masks import cam_labels, coarse_table
-
-from .loading import load_tool
+from tests.tools.loading import load_tool
+from wsss.cli.evaluate_masks import cam_labels, coarse_table
+from wsss.files.map_files import StoredMaps
 
 main = load_tool("evaluate").main
 
@@ -73,7 +72,7 @@ def test_cams_at_thresholds(folders, capsys):
         path.parent.mkdir(parents=True, exist_ok=True)
         cams = np.array([[[0, 0, value, value], [0, 0, value, value]]], np.float16)
         with path.open("wb") as file:
-            StoredCams(cams, np.array([0]), (2, 4)).write(file)
+            StoredMaps(cams, np.array([0]), (2, 4)).write(file)
     labels = cam_labels(folders / "cams" / "a.npz", 0.5, background=True)
     assert labels.tolist() == [[0, 0, 1, 1], [0, 0, 1, 1]]
     assert cam_labels(folders / "cams" / "a.npz", 0.9, background=False).min() == 255

@@ -8,8 +8,7 @@ import pytest
 
 from tagclip.errors import UsageError
 from tagclip.vocabulary import Vocabulary
-
-from .loading import load_tool
+from tests.tools.loading import load_tool
 
 PUBLISHED = {  # images, P, R, F1, as published
     "voc2012": ("voc", 1449, "0.925", "0.771", "0.841"),

@@ -12,9 +12,8 @@ from PIL import Image
 from tagclip.errors import RunError, TagclipError, UsageError, VocabularyError, WeightsError
 from tagclip.tag_files import read_tags
 from tagclip.vocabulary import Vocabulary
-
-from ..bad_images import scene, write_bad, write_good
-from .loading import TOOLS, load_tool
+from tests.bad_images import scene, write_bad, write_good
+from tests.tools.loading import TOOLS, load_tool
 
 CLASSES = "cat,dog,bird"
 
@@ -151,7 +150,7 @@ def test_dry_run_writes_nothing(generate, tmp_path, images):
 
 @pytest.mark.parametrize("name", ["voc2007", "voc2012", "coco2014", "coco2017", "cocostuff", "custom"])
 def test_configs(name):
-    from wsss.tagging_config import TaggingRunConfig, load_run_config
+    from wsss.pipeline.run_config import TaggingRunConfig, load_run_config
 
     path = TOOLS.parent / "configs" / "tagging" / f"{name}.py"
     config = load_run_config(path, {"vocabulary": "voc"}, TaggingRunConfig())

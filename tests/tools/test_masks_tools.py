@@ -11,10 +11,9 @@ from mmengine.config import Config
 from PIL import Image
 
 from tagclip.errors import RunError, UsageError
-
-from ..wsss.runs import draw_images
-from ..wsss.segmentation import squares
-from .loading import load_tool
+from tests.tools.loading import load_tool
+from tests.wsss.runs import draw_images
+from tests.wsss.segmentation import squares
 
 generate_masks, pipeline, visualize = (load_tool(name) for name in ("generate_masks", "pipeline", "visualize"))
 ROOT = Path(__file__).parents[2]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ..bad_images import scene, write_bad
-from .tagging_runs import tag_folder
+from tests.bad_images import scene, write_bad
+from tests.tools.tagging_runs import tag_folder
 
 FILES = ("tags.jsonl", "tags.txt", "failures.jsonl", "manifest.json")
 SIZES = ((40, 56), (56, 40), (40, 56), (48, 48))

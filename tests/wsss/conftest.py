@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from .runs import complete, contents, draw_images
+from tests.wsss.runs import complete, contents, draw_images
 
 
 @pytest.fixture(scope="session")

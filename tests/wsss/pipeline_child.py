@@ -7,8 +7,7 @@ if __name__ == "__main__":  # mask workers import this module again
     import torch
 
     from tagclip.clip import load_clip
-
-    from .runs import complete
+    from tests.wsss.runs import complete
 
     model, images, out, cache, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))

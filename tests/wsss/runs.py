@@ -11,10 +11,10 @@ from tagclip.image_lists import find_images
 from tagclip.tagger import TagCLIP
 from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
-from wsss.generator import MaskGenerator
-from wsss.pipeline import Pipeline, WorkSettings, run_pipeline
-from wsss.planning import plan_images
-from wsss.run import RunFolder
+from wsss.files.run_folder import RunFolder
+from wsss.maps.gradcam_source import GradCamSource
+from wsss.pipeline.masks import Pipeline, WorkShare, run_pipeline
+from wsss.pipeline.planning import plan_images
 
 VOCABULARY = Vocabulary(["cat", "dog", "bird"], background=("grass", "sky"))
 SIZES = ((64, 48), (48, 64), (64, 48), (70, 70), (64, 48), (33, 90))  # width, height
@@ -40,7 +40,7 @@ def start(
     """An open run folder, its pipeline and its plan. `settings` are fields of MaskConfig."""
     config = MaskConfig.from_dict({"confidence": 0.6, **settings})
     tagging = TagCLIPConfig.from_dict({"batch_size": 2, "rule": {"threshold": 0.4}})
-    maps = MaskGenerator(clip, VOCABULARY, config=config, cache_dir=cache_dir)
+    maps = GradCamSource(clip, VOCABULARY, config=config, cache_dir=cache_dir)
     tagger = TagCLIP(clip, VOCABULARY, config=tagging, cache_dir=cache_dir) if tags is None else None
     plan = plan_images(find_images(images), config.image, clip.patch_size, batch_size=2, batch_patches=None)
     if ids is not None:
@@ -49,7 +49,7 @@ def start(
     run = RunFolder.open(out, identity, {"masks": config.to_dict()}, overwrite=overwrite)
     pipeline = Pipeline(
         run, clip, VOCABULARY, maps, config, tagger=tagger, tags=tags,
-        work=work or WorkSettings(decoders=2, mask_workers=1),
+        work=work or WorkShare(decoders=2, mask_workers=1),
     )  # fmt: skip
     return run, pipeline, plan
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from wsss.mask_config import MaskRunConfig, Recipe
-from wsss.tagging_config import load_run_config
+from wsss.pipeline.recipe import Recipe
+from wsss.pipeline.run_config import MaskRunConfig, load_run_config
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "demo"
 

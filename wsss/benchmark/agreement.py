@@ -11,7 +11,7 @@ from tagclip.config import TagRuleConfig
 from tagclip.thresholds import select
 from wsss.benchmark.procedure import Outcome
 from wsss.benchmark.workload import Photo
-from wsss.evaluation import MaskEvaluationConfig, MaskScorer
+from wsss.evaluation.scorer import MaskEvaluationConfig, MaskScorer
 
 
 def compare(
@@ -24,7 +24,7 @@ def compare(
         labels: of a mask, background included.
     """
     result: dict[str, Any] = {}
-    for name in ("scores", "raw_cams", "refined", "label_scores"):
+    for name in ("scores", "raw", "refined", "label_scores"):
         pairs = [(getattr(one, name), getattr(other, name)) for one, other in zip(outcomes, others, strict=True)]
         result[f"max_difference_{name}"] = max(float(np.abs(one - other).max()) for one, other in pairs)
     result["crops_equal"] = all(one.crops == other.crops for one, other in zip(outcomes, others, strict=True))

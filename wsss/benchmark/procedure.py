@@ -19,12 +19,12 @@ from tagclip.dmar import coarse_scores, local_scores, masked_affinity, refine_sc
 from tagclip.errors import UsageError
 from tagclip.images import decode_image, prepare_image
 from tagclip.vocabulary import Vocabulary
-from wsss.affinity import refine_cams, sinkhorn
 from wsss.benchmark.measure import Clock
 from wsss.benchmark.workload import ClassRows, Photo
-from wsss.cam import scale_to_unit, softmax_gradcam
 from wsss.config import MaskConfig
-from wsss.masks import label_scores
+from wsss.maps.affinity import refine_cams, sinkhorn
+from wsss.maps.gradcam import scale_to_unit, softmax_gradcam
+from wsss.masks.label_map import label_scores
 
 
 @dataclass
@@ -33,13 +33,13 @@ class Outcome:
 
     Attributes:
         scores: of the target classes, (targets,).
-        raw_cams, refined: on the patch grid, (K, h, w), before and after the affinity; refined before scaling.
+        raw, refined: on the patch grid, (K, h, w), before and after the affinity; refined before scaling.
         labels_scores: maps that a mask is made from at the photo's size, background first, (1 + K, H, W).
         crops: of CWR.
     """
 
     scores: np.ndarray
-    raw_cams: np.ndarray
+    raw: np.ndarray
     refined: np.ndarray
     label_scores: np.ndarray
     crops: int
@@ -137,10 +137,10 @@ class FastProcedure:
             )
         with clock("CAA"):
             affinity = config.affinity
-            boxes = box_masks(found.cams, affinity.box_threshold, clip_last=affinity.clip_boxes)
+            boxes = box_masks(found.maps, affinity.box_threshold, clip_last=affinity.clip_boxes)
             propagation = sinkhorn(trunk.affinity[self._cam_range][image], affinity.sinkhorn_rounds)
-            refined = refine_cams(found.cams, boxes, propagation, propagations=affinity.propagations)
+            refined = refine_cams(found.maps, boxes, propagation, propagations=affinity.propagations)
             scaled = scale_to_unit(refined, config.cam.epsilon).cpu().numpy()
         with clock("upsample"):
             maps = label_scores(scaled, photo.size, config)
-        return Outcome(np.empty(0), found.cams.cpu().numpy(), refined.cpu().numpy(), maps, 0)
+        return Outcome(np.empty(0), found.maps.cpu().numpy(), refined.cpu().numpy(), maps, 0)

@@ -30,7 +30,7 @@ from wsss.benchmark.workload import (
     open_photos,
     read_vocabulary,
 )
-from wsss.masks import mask_from_cams
+from wsss.masks.label_map import mask_from_maps
 
 BASELINE = "straightforward"
 Procedure = FastProcedure | StraightforwardProcedure
@@ -203,7 +203,7 @@ class _Bench:
             rgb, clock = decode_image(photo.path), Clock()
             with clock("crf"):
                 cams = outcome.refined / np.maximum(outcome.refined.max(axis=(1, 2), keepdims=True), 1e-7)
-                mask_from_cams(rgb, cams, photo.labels, self.first.masks, has_background=self.vocabulary.has_background)
+                mask_from_maps(rgb, cams, photo.labels, self.first.masks, has_background=self.vocabulary.has_background)
             seconds.append(clock.seconds["crf"])
         return median(seconds)
 

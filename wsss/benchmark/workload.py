@@ -21,7 +21,7 @@ from tagclip.images import decode_image, find_images, image_size, prepare_image
 from tagclip.tagger import TagCLIP
 from tagclip.vocabulary import Vocabulary
 from wsss.benchmark.settings import RANDOM, BenchmarkSettings
-from wsss.generator import MaskGenerator
+from wsss.maps.gradcam_source import GradCamSource
 
 TRAINED_LOGIT_SCALE = 100.0  # of CLIP's published models
 ATTENTION_GAIN = 1.5  # on random queries and keys, whose attention is flatter than a trained model's
@@ -141,7 +141,7 @@ def textured_noise(width: int, height: int, generator: np.random.Generator) -> n
 def make_rows(settings: BenchmarkSettings, clip: FrozenCLIP, vocabulary: Vocabulary, photos: list[Photo]) -> ClassRows:
     """Text rows: a real model's own, or for random weights, whose text tower says nothing, image-like ones."""
     if not settings.model.startswith(RANDOM):
-        generator = MaskGenerator(clip, vocabulary, settings.preset)
+        generator = GradCamSource(clip, vocabulary, settings.preset)
         tagger = TagCLIP(clip, vocabulary, settings.preset)
         rows = (tagger.classifier, generator.tag_rows, generator.background_rows)
         return ClassRows(*(values.float().cpu().numpy() for values in rows))

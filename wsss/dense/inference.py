@@ -19,7 +19,7 @@ from tagclip.errors import UsageError
 from tagclip.images import decode_image, prepare_image
 from tagclip.tagger import TagCLIP, TagResult
 from tagclip.vocabulary import Vocabulary
-from wsss.dense.config import DenseConfig
+from wsss.dense.dense_config import DenseConfig
 from wsss.dense.features import blocks_to_keep, merge_requests, own_stop, prepared, strategy_features
 from wsss.dense.logits import (
     LabelMap,
@@ -34,7 +34,7 @@ from wsss.dense.logits import (
     windows_of,
 )
 from wsss.dense.strategy import Strategy, get_strategy
-from wsss.pamr import refine_with_pamr
+from wsss.masks.pamr import refine_with_pamr
 
 IGNORE_LABEL = 255
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from tagclip.clip import load_clip
 from tagclip.errors import UsageError
 from tagclip.vocabulary import Vocabulary
-from wsss.dense.config import DenseConfig
+from wsss.dense.dense_config import DenseConfig
 from wsss.dense.inference import IGNORE_LABEL, DenseSegmenter
 from wsss.dense.strategy import get_strategy
 

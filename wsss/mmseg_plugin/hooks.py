@@ -9,9 +9,8 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 
+from wsss.segmentation.checkpoints import DESCRIPTION
 from wsss.segmentation.curves import draw_curves, read_curves
-
-DESCRIPTION = "segmentor"  # key in the meta of a checkpoint
 
 
 @HOOKS.register_module()

@@ -10,7 +10,8 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from tagclip.errors import UsageError
-from wsss.segmentation.sources import ImageWeights, label_names, load_vocabulary, open_source, shown
+from wsss.files.sources import label_names, load_vocabulary, open_source, shown
+from wsss.segmentation.image_weights import ImageWeights
 
 
 @DATASETS.register_module()

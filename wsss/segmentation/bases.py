@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tagclip.errors import UsageError
 
-DEMO_BACKBONE = str(Path(__file__).with_name("assets") / "demo_resnet18.pth")  # see demo_backbone.py
+DEMO_BACKBONE = str(Path(__file__).parents[1] / "demo" / "assets" / "demo_resnet18.pth")  # see wsss/demo/backbone.py
 
 
 def mmseg_config(relative: str) -> str:

@@ -15,6 +15,9 @@ from torch import nn
 
 from tagclip.errors import UsageError, WeightsError
 
+PLUGIN = "wsss.mmseg_plugin"  # registers our types, as `custom_imports` of the configs does
+DESCRIPTION = "segmentor"  # key in the meta of a checkpoint that describes itself
+
 
 @dataclass(frozen=True)
 class LoadedSegmentor:
@@ -50,10 +53,10 @@ def load_segmentor(checkpoint: str | Path, config: str | Path | None = None, dev
     from mmengine.config import ConfigDict
     from mmengine.model import revert_sync_batchnorm
     from mmengine.registry import init_default_scope
+    from mmengine.utils import import_modules_from_strings
     from mmseg.registry import MODELS
 
-    import wsss.mmseg_plugin  # noqa: F401  registers our types
-
+    import_modules_from_strings(PLUGIN)
     stored = read_checkpoint(Path(checkpoint))
     settings = _settings(Path(checkpoint), stored, config)
     init_default_scope("mmseg")
@@ -127,8 +130,6 @@ def _allowed_types() -> list[Any]:
 
 
 def _settings(path: Path, stored: Mapping[str, Any], config: str | Path | None) -> dict[str, Any]:
-    from wsss.mmseg_plugin.hooks import DESCRIPTION
-
     meta = stored.get("meta") or {}
     described = json.loads(meta[DESCRIPTION]) if DESCRIPTION in meta else None
     if config is None:

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from tagclip.errors import UsageError
 from wsss.config import CrfConfig
-
-from .checkpoints import LoadedSegmentor
+from wsss.segmentation.checkpoints import LoadedSegmentor
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ class Predictor:
 
 def refine(rgb: np.ndarray, probabilities: np.ndarray, config: CrfConfig) -> np.ndarray:
     """Dense CRF over a few labels, (K, H, W) probabilities; returns the winner's index, (H, W)."""
-    from wsss.crf import crf_probabilities
+    from wsss.masks.crf import crf_probabilities
 
     return crf_probabilities(rgb, np.ascontiguousarray(probabilities), config).argmax(axis=0)
 

@@ -11,9 +11,8 @@ from PIL import Image, UnidentifiedImageError
 
 from tagclip.errors import ImageError, RunError
 from tagclip.images import image_size
-from wsss.concurrency import bounded_map
-
-from .sources import MaskSource, Sample
+from wsss.files.concurrency import bounded_map
+from wsss.files.sources import MaskSource, Sample
 
 IGNORE = 255
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from tagclip.errors import ImageError, UsageError
 from tagclip.vocabulary import Vocabulary
-from wsss.cam_files import read_cams
 from wsss.config import MaskConfig
-from wsss.masks import label_scores, refine_scores
-from wsss.run import read_manifest
+from wsss.files.map_files import read_maps
+from wsss.files.run_folder import read_manifest
+from wsss.masks.label_map import label_scores, refine_scores
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ class RunMaps:
             ImageError: the image's maps are missing, damaged, or of another size.
         """
         path = self.run / "cams" / f"{sample_id}.npz"
-        stored = read_cams(path)
+        stored = read_maps(path)
         if stored.size != tuple(size):
             raise ImageError(f"{path}: maps of an image of {stored.size}, which now has {tuple(size)}")
-        scores = label_scores(stored.cams, size, self.config, has_background=self.has_background)
+        scores = label_scores(stored.maps, size, self.config, has_background=self.has_background)
         there = [0, *(int(c) + 1 for c in stored.classes)] if self.has_background else [int(c) for c in stored.classes]
         result = np.zeros((len(labels), *size), np.float32)
         for place, label in enumerate(labels):
@@ -70,5 +70,5 @@ class RunMaps:
         return result / np.maximum(result.sum(axis=0), np.finfo(np.float32).tiny)
 
     def refine(self, rgb: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-        """The run's refiner on other probabilities, (K, H, W); see `wsss.masks.refine_scores`."""
+        """The run's refiner on other probabilities, (K, H, W); see `wsss.masks.label_map.refine_scores`."""
         return refine_scores(rgb, np.ascontiguousarray(probabilities), self.config)

@@ -10,10 +10,9 @@ from pathlib import Path
 from tagclip.errors import ImageError
 from tagclip.image_lists import ImageFile
 from tagclip.images import decode_image
-from wsss.run import atomic_file
-
-from .pictures import save_label_map, save_overlay
-from .predictor import Predictor
+from wsss.files.atomic import atomic_file
+from wsss.segmentation.overlays import save_label_map, save_overlay
+from wsss.segmentation.predictor import Predictor
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,12 @@ import numpy as np
 from tagclip.errors import UsageError
 from tagclip.images import decode_image
 from tagclip.vocabulary import Vocabulary
-from wsss.mask_folder import claim_masks
-
-from .pictures import save_label_map
-from .predictor import Predictor
-from .preflight import IGNORE
-from .run_maps import RunMaps
-from .sources import MaskSource, Sample, label_names
+from wsss.files.provenance import claim_masks
+from wsss.files.sources import MaskSource, Sample, label_names
+from wsss.segmentation.overlays import save_label_map
+from wsss.segmentation.predictor import Predictor
+from wsss.segmentation.preflight import IGNORE
+from wsss.segmentation.run_maps import RunMaps
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def relabel(
     """
     palette = label_names(vocabulary)[1]
     maps = RunMaps.open(source.root, vocabulary) if config.needs_maps else None
-    claim_masks(out, config.mask_settings(), overwrite=False, name=str(out), prefix="self_training.")
+    claim_masks(out, config.mask_settings(), overwrite=False, name=str(out))
     written = 0
     for done, sample in enumerate(source.samples, start=1):
         path = out / f"{sample.id}.png"
@@ -116,7 +115,7 @@ def new_labels(
     allowed = np.arange(len(predictor.segmentor.classes))
     if config.restrict_to_tags:
         if not sample.tags:
-            from wsss.evaluation import read_mask
+            from wsss.files.mask_files import read_mask
 
             return read_mask(sample.mask)
         allowed = np.array(allowed_labels(sample.tags, vocabulary))

@@ -1,4 +1,4 @@
-# Training-free segmentation with a frozen CLIP. Every field of `dense` is documented at wsss.dense.config.DenseConfig.
+# Training-free segmentation with a frozen CLIP. Every field of `dense` is documented at DenseConfig.
 default_scope = "mmseg"
 custom_imports = dict(imports=["wsss.mmseg_plugin"], allow_failed_imports=False)
 

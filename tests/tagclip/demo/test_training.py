@@ -13,8 +13,8 @@ from tagclip.demo.losses import losses
 from tagclip.demo.model import DemoArchitecture, DemoCLIP
 from tagclip.demo.scenes import SceneConfig
 from tagclip.errors import UsageError
-from wsss.cam import softmax_gradcam
 from wsss.config import CamConfig
+from wsss.maps.gradcam import softmax_gradcam
 
 SCENES = SceneConfig(side=(32, 32), square=True, objects=(1, 1), object_side=(16, 30), augment=True)
 SMALL = DemoArchitecture(vision_width=32, vision_depth=2, vision_heads=2, text_width=16, text_depth=1, embedding=16)
@@ -87,7 +87,7 @@ def test_the_maps_of_the_cam_loss_are_grad_cams(tmp_path):
     rows = clip.encode_text(prompts)
     trunk = clip.trunk(images)
     config = CamConfig(normalisations=0)
-    cams = softmax_gradcam(clip, trunk.tokens[0], trunk.grid, rows[:2], rows[2:], config).cams.flatten(1)
+    cams = softmax_gradcam(clip, trunk.tokens[0], trunk.grid, rows[:2], rows[2:], config).maps.flatten(1)
     patches = torch.nn.functional.normalize(clip.project(clip.last_block(trunk.tokens, "local"))[0, 1:], dim=-1)
     seen = (clip.logit_scale * patches @ rows.T).softmax(-1)[:, :2].T
     cosines = torch.nn.functional.cosine_similarity(cams / cams.amax(1, keepdim=True), seen)

@@ -10,6 +10,7 @@ import torch
 from tagclip import TagCLIP, Vocabulary
 from tagclip.clip import wrap_clip
 from tagclip.errors import UsageError
+from tests.clip_models import B16, make_model
 from wsss import MaskGenerator
 from wsss.benchmark import baseline
 from wsss.benchmark.agreement import arg_max_mask, compare
@@ -18,8 +19,6 @@ from wsss.benchmark.measure import Clock, FlopClock
 from wsss.benchmark.procedure import FastProcedure
 from wsss.benchmark.settings import BenchmarkSettings
 from wsss.benchmark.workload import choose_tags, make_rows, open_photos
-
-from ...clip_models import B16, make_model
 
 SETTINGS = BenchmarkSettings(count=2, size=(200, 150))
 
@@ -57,8 +56,8 @@ def test_ours_is_what_the_package_computes(case, clip):
         images = tagger.prepare(photo.path)[None]
         trunk = fast.trunk(images)
         torch.testing.assert_close(torch.from_numpy(outcome.scores), tagger.score_trunk(trunk, images)[0])
-        cams = generator.cams_from_trunk(trunk, [photo.labels])[0]
-        np.testing.assert_allclose(outcome.raw_cams, cams.raw_cams, atol=1e-5)
+        cams = generator.maps_from_trunk(trunk, [photo.labels])[0]
+        np.testing.assert_allclose(outcome.raw, cams.raw, atol=1e-5)
         np.testing.assert_allclose(outcome.refined, cams.refined, atol=1e-6)
 
 

@@ -10,11 +10,11 @@ from tagclip.images import prepare_image
 from tagclip.tagger import TagCLIP
 from tagclip.vocabulary import Vocabulary
 from wsss.dense import dense_features, strategy_names
-from wsss.dense.config import DenseConfig
+from wsss.dense.dense_config import DenseConfig
 from wsss.dense.features import merge_requests
-from wsss.dense.generator import DenseMaskGenerator
 from wsss.dense.inference import DenseSegmenter
-from wsss.generator import MaskGenerator
+from wsss.dense.strategy_source import StrategySource
+from wsss.masks.generator import MaskGenerator
 
 CLASSES = Vocabulary(
     ["cat", "dog", "car"], prompts={"dog": ["dog", "puppy"]}, background=["grass", "sky"], name="three"
@@ -162,26 +162,26 @@ def test_bad_settings(golden_clip, settings, message):
 
 def test_strategy_feeds_stage_two(golden_clip, rgb):
     dense = DenseConfig(strategy="gclip", templates=ONE)
-    generator = DenseMaskGenerator(golden_clip, CLASSES, dense=dense)
+    generator = StrategySource(golden_clip, CLASSES, dense=dense)
     result = generator(rgb, tags=["dog", "car"])
     features = dense_features(golden_clip, rgb, "gclip")
     text = rows(golden_clip, ["dog", "puppy", "car", "grass", "sky"])
     probabilities = (40.0 * features @ text.T).softmax(-1)
-    assert np.abs(result.cams[0].ravel() - probabilities[:, :2].amax(1).numpy()).max() <= 1e-5
-    assert np.abs(result.cams[1].ravel() - probabilities[:, 2].numpy()).max() <= 1e-5
+    assert np.abs(result.maps[0].ravel() - probabilities[:, :2].amax(1).numpy()).max() <= 1e-5
+    assert np.abs(result.maps[1].ravel() - probabilities[:, 2].numpy()).max() <= 1e-5
     assert result.mask.shape == rgb.shape[:2]
     assert set(np.unique(result.mask)) <= {0, 2, 3, 255}
-    assert generator(rgb, tags=[]).cams.shape == (0, 7, 10)
+    assert generator(rgb, tags=[]).maps.shape == (0, 7, 10)
 
 
 def test_stage_two_shares_the_trunk(golden_clip, rgb):
-    generator = DenseMaskGenerator(golden_clip, CLASSES, dense=DenseConfig(strategy="gclip", templates=ONE))
+    generator = StrategySource(golden_clip, CLASSES, dense=DenseConfig(strategy="gclip", templates=ONE))
     cam = MaskGenerator(golden_clip, CLASSES)
     images = generator.prepare(rgb)[None]
     trunk = golden_clip.trunk(images, merge_requests(generator.request, cam.request))
-    shared = generator.cams_from_trunk(trunk, [[1]])[0]
-    assert np.abs(shared.cams - generator(rgb, tags=["dog"]).cams).max() <= 1e-5
+    shared = generator.maps_from_trunk(trunk, [[1]])[0]
+    assert np.abs(shared.maps - generator(rgb, tags=["dog"]).maps).max() <= 1e-5
     with pytest.raises(UsageError, match="without the input of block"):
-        generator.cams_from_trunk(golden_clip.trunk(images, cam.request), [[1]])
+        generator.maps_from_trunk(golden_clip.trunk(images, cam.request), [[1]])
     with pytest.raises(UsageError, match="auto"):
-        DenseMaskGenerator(golden_clip, CLASSES, dense=DenseConfig(options={"blocks": "auto"}, templates=ONE))
+        StrategySource(golden_clip, CLASSES, dense=DenseConfig(options={"blocks": "auto"}, templates=ONE))

@@ -10,13 +10,12 @@ from PIL import Image
 
 from tagclip.errors import UsageError
 from tagclip.vocabulary import Vocabulary
+from tests.oracle import dense as oracle
 from wsss.dense import dense_features
-from wsss.dense.config import DenseConfig
-from wsss.dense.generator import DenseMaskGenerator
+from wsss.dense.dense_config import DenseConfig
 from wsss.dense.inference import DenseSegmenter
 from wsss.dense.strategy import get_strategy
-
-from ...oracle import dense as oracle
+from wsss.dense.strategy_source import StrategySource
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "dense.md"
 ONE = ("a photo of a {}.",)
@@ -55,7 +54,7 @@ def test_it_segments_and_makes_masks(idea, golden_clip, image, vocabulary):
     result = DenseSegmenter(golden_clip, classes, dense)(Image.fromarray(image))
     assert result.labels.shape == image.shape[:2]
     assert result.strategy.name == "my-idea"
-    masks = DenseMaskGenerator(golden_clip, classes, dense=dense)(image, tags=["dog"])
+    masks = StrategySource(golden_clip, classes, dense=dense)(image, tags=["dog"])
     assert set(np.unique(masks.mask)) <= {0, 2, 255}
 
 

@@ -9,12 +9,11 @@ from PIL import Image
 
 from tagclip.clip.encoder import AttentionRequest, FrozenCLIP
 from tagclip.errors import UsageError
+from tests.clip_models import SHAPES, make_model
+from tests.golden import golden_root
+from tests.oracle import dense as oracle
 from wsss.dense.features import blocks_to_keep, image_features, own_stop, prepared, strategy_features
 from wsss.dense.strategy import get_strategy, strategy_names
-
-from ...clip_models import SHAPES, make_model
-from ...golden import golden_root
-from ...oracle import dense as oracle
 
 GOLDEN_CASES = sorted(path.stem.removeprefix("dense_") for path in golden_root().glob("dense_*.npz"))
 IN_GOLDEN = ["clip", "maskclip", "sclip", "clearclip", "naclip"]

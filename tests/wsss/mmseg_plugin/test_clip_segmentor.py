@@ -15,8 +15,8 @@ from PIL import Image
 
 from tagclip.errors import UsageError
 from tagclip.vocabulary import Vocabulary
-from wsss.dense.config import DenseConfig
-from wsss.dense.evaluate import adapt, build, evaluate
+from wsss.dense.dataset_scores import adapt, build, evaluate
+from wsss.dense.dense_config import DenseConfig
 from wsss.dense.inference import DenseSegmenter
 from wsss.dense.strategy import get_strategy
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import mmseg
 import pytest
 
-from ..segmentation import squares
+from tests.wsss.segmentation import squares
 
 TOOLS = Path(mmseg.__file__).parent / ".mim" / "tools"
 ROOT = Path(__file__).parents[3]

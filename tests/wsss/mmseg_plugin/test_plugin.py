@@ -13,8 +13,7 @@ from torch.nn import functional
 
 import wsss.mmseg_plugin  # noqa: F401
 from tagclip.errors import RunError, UsageError
-
-from ..segmentation import squares
+from tests.wsss.segmentation import squares
 
 PIPELINE = [
     {"type": "LoadUprightImage"},

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from . import squares
+from tests.wsss.segmentation import squares
 
 
 @pytest.fixture(scope="session")
@@ -26,8 +26,8 @@ def folders(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def trained(config_file, folders, tmp_path_factory):
     """Summary of 8 undisturbed iterations on `run`, validated on `val`."""
-    from wsss.segmentation.settings import TrainRequest
-    from wsss.segmentation.train import train_segmentor
+    from wsss.segmentation.train_settings import TrainRequest
+    from wsss.segmentation.training import train_segmentor
 
     return train_segmentor(
         TrainRequest(

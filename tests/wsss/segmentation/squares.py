@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 from tagclip.vocabulary import Vocabulary
-from wsss.run import RunFolder
-from wsss.segmentation.pictures import save_label_map
+from wsss.files.run_folder import RunFolder
+from wsss.segmentation.overlays import save_label_map
 
 CLASSES = ("red", "green", "blue")
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 60, 220)}

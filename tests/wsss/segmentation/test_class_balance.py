@@ -10,12 +10,11 @@ from mmengine.config import Config
 from mmseg.models.losses import CrossEntropyLoss
 
 from tagclip.errors import UsageError
+from tests.wsss.segmentation import squares
 from wsss.segmentation.class_balance import ClassBalance
 from wsss.segmentation.preflight import PreflightConfig
-from wsss.segmentation.settings import TrainRequest
-from wsss.segmentation.train import train_segmentor
-
-from . import squares
+from wsss.segmentation.train_settings import TrainRequest
+from wsss.segmentation.training import train_segmentor
 
 
 def config(**loss):

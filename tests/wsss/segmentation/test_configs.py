@@ -7,10 +7,9 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
 from tagclip.errors import UsageError
+from tests.wsss.segmentation import squares
+from wsss.files.sources import label_names, load_vocabulary
 from wsss.segmentation.bases import mmseg_config
-from wsss.segmentation.sources import label_names, load_vocabulary
-
-from . import squares
 
 MODELS_OF = ("deeplabv3plus_r18", "deeplabv3plus_r50", "deeplabv3plus_r101", "deeplabv3_r50", "deeplabv2_r101")
 NAMES = [f"{model}_{name}" for model in MODELS_OF for name in ("voc", "coco", "cocostuff", "custom")]

@@ -16,17 +16,16 @@ from PIL import Image
 from tagclip.errors import RunError, UsageError, WeightsError
 from tagclip.image_lists import find_images
 from tagclip.vocabulary import Vocabulary
+from tests.wsss.segmentation import squares
 from wsss.config import CrfConfig
-from wsss.evaluation import read_mask
-from wsss.segmentation import export
+from wsss.files.mask_files import read_mask
+from wsss.files.sources import Sample
+from wsss.segmentation import onnx_export
 from wsss.segmentation.checkpoints import load_segmentor, read_checkpoint
-from wsss.segmentation.export import ExportConfig, export_onnx
+from wsss.segmentation.onnx_export import ExportConfig, export_onnx
 from wsss.segmentation.predictor import InferenceConfig, Predictor
 from wsss.segmentation.segment_images import segment_images
 from wsss.segmentation.self_training import SelfTrainingConfig, allowed_labels, new_labels
-from wsss.segmentation.sources import Sample
-
-from . import squares
 
 
 @pytest.fixture(scope="module")
@@ -209,8 +208,8 @@ def test_onnx_gives_the_same_logits(segmentor, photo, tmp_path, dynamic):
 
 def test_a_wrong_export_is_not_written(segmentor, photo, tmp_path, monkeypatch):
     path = tmp_path / "model.onnx"
-    wrong = export.ExportReport(difference=0.5, agreement=0.9, megabytes=1.0)
-    monkeypatch.setattr(export, "compare", lambda *_: wrong)
+    wrong = onnx_export.ExportReport(difference=0.5, agreement=0.9, megabytes=1.0)
+    monkeypatch.setattr(onnx_export, "compare", lambda *_: wrong)
     with pytest.raises(RunError, match=r"differs from torch by 5.00e-01"):
         export_onnx(segmentor, path, photo, ExportConfig(height=64, width=64))
     assert list(tmp_path.iterdir()) == []

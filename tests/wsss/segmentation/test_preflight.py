@@ -5,10 +5,9 @@ import pytest
 from PIL import Image
 
 from tagclip.errors import RunError
+from tests.wsss.segmentation import squares
+from wsss.files.sources import open_source
 from wsss.segmentation.preflight import PreflightConfig, check_masks
-from wsss.segmentation.sources import open_source
-
-from . import squares
 
 NAMES = ("background", *squares.CLASSES)
 

@@ -10,18 +10,17 @@ import pytest
 from tagclip.errors import ImageError, RunError, UsageError
 from tagclip.images import decode_image
 from tagclip.vocabulary import Vocabulary
-from wsss.cam_files import StoredCams
+from tests.wsss import runs
+from tests.wsss.segmentation import squares
 from wsss.config import CrfConfig, MaskConfig
-from wsss.crf import crf_probabilities
-from wsss.evaluation import read_mask
+from wsss.files.map_files import StoredMaps
+from wsss.files.mask_files import read_mask
+from wsss.files.sources import open_source
+from wsss.masks.crf import crf_probabilities
 from wsss.segmentation.checkpoints import load_segmentor
 from wsss.segmentation.predictor import Predictor
 from wsss.segmentation.run_maps import RunMaps
 from wsss.segmentation.self_training import SelfTrainingConfig, new_labels, relabel
-from wsss.segmentation.sources import open_source
-
-from .. import runs
-from . import squares
 
 VOCABULARY = Vocabulary(squares.CLASSES)
 MASKS = MaskConfig(alpha=2.0, crf=CrfConfig(iterations=3))
@@ -45,7 +44,7 @@ def run(folders, tmp_path_factory):
         path = root / "cams" / f"{sample.id}.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
-            StoredCams(rng.random((len(classes), 4, 4)).astype(np.float16), classes, (64, 64)).write(file)
+            StoredMaps(rng.random((len(classes), 4, 4)).astype(np.float16), classes, (64, 64)).write(file)
     return root
 
 
@@ -115,7 +114,7 @@ def test_maps_are_missed_clearly(folders, run, predictor, tmp_path):
     with pytest.raises(ImageError, match="no such CAM file"):
         relabel(predictor, open_source(damaged), VOCABULARY, tmp_path / "b", config)
     with (damaged / "cams" / f"{first.id}.npz").open("wb") as file:
-        StoredCams(np.zeros((0, 4, 4), np.float16), np.zeros(0, np.int16), (64, 65)).write(file)
+        StoredMaps(np.zeros((0, 4, 4), np.float16), np.zeros(0, np.int16), (64, 65)).write(file)
     with pytest.raises(ImageError, match=r"maps of an image of \(64, 65\), which now has \(64, 64\)"):
         relabel(predictor, open_source(damaged), VOCABULARY, tmp_path / "c", config)
 

@@ -1,0 +1,123 @@
+import csv
+import importlib.util
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tagclip.errors import UsageError
+from tagclip.images import prepare_image
+from tagclip.vocabulary import Vocabulary
+from wsss.dense.comparison import CompareConfig, Comparison, Row, draw_bars, to_csv, to_markdown
+from wsss.dense.dense_config import DenseConfig
+from wsss.dense.diagnostics import diagnose
+from wsss.dense.inference import DenseSegmenter
+from wsss.evaluation.scorer import MaskEvaluationConfig, MaskScorer
+
+ONE = ("a photo of a {}.",)
+CLASSES = Vocabulary(["cat", "dog", "car"], background=["grass", "sky"])
+TOOLS = Path(__file__).resolve().parents[3] / "tools"
+
+
+def load_tool(name):
+    spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, golden_dir):
+    root = tmp_path_factory.mktemp("scenes")
+    (root / "JPEGImages").mkdir()
+    (root / "SegmentationClass").mkdir()
+    scene = Image.open(sorted((golden_dir / "images").glob("scene*.png"))[0]).convert("RGB")
+    for index, size in enumerate([(64, 48), (80, 64)]):
+        scene.resize(size).save(root / "JPEGImages" / f"i{index}.jpg")
+        mask = np.random.default_rng(index).choice(np.array([0, 1, 3, 255], np.uint8), (3, 4))
+        Image.fromarray(mask).resize(size, Image.Resampling.NEAREST).save(root / "SegmentationClass" / f"i{index}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def pairs(folder):
+    return [(folder / "JPEGImages" / f"i{i}.jpg", folder / "SegmentationClass" / f"i{i}.png") for i in range(2)]
+
+
+@pytest.mark.parametrize("mode", ["whole", "slide"])
+def test_rows_equal_one_segmenter_each(golden_clip, pairs, mode):
+    dense = DenseConfig(templates=ONE, tagging={"templates": ONE}, mode=mode, crop=48, stride=48)
+    config = CompareConfig(("clip", "gclip", "cam"), dense=dense, timed_images=0)
+    rows = {(row.strategy, row.vocabulary): row for row in Comparison(golden_clip, CLASSES, config).run(pairs)}
+    assert len(rows) == 9
+    for strategy, vocabulary in (("gclip", "all"), ("clip", "tags"), ("gclip", "labels")):
+        settings = DenseConfig.from_dict({"strategy": strategy, "vocabulary": vocabulary}, dense)
+        segmenter = DenseSegmenter(golden_clip, CLASSES, settings)
+        scorer = MaskScorer(MaskEvaluationConfig(boundary_width=0))
+        for image, mask in pairs:
+            truth = np.array(Image.open(mask))
+            present = [int(label) - 1 for label in np.unique(truth) if label not in (0, 255)]
+            scorer.update(segmenter(image, classes=present if vocabulary == "labels" else None).labels, truth)
+        expected = scorer.scores(["background", *CLASSES.names]).miou
+        assert rows[strategy, vocabulary].miou == pytest.approx(expected, abs=1e-3)
+    assert all(np.isnan(row.seconds) for row in rows.values())
+    assert rows["cam", "labels"].miou > 0
+
+
+def test_times(golden_clip, pairs):
+    dense = DenseConfig(templates=ONE, tagging={"templates": ONE})
+    config = CompareConfig(("clip", "naclip", "cam"), ("all", "tags"), dense=dense, timed_images=1)
+    rows = Comparison(golden_clip, CLASSES, config).run(pairs[:1])
+    assert all(row.seconds > 0 for row in rows)
+    assert [row.relative for row in rows if row.strategy == "clip"] == [1.0, 1.0]
+
+
+def test_tables(tmp_path):
+    nan = float("nan")
+    rows = [Row("clip", "all", 0.1, 0.5, 0.2, 1.0), Row("clip", "tags", 0.25, 0.6, 0.3, 1.0),
+            Row("gclip", "all", 0.3, 0.7, 0.3, 1.5), Row("gclip", "tags", nan, 0.7, nan, 1.5)]  # fmt: skip
+    text = to_markdown(rows, "caption")
+    assert "| clip | 10.0 | 25.0 | 200 (1.00) | 300 (1.00) |" in text
+    assert "| gclip | 30.0 | nan | 300 (1.50) | - |" in text
+    table = list(csv.DictReader(io.StringIO(to_csv(rows))))
+    assert table[1]["miou"] == "25.00"
+    assert table[2]["time_relative_to_clip"] == "1.500"
+    draw_bars(rows[:2], tmp_path / "bars.png", "title")
+    assert Image.open(tmp_path / "bars.png").size[0] > 200
+
+
+@pytest.mark.parametrize("settings", [{"vocabularies": ("some",)}, {"strategies": ()}])
+def test_bad_settings(settings):
+    with pytest.raises(UsageError):
+        CompareConfig(**{"strategies": ("clip",), **settings})
+
+
+def test_compare_tool(folder, golden_model_path, tmp_path, capsys):
+    classes = tmp_path / "three.yaml"
+    classes.write_text("classes: [cat, dog, car]\nbackground: [grass, sky]\n")
+    arguments = [str(folder), "--model", str(golden_model_path), "--classes", str(classes), "--out", str(tmp_path),
+                 "--strategies", "clip", "maskclip", "--vocabularies", "labels", "--timed-images", "1",
+                 "--device", "cpu"]  # fmt: skip
+    assert load_tool("compare").main(arguments) == 0
+    assert {"compare.md", "compare.csv", "compare.png"} <= {path.name for path in tmp_path.iterdir()}
+    assert "| maskclip |" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="--model"):
+        load_tool("compare").main([str(folder), "--out", str(tmp_path), "--classes", str(classes)])
+
+
+def test_diagnose_tool(folder, golden_clip, golden_model_path, tmp_path, capsys):
+    photo = folder / "JPEGImages" / "i1.jpg"
+    out = tmp_path / "pictures"
+    arguments = [str(photo), "--model", str(golden_model_path), "--out", str(out), "--device", "cpu"]
+    assert load_tool("diagnose_gclip").main(arguments) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["attention.png", "norms.png"]
+    image = prepare_image(np.array(Image.open(photo)), golden_clip.patch_size, golden_clip.mean, golden_clip.std)
+    found = diagnose(golden_clip, image)
+    assert found.received.shape == (12, 4, 5)
+    norms = golden_clip.blocks[6].mlp.c_proj.weight.norm(dim=1)
+    assert found.channels[6] == int(norms.argmax())
+    others = (norms.sum() - norms.max()) / (len(norms) - 1)
+    assert found.ratios[6] == pytest.approx(float(norms.max() / others), rel=1e-5)
+    assert f"{found.blocks[0]} and {found.blocks[1]}" in capsys.readouterr().out

@@ -1,0 +1,92 @@
+"""Journals and atomic files, and what a run folder remembers."""
+
+import json
+
+import pytest
+
+from tagclip.errors import RunError
+from tagclip.vocabulary import Vocabulary
+from wsss.files.atomic import atomic_file
+from wsss.files.journal import Journal
+from wsss.files.provenance import config_text
+from wsss.files.run_folder import RunFolder, read_manifest, run_vocabulary
+
+
+@pytest.fixture
+def journal(tmp_path):
+    return lambda: Journal(tmp_path / "final.jsonl", tmp_path / "partial.jsonl", tmp_path)
+
+
+def test_a_line_cut_by_a_kill_is_dropped_and_the_rest_kept(journal, tmp_path):
+    journal().append([{"id": "a", "n": 1}, {"id": "ü b", "n": 2}, {"id": "c", "n": 3}])
+    whole = (tmp_path / "partial.jsonl").read_bytes()
+    for cut in range(1, len(whole)):
+        (tmp_path / "partial.jsonl").write_bytes(whole[:-cut])
+        again = journal()
+        lines = whole[:-cut].count(b"\n")
+        assert len(again) == lines
+        again.append([{"id": "d", "n": 4}])
+        kept = [json.loads(line)["id"] for line in (tmp_path / "partial.jsonl").read_text().splitlines()]
+        assert kept == [*["a", "ü b", "c"][:lines], "d"]
+
+
+def test_finish_puts_records_into_order_and_drops_discarded_ones(journal, tmp_path):
+    records = journal()
+    records.append([{"id": name, "n": number} for number, name in enumerate("cab")])
+    records.append([{"id": "a", "n": 9}])
+    records.discard("b")
+    records.finish(["a", "b", "c", "never"])
+    assert (tmp_path / "final.jsonl").read_text() == '{"id": "a", "n": 9}\n{"id": "c", "n": 0}\n'
+    (tmp_path / "partial.jsonl").unlink()
+    again = journal()
+    assert again.ids() == {"a", "c"}
+    assert again["a"] == {"id": "a", "n": 9}
+    again.append([{"id": "b", "n": 7}])
+    again.finish("abc")
+    assert [json.loads(line)["n"] for line in (tmp_path / "final.jsonl").read_text().splitlines()] == [9, 7, 0]
+
+
+def test_a_file_is_whole_or_absent(tmp_path):
+    (tmp_path / "scratch").mkdir()
+    path = tmp_path / "deep" / "file"
+
+    def write(text, fail):
+        with atomic_file(path, tmp_path / "scratch") as file:
+            file.write(text)
+            if fail:
+                raise KeyError(fail)
+
+    with pytest.raises(KeyError):
+        write(b"new", fail=True)
+    assert not path.exists()
+    write(b"old", fail=False)
+    with pytest.raises(KeyError):
+        write(b"new", fail=True)
+    assert path.read_bytes() == b"old"
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_an_unwritable_folder_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"file/x: cannot be written"), atomic_file(tmp_path / "file" / "x", tmp_path):
+        pass
+
+
+def test_a_run_folder_tells_its_vocabulary(tmp_path):
+    vocabulary = Vocabulary(["cat", "dog"], prompts={"dog": ["dog", "puppy"]}, background=("sky",))
+    with RunFolder.open(tmp_path / "run", {"vocabulary": vocabulary.to_dict()}, {"masks": {"alpha": 1.0}}):
+        pass
+    assert run_vocabulary(tmp_path / "run") == vocabulary
+    assert read_manifest(tmp_path / "run")["state"] == "running"
+    assert run_vocabulary(tmp_path) is None
+    (tmp_path / "run" / "manifest.json").write_text("{")
+    with pytest.raises(RunError, match=r"manifest\.json: damaged"):
+        read_manifest(tmp_path / "run")
+
+
+def test_config_text_is_read_back_by_mmengine(tmp_path):
+    from mmengine.config import Config
+
+    config = {"masks": {"crf": {"iterations": 10}, "mean": (1.0, 2.5)}, "out": "runs/x", "tags": None}
+    (tmp_path / "config.py").write_text(config_text(config))
+    assert Config.fromfile(str(tmp_path / "config.py")).to_dict() == config

@@ -1,0 +1,185 @@
+"""MaskGenerator against the golden cases, and what does not depend on what."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tagclip.clip import AttentionRequest, Trunk
+from tagclip.errors import ImageError, UsageError, VocabularyError
+from tagclip.vocabulary import Vocabulary
+from tests.golden import golden_cases, golden_text
+from wsss import MaskConfig, MaskGenerator
+from wsss.maps.gradcam import scale_to_unit
+from wsss.masks.label_map import mask_from_maps
+
+
+@pytest.fixture(scope="module")
+def vocabulary():
+    return Vocabulary.named("voc")
+
+
+@pytest.fixture(scope="module")
+def reference(golden_clip, vocabulary):
+    return MaskGenerator(golden_clip, vocabulary, preset="reference")
+
+
+@pytest.fixture(scope="module")
+def generator(golden_clip, vocabulary):
+    return MaskGenerator(golden_clip, vocabulary)
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return next(case for case in golden_cases("cam") if case.name == "scene0_224x224").image()
+
+
+def unit(maps):
+    return scale_to_unit(torch.from_numpy(maps)).numpy()
+
+
+def test_golden_text(reference):
+    expected = golden_text("cam")
+    assert np.abs(reference.tag_rows.numpy() - expected["voc"]).max() <= 1e-5
+    assert np.abs(reference.background_rows.numpy() - expected["voc_background"]).max() <= 1e-5
+
+
+@pytest.mark.parametrize("case", golden_cases("cam"), ids=str)
+def test_golden_images(reference, vocabulary, case):
+    golden = case.arrays()
+    result = reference(case.image(), tags=[vocabulary.names[index] for index in golden["ids"]])
+    assert np.abs(result.raw - golden["cam"]).max() <= 1e-4
+    assert np.abs(result.probabilities - golden["probs"]).max() <= 1e-4
+    assert np.abs(result.refined - golden["refined"]).max() <= 1e-3
+    assert np.abs(result.maps - unit(golden["refined"])).max() <= 1e-3
+    assert (result.labels == golden["crf_label"]).mean() >= 0.999
+    assert ((result.mask != 255) == golden["crf_confident"]).mean() >= 0.999
+    assert np.array_equal(result.mask[result.mask != 255], result.labels[result.mask != 255])
+
+
+@pytest.mark.parametrize("case", golden_cases("cam"), ids=str)
+def test_golden_labels_without_crf(vocabulary, case):
+    golden = case.arrays()
+    config = MaskConfig.from_dict({"refiner": "none", "confidence": None}, MaskConfig.preset("reference", "voc"))
+    found = mask_from_maps(np.asarray(case.image()), unit(golden["refined"]), golden["ids"].tolist(), config)
+    assert (found.mask == golden["cam_label"]).mean() >= 0.999
+
+
+def test_shapes_and_ranges(generator, scene):
+    result = generator(np.asarray(scene)[:150, :201], tags=["cat", "dog", "person"])
+    assert result.raw.shape == result.maps.shape == result.refined.shape == (3, 10, 13)
+    assert result.mask.shape == result.labels.shape == result.confidence.shape == (150, 201)
+    assert result.probabilities.shape == (3 + 25,)
+    for maps in (result.raw, result.maps):
+        assert maps.dtype == np.float32
+        assert maps.min() >= 0
+        assert maps.max() <= 1
+    assert set(np.unique(result.mask)) <= {0, 8, 12, 15, 255}
+    assert result.tags == ["cat", "dog", "person"]
+    assert result.indices == [7, 11, 14]
+
+
+def test_all_tags_at_once_and_repeats(generator, vocabulary, scene):
+    every = generator(scene, tags=vocabulary.names)
+    assert every.maps.shape == (20, 14, 14)
+    assert generator(scene, tags=["cat", "cat"]).tags == ["cat"]
+
+
+def test_no_tags(generator, scene):
+    result = generator(scene, tags=[])
+    assert not result.mask.any()
+    assert result.maps.shape == (0, 14, 14)
+    assert result.confidence.min() == 1
+
+
+def test_tag_outside_the_vocabulary(generator, scene):
+    with pytest.raises(VocabularyError, match="unicorn"):
+        generator(scene, tags=["cat", "unicorn"])
+
+
+def test_bad_image(generator, tmp_path):
+    path = tmp_path / "broken.png"
+    path.write_bytes(b"not an image")
+    with pytest.raises(ImageError, match=r"broken\.png"):
+        generator(path, tags=["cat"])
+
+
+def test_maps_do_not_depend_on_the_rest_of_the_batch(generator, scene):
+    """Given one trunk, image by image: bit for bit."""
+    rgb = np.asarray(scene)
+    batch = torch.stack([generator.prepare(image) for image in (rgb, rgb[::-1].copy(), rgb[:, ::-1].copy())])
+    trunk = generator.trunk(batch)
+    together = generator.maps_from_trunk(trunk, [[1, 15], [], [4]])
+    span = generator.request.ranges[0]
+    for index, tags in enumerate([[1, 15], [], [4]]):
+        one = slice(index, index + 1)
+        part = Trunk(trunk.tokens[one].clone(), trunk.grid, affinity={span: trunk.affinity[span][one].clone()})
+        alone = generator.maps_from_trunk(part, [tags])[0]
+        for name in ("raw_cams", "refined", "cams", "probabilities"):
+            assert np.array_equal(getattr(alone, name), getattr(together[index], name)), name
+
+
+def test_shared_trunk_gives_the_same_maps(generator, scene):
+    """The trunk may collect more than stage two asks for."""
+    image = generator.prepare(np.asarray(scene))[None]
+    rounding = generator.config.image.position_rounding
+    request = AttentionRequest(votes=True, ranges=((9, 11), *generator.request.ranges))
+    shared = generator.clip.trunk(image, request, position_rounding=rounding)
+    expected = generator.maps_from_trunk(generator.trunk(image), [[1, 15]])[0]
+    actual = generator.maps_from_trunk(shared, [[1, 15]])[0]
+    assert np.abs(actual.maps - expected.maps).max() <= 1e-5
+    with pytest.raises(UsageError, match="pass `request`"):
+        generator.maps_from_trunk(generator.clip.trunk(image, AttentionRequest()), [[1]])
+    with pytest.raises(UsageError, match="2 lists of tags"):
+        generator.maps_from_trunk(shared, [[1], [2]])
+
+
+def test_long_images_are_capped_but_masks_are_not(golden_clip, vocabulary, scene):
+    config = MaskConfig.from_dict({"image": {"max_long_side": 64}}, MaskConfig.preset("default", "voc"))
+    result = MaskGenerator(golden_clip, vocabulary, config=config)(scene, tags=["bicycle"])
+    assert max(result.maps.shape[1:]) == 4
+    assert result.mask.shape == (224, 224)
+
+
+def test_exif_turns_the_mask(generator, vocabulary, golden_clip, scene, tmp_path):
+    path = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    scene.crop((0, 0, 224, 160)).save(path, exif=exif)
+    assert generator(path, tags=["bicycle"]).mask.shape == (224, 160)
+    reference = MaskGenerator(golden_clip, vocabulary, preset="reference")
+    assert reference(path, tags=["bicycle"]).mask.shape == (160, 224)
+
+
+def test_pamr_and_no_refinement(golden_clip, vocabulary, scene):
+    base = MaskConfig.preset("default", "voc")
+    masks = {}
+    for refiner in ("crf", "pamr", "none"):
+        config = MaskConfig.from_dict({"refiner": refiner, "confidence": None}, base)
+        masks[refiner] = MaskGenerator(golden_clip, vocabulary, config=config)(scene, tags=["bicycle", "sheep"]).mask
+    assert not np.array_equal(masks["pamr"], masks["none"])
+    assert (masks["pamr"] == masks["none"]).mean() > 0.5
+
+
+def test_stuff_has_no_background(golden_clip, scene):
+    generator = MaskGenerator(golden_clip, Vocabulary.named("cocostuff"))
+    names = generator.vocabulary.names
+    result = generator(scene, tags=[names[3], names[120]])
+    assert set(np.unique(result.mask)) <= {3, 120, 255}
+    assert generator.config.affinity.box_threshold == 0.7
+    assert (generator(scene, tags=[]).mask == 255).all()
+
+
+def test_probability_maps_on_request(generator, scene):
+    assert generator(scene, tags=["bicycle"]).label_probabilities is None
+    result = generator(scene, tags=["bicycle"], keep_probabilities=True)
+    assert result.label_probabilities.shape == (2, 224, 224)
+    assert np.array_equal(result.confidence, result.label_probabilities.max(axis=0))
+
+
+def test_crf_workers_need_no_torch():
+    code = "import wsss.masks.label_map, sys; sys.exit('torch' in sys.modules or 'open_clip' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

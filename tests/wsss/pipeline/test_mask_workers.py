@@ -1,0 +1,109 @@
+"""Mask workers: bounded, without PyTorch, clear when the disk is full or a worker is killed."""
+
+import multiprocessing
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tagclip.errors import ImageError, RunError
+from tests.wsss.pipeline.test_masks import full_disk
+from tests.wsss.runs import VOCABULARY
+from wsss.config import MaskConfig
+from wsss.files.map_files import StoredMaps, read_maps
+from wsss.files.mask_files import read_mask
+from wsss.pipeline.mask_workers import MaskJob, MaskStage, MaskWorkers, make_mask
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def stage(tmp_path):
+    (tmp_path / "scratch").mkdir()
+    return MaskStage(MaskConfig(confidence=None), True, VOCABULARY.label_palette, tmp_path / "scratch")
+
+
+def make_job(folder: Path, name: str, cams: np.ndarray, size=(20, 30)) -> MaskJob:
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8)).save(folder / f"{name}.png")
+    with (folder / f"{name}.npz").open("wb") as file:
+        StoredMaps(cams.astype(np.float16), np.arange(len(cams)), size).write(file)
+    return MaskJob(name, folder / f"{name}.png", folder / f"{name}.npz", folder / "out" / f"{name}.png")
+
+
+def test_a_worker_needs_no_torch():
+    code = "import sys, wsss.masks.crf, wsss.pipeline.mask_workers as _; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_mask_of_empty_maps_is_all_background(stage, tmp_path):
+    report = make_mask(stage, make_job(tmp_path, "zero", np.zeros((2, 2, 3))))
+    assert report.problem is None
+    assert report.counts == {0: 600}
+    assert not read_mask(tmp_path / "out" / "zero.png").any()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", "cut"])
+def test_a_damaged_cam_file_is_a_problem_of_its_image_only(stage, tmp_path, content):
+    job = make_job(tmp_path, "one", np.ones((1, 2, 3)))
+    data = job.maps.read_bytes()
+    job.maps.write_bytes(data[:-50] if content == "cut" else content)
+    with pytest.raises(ImageError, match=r"one\.npz: damaged CAM file .*delete it and run again"):
+        read_maps(job.maps)
+    report = make_mask(stage, job)
+    assert "damaged CAM file" in report.problem
+    assert not job.mask.exists()
+
+
+def test_pickled_cams_are_not_loaded(tmp_path):
+    np.savez(tmp_path / "evil.npz", cams=np.array([{"a": 1}], object), classes=np.zeros(1), size=np.zeros(2))
+    with pytest.raises(ImageError, match="damaged CAM file"):
+        read_maps(tmp_path / "evil.npz")
+
+
+def test_cams_of_another_image_are_refused(stage, tmp_path):
+    job = make_job(tmp_path, "one", np.ones((1, 2, 3)))
+    Image.new("RGB", (40, 40)).save(job.image)
+    assert "made of another size" in make_mask(stage, job).problem
+
+
+def test_stored_cams_have_the_same_bytes_every_time(tmp_path):
+    first = make_job(tmp_path, "first", np.full((1, 2, 3), 0.5))
+    second = make_job(tmp_path, "second", np.full((1, 2, 3), 0.5))
+    assert first.maps.read_bytes() == second.maps.read_bytes()
+
+
+def test_full_disk_leaves_nothing_behind(stage, tmp_path):
+    job = make_job(tmp_path, "one", np.ones((1, 2, 3)))
+    with full_disk(100), pytest.raises(RunError, match="no space left on the disk"):
+        make_mask(stage, job)
+    assert not job.mask.exists()
+    assert not list(stage.scratch.iterdir())
+
+
+def test_the_queue_is_bounded_and_every_job_comes_back(stage, tmp_path):
+    workers = MaskWorkers(stage, 1, 3, in_process=True)
+    done = []
+    for number in range(10):
+        job = make_job(tmp_path, str(number), np.zeros((1, 2, 3)))
+        done += [finished.id for finished, _ in workers.submit(job)]
+        assert workers.room() >= 0
+        assert number + 1 - len(done) <= 3
+    done += [finished.id for finished, _ in workers.finish()]
+    workers.close()
+    assert sorted(done) == [str(number) for number in range(10)]
+
+
+def test_a_killed_worker_is_one_clear_line(stage, tmp_path):
+    workers = MaskWorkers(stage, 1, 2)
+    job = make_job(tmp_path, "one", np.zeros((1, 2, 3)))
+    assert [report.problem for _, report in chain(workers.submit(job), workers.finish())] == [None]
+    for process in multiprocessing.active_children():
+        process.kill()
+    with pytest.raises(RunError, match="a mask worker was ended from outside"):
+        list(chain(workers.submit(job), workers.finish()))
+    workers.close(cancel=True)

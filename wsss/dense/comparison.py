@@ -1,0 +1,241 @@
+"""Strategies x vocabularies on one data set in one run: mIoU, and the time that each takes by itself."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tagclip.clip.encoder import FrozenCLIP
+from tagclip.config import ImageConfig, TagCLIPConfig
+from tagclip.errors import UsageError
+from tagclip.images import decode_image
+from tagclip.tagger import TagCLIP
+from tagclip.vocabulary import Vocabulary
+from wsss.config import MaskConfig
+from wsss.dense.dense_config import DenseConfig
+from wsss.dense.features import prepared
+from wsss.dense.inference import DenseSegmenter
+from wsss.dense.strategy import Strategy, get_strategy
+from wsss.evaluation.scorer import MaskEvaluationConfig, MaskScorer
+from wsss.files.mask_files import read_mask
+from wsss.maps.gradcam_source import GradCamSource
+
+VOCABULARIES = ("all", "tags", "labels")
+CAM = "cam"  # softmax Grad-CAM and class-aware affinity, the maps of stage two, beside the strategies
+REFERENCE = "clip"
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """What is compared.
+
+    Attributes:
+        strategies: names or files of strategies; "cam" is Grad-CAM + CAA, its mask without CRF.
+        vocabularies: any of "all", "tags", "labels".
+        dense: settings common to all strategies; its own strategy, options and vocabulary do not count.
+        timed_images: images on which each combination is run and timed by itself, in turn, after one round that
+            does not count; 0: none.
+        ignore_index: label of the ground truth that is not scored.
+    """
+
+    strategies: tuple[str, ...]
+    vocabularies: tuple[str, ...] = VOCABULARIES
+    dense: DenseConfig = field(default_factory=DenseConfig)
+    timed_images: int = 10
+    ignore_index: int = 255
+
+    def __post_init__(self) -> None:
+        for name in self.vocabularies:
+            if name not in VOCABULARIES:
+                raise UsageError(f"vocabulary {name!r}: choose from {', '.join(VOCABULARIES)}")
+        if not self.strategies or not self.vocabularies:
+            raise UsageError("name at least one strategy and one vocabulary")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One combination: mIoU in [0, 1], pixel accuracy, and seconds an image, NaN where it was not timed."""
+
+    strategy: str
+    vocabulary: str
+    miou: float
+    pixel_accuracy: float
+    seconds: float
+    relative: float
+
+
+class Comparison:
+    """Runs strategies under vocabularies on the images of a data set.
+
+    Args:
+        clip: the frozen model.
+        vocabulary: classes of the data set; masks hold 0 and c + 1, or c without background.
+        config: what is compared.
+        cache_dir: where text classifiers are kept between runs.
+    """
+
+    def __init__(
+        self, clip: FrozenCLIP, vocabulary: Vocabulary, config: CompareConfig, *, cache_dir: Path | str | None = None
+    ):
+        self.clip, self.vocabulary, self.config = clip, vocabulary, config
+        self.strategies = {name: get_strategy(name) for name in config.strategies if name != CAM}
+        tagging = TagCLIPConfig.from_dict(config.dense.tagging, TagCLIPConfig.preset("default", vocabulary.name))
+        image = ImageConfig(config.dense.apply_exif, config.dense.max_long_side)
+        self.tagger = None
+        if "tags" in config.vocabularies:
+            self.tagger = TagCLIP(clip, vocabulary, config=replace(tagging, image=image), cache_dir=cache_dir)
+        base = replace(config.dense, strategy=REFERENCE, options={}, vocabulary="all")
+        self.segmenter = DenseSegmenter(clip, vocabulary, base, tagger=self.tagger, cache_dir=cache_dir)
+        self.maps = None
+        if CAM in config.strategies:
+            masks = replace(
+                MaskConfig.preset("default", vocabulary.name), image=image, refiner="none", confidence=None
+            )
+            self.maps = GradCamSource(clip, vocabulary, config=masks, cache_dir=cache_dir)
+        scoring = MaskEvaluationConfig(ignore_index=config.ignore_index, boundary_width=0)
+        self.scorers = {
+            (strategy, name): MaskScorer(scoring) for strategy in config.strategies for name in config.vocabularies
+        }
+
+    def run(
+        self, pairs: Sequence[tuple[Path, Path]], progress: Callable[[int], object] = lambda done: None
+    ) -> list[Row]:
+        """Score all (image, mask) pairs, time the first few.
+
+        Raises:
+            ImageError: an image or mask that cannot be read.
+        """
+        for image, mask in pairs:
+            self.score(decode_image(image, apply_exif=self.config.dense.apply_exif), read_mask(mask))
+            progress(1)
+        seconds = self.times(pairs[: self.config.timed_images])
+        names = ("background", *self.vocabulary.names) if self.vocabulary.has_background else self.vocabulary.names
+        rows = []
+        for (strategy, name), scorer in self.scorers.items():
+            scores = scorer.scores(names)
+            taken = seconds.get((strategy, name), float("nan"))
+            relative = taken / seconds.get((REFERENCE, name), float("nan"))
+            rows.append(Row(strategy, name, scores.miou, scores.pixel_accuracy, taken, relative))
+        return rows
+
+    @torch.no_grad()
+    def score(self, rgb: np.ndarray, truth: np.ndarray) -> None:
+        """Every combination on one image; one trunk serves all strategies, and the tagger of a whole image."""
+        segmenter, view = self.segmenter, self.segmenter.view(rgb)
+        first = view.inputs[: segmenter.config.window_batch].to(self.clip.device)
+        strategies = [prepared(self.clip, first, strategy) for strategy in self.strategies.values()]
+        features, tags = segmenter.features(view, strategies, rgb if self.tagger is not None else None)
+        for vocabulary in self.config.vocabularies:
+            classes = self._classes(vocabulary, truth, None if tags is None else tags.indices)
+            names = segmenter.names(classes)
+            for strategy, one in zip(self.strategies, features, strict=True):
+                labels = segmenter.labels(view, one, names, rgb).labels.to(torch.uint8).cpu().numpy()
+                self.scorers[strategy, vocabulary].update(labels, truth)
+            if self.maps is not None:
+                self.scorers[CAM, vocabulary].update(self._cam_labels(rgb, classes), truth)
+
+    def times(self, pairs: Sequence[tuple[Path, Path]]) -> dict[tuple[str, str], float]:
+        """Mean seconds an image of each combination by itself: from decoded image to label map, tagging included."""
+        decoded = [
+            (decode_image(image, apply_exif=self.config.dense.apply_exif), read_mask(mask)) for image, mask in pairs
+        ]
+        totals = dict.fromkeys(self.scorers, 0.0)
+        for index, (rgb, truth) in enumerate([*decoded[:1], *decoded]):
+            for key in totals:  # in turn, so that a busy moment of the machine hits all alike
+                start = time.perf_counter()
+                self._alone(*key, rgb, truth)
+                if self.clip.device.type == "cuda":
+                    torch.cuda.synchronize(self.clip.device)
+                if index:  # the first round only warms up
+                    totals[key] += time.perf_counter() - start
+        return {key: total / len(decoded) for key, total in totals.items()} if decoded else {}
+
+    @torch.no_grad()
+    def _alone(self, strategy: str, vocabulary: str, rgb: np.ndarray, truth: np.ndarray) -> None:
+        tagging = vocabulary == "tags"
+        if strategy == CAM:
+            tags = self.tagger([rgb])[0].indices if tagging else None
+            self._cam_labels(rgb, self._classes(vocabulary, truth, tags))
+            return
+        segmenter, view = self.segmenter, self.segmenter.view(rgb)
+        first = view.inputs[: segmenter.config.window_batch].to(self.clip.device)
+        ready: Strategy = prepared(self.clip, first, self.strategies[strategy])
+        (features,), tags = segmenter.features(view, [ready], rgb if tagging else None)
+        classes = self._classes(vocabulary, truth, None if tags is None else tags.indices)
+        segmenter.labels(view, features, segmenter.names(classes), rgb)
+
+    def _classes(self, vocabulary: str, truth: np.ndarray, tags: list[int] | None) -> list[int]:
+        if vocabulary == "all":
+            return list(range(len(self.vocabulary)))
+        if vocabulary == "tags":
+            return tags
+        offset = 1 if self.vocabulary.has_background else 0
+        present = (int(label) - offset for label in np.unique(truth) if label != self.config.ignore_index)
+        return [index for index in present if index >= 0]
+
+    def _cam_labels(self, rgb: np.ndarray, classes: list[int]) -> np.ndarray:
+        if not classes and not self.vocabulary.has_background:
+            classes = list(range(len(self.vocabulary)))
+        inputs = self.maps.prepare(rgb)[None].to(self.clip.device)
+        found = self.maps.maps_from_trunk(self.maps.trunk(inputs), [classes])[0]
+        return self.maps.mask_from_maps(rgb, found.maps, classes).labels
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """One line a combination, mIoU and accuracy in per cent."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["strategy", "vocabulary", "miou", "pixel_accuracy", "seconds_per_image", "time_relative_to_clip"])
+    for row in rows:
+        writer.writerow([row.strategy, row.vocabulary, f"{100 * row.miou:.2f}", f"{100 * row.pixel_accuracy:.2f}",
+                         f"{row.seconds:.4f}", f"{row.relative:.3f}"])  # fmt: skip
+    return text.getvalue()
+
+
+def to_markdown(rows: Sequence[Row], caption: str) -> str:
+    """mIoU by strategy and vocabulary, with the time relative to clip under the same vocabulary."""
+    vocabularies = list(dict.fromkeys(row.vocabulary for row in rows))
+    by_key = {(row.strategy, row.vocabulary): row for row in rows}
+    head = ["strategy", *(f"mIoU, {name}" for name in vocabularies), *(f"time, {name}" for name in vocabularies)]
+    lines = [caption, "", f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
+    for strategy in dict.fromkeys(row.strategy for row in rows):
+        found = [by_key[strategy, name] for name in vocabularies]
+        cells = [f"{100 * row.miou:.1f}" for row in found] + [_time(row) for row in found]
+        lines.append(f"| {strategy} | {' | '.join(cells)} |")
+    lines += ["", "Time: milliseconds an image by itself, and in brackets relative to clip with the same vocabulary."]
+    return "\n".join(lines) + "\n"
+
+
+def _time(row: Row) -> str:
+    if np.isnan(row.seconds):
+        return "-"
+    relative = "" if np.isnan(row.relative) else f" ({row.relative:.2f})"
+    return f"{1000 * row.seconds:.0f}{relative}"
+
+
+def draw_bars(rows: Sequence[Row], path: Path, title: str) -> None:
+    """Bar chart of mIoU, one group a strategy, one colour a vocabulary."""
+    from matplotlib.figure import Figure
+
+    strategies = list(dict.fromkeys(row.strategy for row in rows))
+    vocabularies = list(dict.fromkeys(row.vocabulary for row in rows))
+    figure = Figure(figsize=(1.2 + 1.1 * len(strategies), 4.2), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(vocabularies)
+    for place, vocabulary in enumerate(vocabularies):
+        heights = [100 * row.miou for row in rows if row.vocabulary == vocabulary]
+        bars = axes.bar([i + (place + 0.5) * width - 0.4 for i in range(len(strategies))], heights, width,
+                        label=vocabulary)  # fmt: skip
+        axes.bar_label(bars, fmt="%.0f", fontsize=7)
+    axes.set_xticks(range(len(strategies)), strategies, rotation=25, ha="right")
+    axes.set_ylabel("mIoU (%)")
+    axes.set_title(title)
+    axes.legend(title="vocabulary", loc="upper left", bbox_to_anchor=(1, 1))  # beside the bars, never over one
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,113 @@
+"""A `ClipSegmentor` config scored on its test set, by our counts or by mmseg's own test loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from tagclip.errors import TagclipError, UsageError
+from wsss.evaluation.scorer import MaskEvaluationConfig, MaskScorer, MaskScores
+
+
+def build(config: Config) -> tuple[Any, Any]:
+    """Data set and model (mmseg) of a config, checked against each other.
+
+    Raises:
+        UsageError: files of the data set that are missing, or a label count that is not the model's.
+    """
+    from mmengine.utils import import_modules_from_strings
+    from mmseg.registry import DATASETS, MODELS
+
+    imports = config.get("custom_imports")
+    if imports:
+        import_modules_from_strings(**imports)
+    init_default_scope(config.get("default_scope", "mmseg"))
+    settings = config.test_dataloader.dataset
+    try:
+        dataset = DATASETS.build(settings)
+    except TagclipError:
+        raise
+    except (AssertionError, OSError) as error:
+        raise UsageError(
+            f"data set {settings.type} in {settings.get('data_root', '')}: {error or 'files missing'}; give --data-root"
+        ) from None
+    if not len(dataset):
+        raise UsageError(f"data set {settings.type} in {settings.get('data_root', '')} has no images; give --data-root")
+    model = MODELS.build(config.model)
+    names = dataset.metainfo["classes"]
+    if len(names) != model.num_classes:
+        raise UsageError(f"the data set has {len(names)} labels, the model {model.num_classes}: check model.classes")
+    return dataset, model
+
+
+def evaluate(
+    dataset: Any,
+    model: Any,
+    *,
+    limit: int | None = None,
+    device: Any = "cpu",
+    boundary_width: float = 0.0,
+    progress: Callable[[int], object] = lambda done: None,
+) -> MaskScores:
+    """Scores of a model on a data set, image by image.
+
+    Args:
+        dataset, model: from `build`.
+        limit: only the first so many images.
+        boundary_width: see `MaskEvaluationConfig`; 0 leaves boundary IoU out.
+        progress: called with 1 after each image.
+    """
+    scorer = MaskScorer(MaskEvaluationConfig(ignore_index=dataset.ignore_index, boundary_width=boundary_width))
+    model = model.to(device)
+    for index in range(min(len(dataset), limit or len(dataset))):
+        sample = dataset[index]
+        result = model.test_step({"inputs": [sample["inputs"]], "data_samples": [sample["data_samples"]]})[0]
+        predicted = result.pred_sem_seg.data.squeeze(0).cpu().numpy().astype(np.uint8)
+        truth = result.gt_sem_seg.data.squeeze(0).cpu().numpy().astype(np.uint8)
+        scorer.update(predicted, truth)
+        progress(1)
+    return scorer.scores(dataset.metainfo["classes"])
+
+
+def run_mmseg_loop(config: Config) -> dict[str, float]:
+    """mmengine's Runner and mmseg's metric on the same config: what any mmseg user would run."""
+    from mmengine.runner import Runner
+
+    return Runner.from_cfg(config).test()
+
+
+def adapt(
+    config: Config,
+    *,
+    clip: dict | None = None,
+    dense: dict | None = None,
+    data_root: str | None = None,
+    cache_dir: str | None = None,
+    limit: int | None = None,
+    options: dict | None = None,
+) -> Config:
+    """The config with what a command line asks for written over it; None values leave it as it is."""
+    config.merge_from_dict(options or {})
+    for name, values in (("clip", clip), ("dense", dense)):
+        given = {key: value for key, value in (values or {}).items() if value is not None}
+        if name == "dense" and "strategy" in given and given["strategy"] != config.model.dense.get("strategy"):
+            config.model.dense.options = {}  # another strategy has other options
+        config.model.setdefault(name, {}).update(given)
+    if clip and clip.get("path_or_name") and not clip.get("pretrained"):
+        config.model.clip.pop("pretrained", None)  # it belonged to the config's own model
+    if data_root is not None:
+        config.test_dataloader.dataset.data_root = data_root
+    if cache_dir is not None:
+        config.model.cache_dir = cache_dir
+    if limit is not None:
+        config.test_dataloader.dataset.indices = limit
+    return config
+
+
+def summary(scores: MaskScores, config: Config) -> dict:
+    """JSON-ready: the settings and the scores."""
+    return {"dense": config.model.dense.to_dict(), "classes_file": str(config.model.classes), **scores.to_dict()}

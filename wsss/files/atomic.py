@@ -1,0 +1,59 @@
+"""Files that are either whole or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from tagclip.errors import RunError
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+_serial = itertools.count()
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns a full disk, or a file that cannot be written, into one line with the remedy.
+
+    Raises:
+        RunError: instead of any OSError inside.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise RunError(
+                f"{path}: no space left on the disk ({os.strerror(error.errno)}); free some and run the same command "
+                "again, it goes on where it stopped"
+            ) from None
+        raise RunError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, scratch: Path) -> Iterator[BinaryIO]:
+    """A file that appears under its name whole or not at all.
+
+    Args:
+        path: where it shall be; its folder is made.
+        scratch: existing folder on the same file system for the temporary file.
+
+    Raises:
+        RunError: full disk or unwritable folder.
+    """
+    temporary = scratch / f"{os.getpid()}-{next(_serial)}"
+    with disk_errors(path):
+        try:
+            with temporary.open("wb") as file:
+                yield file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise

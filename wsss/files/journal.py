@@ -1,0 +1,98 @@
+"""Records by image id that survive a kill."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from wsss.files.atomic import atomic_file, disk_errors
+
+
+class Journal:
+    """Records by image id, appended as work is done and written in input order when all of it is.
+
+    Only ids and offsets are held in memory. A line that a kill cut short is dropped when the journal is opened again.
+
+    Args:
+        final: the ordered file, None for records that only an unfinished run needs; if it exists already, its
+            records count as written.
+        partial: the growing file.
+        scratch: folder for temporary files.
+    """
+
+    def __init__(self, final: Path | None, partial: Path, scratch: Path):
+        self.final, self.partial, self.scratch = final, partial, scratch
+        self._places: dict[str, tuple[Path, int, int]] = {}
+        if final is not None and final.is_file():
+            self._index(final)
+        if partial.is_file():
+            end = self._index(partial)
+            with disk_errors(partial), partial.open("r+b") as file:
+                file.truncate(end)
+
+    def _index(self, path: Path) -> int:
+        """Notes where each whole record lies; returns the end of the last one."""
+        end = 0
+        with path.open("rb") as file:
+            for line in file:
+                try:
+                    key = json.loads(line)["id"] if line.endswith(b"\n") else None
+                except (ValueError, KeyError, TypeError):
+                    key = None
+                if key is None:
+                    break
+                self._places[key] = (path, end, len(line))
+                end += len(line)
+        return end
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def ids(self) -> set[str]:
+        """Ids that have a record."""
+        return set(self._places)
+
+    def append(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Adds records (each with an "id") and hands them to the system at once: a kill later on does not lose them.
+
+        Raises:
+            RunError: full disk. What was cut short is then dropped on the next start.
+        """
+        lines = [(record["id"], json.dumps(record, ensure_ascii=False).encode() + b"\n") for record in records]
+        with disk_errors(self.partial), self.partial.open("ab") as file:
+            position = file.tell()
+            file.write(b"".join(line for _, line in lines))
+        for key, line in lines:
+            self._places[key] = (self.partial, position, len(line))
+            position += len(line)
+
+    def discard(self, key: str) -> None:
+        """Forgets a record: it will not be in the ordered file."""
+        self._places.pop(key, None)
+
+    def __getitem__(self, key: str) -> dict[str, Any]:
+        path, offset, length = self._places[key]
+        with path.open("rb") as file:
+            file.seek(offset)
+            return json.loads(file.read(length))
+
+    def finish(self, order: Iterable[str]) -> None:
+        """Writes the ordered file from the records whose ids `order` names."""
+        if self.final is None:
+            return
+        with contextlib.ExitStack() as stack:
+            sources = {
+                path: stack.enter_context(path.open("rb")) for path in {place[0] for place in self._places.values()}
+            }
+            with atomic_file(self.final, self.scratch) as out:
+                for key in order:
+                    if key in self._places:
+                        path, offset, length = self._places[key]
+                        sources[path].seek(offset)
+                        out.write(sources[path].read(length))

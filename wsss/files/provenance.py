@@ -1,0 +1,131 @@
+"""Is this the same work? What made a folder stands in it, and another maker is refused with what differs."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import pprint
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tagclip.errors import RunError, UsageError
+from wsss.files.atomic import atomic_file, disk_errors
+
+MASK_SETTINGS = "masks.json"
+PACKAGES = ("tagclip-wsss", "torch", "open_clip_torch", "numpy", "pillow", "opencv-python", "pydensecrf2")
+SHOWN_DIFFERENCES = 5
+LONGEST_VALUE = 40
+
+
+def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    if not isinstance(values, Mapping):
+        return {prefix: values}
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat.update(flatten(value, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
+
+
+def differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """One phrase per setting that differs, "crf.iterations 10 there, 5 here", in the order of `wanted`."""
+    old, new = flatten(there), flatten(wanted)
+    keys = [*new, *(key for key in old if key not in new)]
+    return [f"{key} {_shown(old, key)} there, {_shown(new, key)} here" for key in keys if old.get(key) != new.get(key)]
+
+
+def refuse_other(
+    place: str,
+    what: str,
+    there: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    remedy: str = "choose another folder, or --overwrite",
+) -> None:
+    """Lets the same work pass, and names what differs of other work.
+
+    Args:
+        place: the folder, as the user named it: "--out runs/mine".
+        what: the work that it belongs to: "a run".
+        there: JSON-ready settings of that work. wanted: those of the work that is asked for.
+
+    Raises:
+        RunError: they differ.
+    """
+    changed = differences(there, wanted)
+    if changed:
+        more = f" and {len(changed) - SHOWN_DIFFERENCES} more" if len(changed) > SHOWN_DIFFERENCES else ""
+        raise RunError(
+            f"{place}: belongs to {what} that differs: {'; '.join(changed[:SHOWN_DIFFERENCES])}{more}; {remedy}"
+        )
+
+
+def read_record(path: Path, remedy: str) -> dict[str, Any]:
+    """The JSON object that a file holds.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"{path}: damaged ({error}); {remedy}") from None
+
+
+def write_record(path: Path, values: Mapping[str, Any], *, indent: int = 1) -> None:
+    """Writes a JSON object, whole or not at all.
+
+    Raises:
+        RunError: full disk or unwritable folder.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path, path.parent) as file:
+        file.write((json.dumps(values, indent=indent, ensure_ascii=False) + "\n").encode())
+
+
+def claim_masks(out: Path, settings: Mapping[str, Any], *, overwrite: bool, name: str) -> None:
+    """Makes a folder of masks and writes `masks.json`, or makes sure that its masks are of these settings.
+
+    Args:
+        settings: plain values, nested; what the masks depend on.
+        overwrite: masks of other settings are removed.
+        name: what messages call the folder.
+
+    Raises:
+        UsageError: a folder with other files.
+        RunError: masks of other settings and no `overwrite`, or a damaged `masks.json`.
+    """
+    path, wanted = out / MASK_SETTINGS, json.loads(json.dumps(settings))
+    if path.is_file():
+        there = read_record(path, "choose another folder")
+        if not overwrite:
+            refuse_other(name, "masks", there, wanted)
+        elif differences(there, wanted):
+            with disk_errors(out):
+                for mask in out.rglob("*.png"):
+                    mask.unlink()
+    elif out.exists() and any(out.iterdir()):
+        raise UsageError(f"{name}: holds other files; choose a folder that is new or empty")
+    write_record(path, wanted)
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of the packages that results depend on; absent ones are left out."""
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def config_text(config: Mapping[str, Any]) -> str:
+    """A config as Python assignments, which mmengine's Config.fromfile reads back."""
+    lines = [f"{key} = {pprint.pformat(value, width=110, sort_dicts=False)}" for key, value in config.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _shown(values: Mapping[str, Any], key: str) -> str:
+    text = repr(values.get(key))
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."

@@ -1,0 +1,251 @@
+"""A run folder: what belongs to it, when it may be continued, and files that are either whole or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tagclip.errors import RunError, UsageError
+from tagclip.vocabulary import Vocabulary
+from wsss.files.atomic import atomic_file, disk_errors
+from wsss.files.journal import Journal
+from wsss.files.provenance import config_text, installed_versions, refuse_other
+
+FORMAT = 1
+PARTIAL = ".partial"  # journals and temporary files of an unfinished run; gone when it is complete
+OWN_FILES = ("manifest.json", "config.py", "tags.jsonl", "tags.txt", "failures.jsonl", "log.txt", "times.json")
+OWN_FOLDERS = ("cams", "masks", PARTIAL)
+
+
+class RunFolder:
+    """An open run folder. Use `RunFolder.open`.
+
+    Attributes:
+        root: the folder.
+        scratch: folder for temporary files inside it.
+        tags: journal of tags.jsonl.
+        failures: journal of failures.jsonl.
+        coverage: journal of the pixels by label of each mask, for the summary of a run that was cut.
+        is_complete: everything is written; what only an unfinished run needs goes when the folder is closed.
+        manifest: what the folder held when it was opened, None if it is new.
+        counts: what the run holds, filled when it is complete; times: what it took, None if nothing was left to do.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        identity: Mapping[str, Any],
+        notes: Mapping[str, Any],
+        manifest: Mapping[str, Any] | None,
+        lock: BinaryIO,
+    ):
+        self.root, self.identity, self.notes, self.manifest, self._lock = root, identity, notes, manifest, lock
+        self.scratch = root / PARTIAL / "files"
+        with disk_errors(root):
+            shutil.rmtree(self.scratch, ignore_errors=True)
+            self.scratch.mkdir(parents=True, exist_ok=True)
+        self.tags = Journal(root / "tags.jsonl", root / PARTIAL / "tags.jsonl", self.scratch)
+        self.failures = Journal(root / "failures.jsonl", root / PARTIAL / "failures.jsonl", self.scratch)
+        self.coverage = Journal(None, root / PARTIAL / "coverage.jsonl", self.scratch)
+        self.is_complete = False
+        self.counts: dict[str, Any] = {}
+        self.times: dict[str, Any] | None = None
+
+    @classmethod
+    def open(
+        cls,
+        root: Path,
+        identity: Mapping[str, Any],
+        config: Mapping[str, Any],
+        *,
+        notes: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> RunFolder:
+        """Starts a run or goes on with one.
+
+        Args:
+            identity: JSON-ready nested dict of everything that the results depend on (settings, weights, vocabulary,
+                image list). A folder whose identity differs is refused.
+            config: the full resolved configuration, written to config.py.
+            notes: what else the manifest shall say; a difference in it is no obstacle.
+            overwrite: empty the folder of a run's files first (exports, reports and trained models stay).
+
+        Raises:
+            UsageError: `root` is a file, or holds files of ours without a manifest.
+            RunError: the folder belongs to a run that differs, or another process works in it.
+        """
+        if root.exists() and not root.is_dir():
+            raise UsageError(f"--out {root}: is a file, not a folder")
+        identity = json.loads(json.dumps(identity))
+        with disk_errors(root):
+            (root / PARTIAL).mkdir(parents=True, exist_ok=True)
+        lock = _lock(root)
+        try:
+            if overwrite:
+                _empty(root)
+            manifest = read_manifest(root)
+            if manifest is not None:
+                there = {key: value for key, value in manifest.items() if key in identity}
+                refuse_other(f"--out {root}", "a run", there, identity)
+            elif strangers := [name for name in (*OWN_FILES, "cams", "masks") if (root / name).exists()]:
+                raise UsageError(
+                    f"--out {root}: holds {strangers[0]}, but no manifest.json of a run; choose another folder, or "
+                    "--overwrite"
+                )
+            run = cls(root, identity, dict(notes or {}), manifest, lock)
+            # The manifest first: a kill between the two must not leave a folder that belongs to nobody.
+            if manifest is None:
+                run.write_manifest("running")
+            if not (root / "config.py").is_file():
+                run.write_text("config.py", config_text(config))
+            return run
+        except BaseException:
+            _leave(root)
+            lock.close()
+            raise
+
+    def close(self) -> None:
+        """Releases the folder for other processes."""
+        shutil.rmtree(self.root / PARTIAL if self.is_complete else self.scratch, ignore_errors=True)
+        self._lock.close()
+
+    @property
+    def was_complete(self) -> bool:
+        """Whether the folder held a finished run when it was opened."""
+        return self.manifest is not None and self.manifest.get("state") == "complete"
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def maps_path(self, image_id: str) -> Path:
+        """Where the image's maps are."""
+        return self.root / "cams" / f"{image_id}.npz"
+
+    def mask_path(self, image_id: str) -> Path:
+        """Where the image's mask is."""
+        return self.root / "masks" / f"{image_id}.png"
+
+    def existing(self, kind: str) -> set[str]:
+        """Ids whose file of a kind ("cams" or "masks") is there and not empty (as it may be after a power cut)."""
+        top = self.root / kind
+        return {
+            path.relative_to(top).as_posix()[:-4]  # both suffixes have four characters
+            for folder, _, names in os.walk(top)
+            for path in (Path(folder) / name for name in names)
+            if path.stat().st_size
+        }
+
+    def file(self, path: Path) -> contextlib.AbstractContextManager[BinaryIO]:
+        """`atomic_file` with this run's scratch folder."""
+        return atomic_file(path, self.scratch)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Writes a small file of the folder."""
+        with self.file(self.root / name) as file:
+            file.write(text.encode())
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes a small file of the folder as JSON."""
+        self.write_text(name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+    def write_manifest(self, state: str, counts: Mapping[str, Any] | None = None) -> None:
+        """Writes manifest.json. No times in it: two runs that did the same have the same bytes."""
+        manifest = {
+            "format": FORMAT,
+            "state": state,
+            **self.identity,
+            **self.notes,
+            "versions": installed_versions(),
+            "counts": dict(counts or {}),
+        }
+        self.write_json("manifest.json", manifest)
+
+    def log(self, message: str) -> None:
+        """Appends a line with the time to log.txt. A log that cannot be written is no reason to stop."""
+        with contextlib.suppress(OSError), (self.root / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
+
+    def fail(self, image_id: str, path: str, stage: str, error: BaseException | str, kind: str = "ImageError") -> None:
+        """Records that an image could not be done.
+
+        Args:
+            stage: "decode", "tags", "cams" or "masks".
+        """
+        kind = type(error).__name__ if isinstance(error, BaseException) else kind
+        message = " ".join(str(error).split())
+        self.failures.append([{"id": image_id, "path": path, "stage": stage, "error": kind, "message": message}])
+        self.log(f"failed {image_id} ({stage}): {message}")
+
+    def complete(self, order: Iterable[str], counts: Mapping[str, Any]) -> None:
+        """Puts the journals into order and writes the final manifest."""
+        ids = list(order)
+        self.tags.finish(ids)
+        self.failures.finish(ids)
+        self.write_manifest("complete", counts)
+        self.is_complete = True
+
+
+def read_manifest(root: Path) -> dict[str, Any] | None:
+    """The folder's manifest, None if there is none.
+
+    Raises:
+        RunError: it is there and cannot be read.
+    """
+    path = root / "manifest.json"
+    if not path.is_file():
+        return None
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: damaged ({error}); start anew with --overwrite") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise RunError(f"{path}: not a run of this version (format {FORMAT}); start anew with --overwrite")
+    return manifest
+
+
+def run_vocabulary(root: Path) -> Vocabulary | None:
+    """The vocabulary that a run folder was made with, None if it is no run folder."""
+    manifest = read_manifest(root)
+    return None if manifest is None else Vocabulary.from_dict(manifest["vocabulary"])
+
+
+def _lock(root: Path) -> BinaryIO:
+    """Holds the folder until closed or until the process ends in whatever way."""
+    import fcntl
+
+    path = root / PARTIAL / "lock"
+    with disk_errors(path):
+        file = path.open("wb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise RunError(f"--out {root}: another process is working in this folder") from None
+    return file
+
+
+def _leave(root: Path) -> None:
+    """Takes back what opening added to a folder that was then refused."""
+    with contextlib.suppress(OSError):
+        if [path.name for path in (root / PARTIAL).iterdir()] == ["lock"]:
+            shutil.rmtree(root / PARTIAL)
+
+
+def _empty(root: Path) -> None:
+    with disk_errors(root):
+        for name in OWN_FILES:
+            (root / name).unlink(missing_ok=True)
+        for name in ("cams", "masks"):
+            shutil.rmtree(root / name, ignore_errors=True)
+        for path in (root / PARTIAL).iterdir():
+            if path.name != "lock":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,0 +1,108 @@
+"""Tags that come from a file: ours, a published list, or ground truth."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tagclip.errors import UsageError
+from tagclip.image_lists import ImageFile
+from tagclip.labels import read_labels
+from tagclip.tag_files import IdKind, read_tags, tag_line
+from tagclip.vocabulary import Vocabulary
+from wsss.pipeline.planning import PlannedImage
+
+
+@dataclass(frozen=True)
+class GivenTags:
+    """Tags of an image that came from a file.
+
+    Attributes:
+        indices: class indices, ascending.
+        scores: (C,) float32 with NaN for classes without a score, or None.
+    """
+
+    indices: tuple[int, ...]
+    scores: np.ndarray | None = None
+
+    def line(self, image: PlannedImage, vocabulary: Vocabulary) -> dict:
+        """The image's line of tags.jsonl."""
+        size = (image.size.height, image.size.width)
+        path = image.file.path.as_posix()
+        if self.scores is None:
+            tags = [vocabulary.names[index] for index in self.indices]
+            return {"id": image.id, "path": path, "size": list(size), "tags": tags}
+        if not np.isnan(self.scores).any():
+            return tag_line(image.id, path, size, self.scores, self.indices, vocabulary)
+        known = {
+            vocabulary.names[index]: float(str(self.scores[index])) for index in np.flatnonzero(~np.isnan(self.scores))
+        }
+        line = tag_line(image.id, path, size, np.nan_to_num(self.scores), self.indices, vocabulary)
+        return {**line, "scores": known}
+
+
+def read_given_tags(source: Path, vocabulary: Vocabulary, *, ids: IdKind = "auto") -> dict[str, GivenTags]:
+    """Tags by image id.
+
+    Args:
+        source: tags.jsonl or a run folder, a plain list `id class class`, a folder of VOC XML files, or COCO JSON.
+        ids: what the numbers of a plain list are, see `tagclip.tag_files.map_ids`.
+
+    Raises:
+        UsageError: no such file, nothing in it, an unknown class, or an id twice; file and line are named.
+    """
+    if source.suffix.lower() == ".json" or (source.is_dir() and not (source / "tags.jsonl").is_file()):
+        labels = read_labels(source, vocabulary, ids=ids)
+        tags = {name: GivenTags(indices) for name, indices in labels.items()}
+    else:
+        records = read_tags(source, vocabulary, ids=ids)
+        tags = {record.id: GivenTags(record.indices, record.scores) for record in records}
+    if not tags:
+        raise UsageError(f"--tags {source}: no tags in it")
+    return tags
+
+
+def tags_digest(tags: Mapping[str, GivenTags]) -> str:
+    """sha256 (hex) of ids and classes, whatever the file's format and order."""
+    lines = sorted(f"{name}\0{' '.join(map(str, given.indices))}\n" for name, given in tags.items())
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Images and tags brought together.
+
+    Attributes:
+        files: images that the batches are planned over.
+        ids: of the images that have tags.
+        absent: ids with tags and without an image.
+    """
+
+    files: list[ImageFile]
+    ids: set[str]
+    absent: list[str]
+
+
+def match_tags(files: Sequence[ImageFile], tags: dict[str, GivenTags], source: Path) -> Matched:
+    """Which images are done, and which the batches are planned over.
+
+    Batches are planned over all images as long as at least half of them have tags: those that a tagging run over the
+    same list left out (unreadable ones) then keep their place, and everyone keeps its companions. With fewer (one
+    split of a large folder) the plan is made over the tagged images alone, whose batches would else be nearly empty.
+
+    Raises:
+        UsageError: no image has tags.
+    """
+    known = {file.id for file in files}
+    ids = known & tags.keys()
+    if not ids:
+        raise UsageError(
+            f"--tags {source}: none of its {len(tags)} ids (first {next(iter(tags))!r}) is among the {len(files)} "
+            f"images (first {files[0].id!r}); ids are paths relative to the image root, without suffix"
+        )
+    planned = list(files) if 2 * len(ids) >= len(files) else [file for file in files if file.id in ids]
+    return Matched(planned, ids, [name for name in tags if name not in known])

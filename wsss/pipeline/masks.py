@@ -1,0 +1,290 @@
+"""One pass over the images: decode threads -> one trunk for tags and CAMs -> mask workers, all at the same time."""
+
+from __future__ import annotations
+
+import operator
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tagclip.clip import AttentionRequest, FrozenCLIP, Grid, Trunk
+from tagclip.clip.encoder import PositionRounding
+from tagclip.config import ImageConfig
+from tagclip.errors import ImageError, RunError, UsageError
+from tagclip.tag_files import tag_line
+from tagclip.tagger import TagCLIP
+from tagclip.vocabulary import Vocabulary
+from wsss.config import MaskConfig
+from wsss.files.concurrency import bounded_map
+from wsss.files.map_files import StoredMaps
+from wsss.files.mask_files import read_mask
+from wsss.files.run_folder import RunFolder
+from wsss.maps.class_maps import ClassMaps, weigh_by_scores
+from wsss.maps.source import ClassMapSource
+from wsss.maps.views import maps_over_views
+from wsss.pipeline.decoding import decode_batches
+from wsss.pipeline.given_tags import GivenTags
+from wsss.pipeline.mask_workers import MaskJob, MaskReport, MaskStage, MaskWorkers, count_labels
+from wsss.pipeline.planning import Plan, PlannedImage, Todo, survey
+from wsss.pipeline.summary import StageTimes, count_run
+
+
+@dataclass(frozen=True)
+class WorkShare:
+    """How the work is shared out. Nothing in the results depends on it.
+
+    Attributes:
+        decoders: decoding threads.
+        mask_workers: processes that make masks.
+        mask_queue: jobs that may wait for a mask worker, for each worker.
+        raw_cams: keep the maps before the affinity too (for looking at them).
+    """
+
+    decoders: int = 2
+    mask_workers: int = 2
+    mask_queue: int = 8
+    raw_cams: bool = True
+
+
+def shared_request(*requests: AttentionRequest) -> AttentionRequest:
+    """One request for all stages of a run.
+
+    Votes are always in it: with them every block's map is computed, so that the tokens of a trunk for CAMs alone have
+    the same last digit as those of a trunk for tags and CAMs (a fused kernel sums in another order).
+    """
+    return reduce(operator.or_, requests, AttentionRequest(votes=True))
+
+
+def check_same_input(tagging: ImageConfig, masks: ImageConfig) -> None:
+    """Both stages must see the same tensor for one trunk pass to serve both.
+
+    Raises:
+        UsageError: they prepare images differently.
+    """
+    for name in ("apply_exif", "max_long_side"):
+        ours, theirs = getattr(tagging, name), getattr(masks, name)
+        if ours != theirs:
+            raise UsageError(
+                f"tagging.image.{name} is {ours}, masks.image.{name} is {theirs}: in one pass both stages see the same "
+                "image; set them equal"
+            )
+
+
+class Pipeline:
+    """Tags (from the model or given), CAMs and masks of a plan's images, into a run folder.
+
+    Args:
+        run: open run folder.
+        clip: the frozen model.
+        vocabulary: classes.
+        maps: makes the CAMs.
+        config: settings of CAMs and masks.
+        tagger: makes the tags, in the same trunk pass; or
+        tags: given tags by image id; exactly one of the two.
+        work: how the work is shared out.
+        progress: called with this pipeline after every finished step.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        clip: FrozenCLIP,
+        vocabulary: Vocabulary,
+        maps: ClassMapSource,
+        config: MaskConfig,
+        *,
+        tagger: TagCLIP | None = None,
+        tags: Mapping[str, GivenTags] | None = None,
+        work: WorkShare | None = None,
+        progress: Callable[[Pipeline], None] = lambda pipeline: None,
+    ):
+        if (tagger is None) == (tags is None):
+            raise ValueError("give a tagger or tags")
+        if tagger is not None:
+            check_same_input(tagger.config.image, config.image)
+        self.run, self.clip, self.vocabulary, self.maps, self.config = run, clip, vocabulary, maps, config
+        self.tagger, self.tags, self.work, self.progress = tagger, tags, work or WorkShare(), progress
+        self.request = shared_request(maps.request, *([tagger.request] if tagger else []))
+        self.stage = MaskStage(
+            config, vocabulary.has_background, vocabulary.label_palette, run.scratch, str(clip.device)
+        )
+        self.times = StageTimes()
+        self.failed = 0
+
+    def execute(self, plan: Plan, todo: Todo) -> None:
+        """Does what is left. Ends with the run folder complete.
+
+        Raises:
+            RunError: full disk, memory exhausted, a worker that died; the folder can be continued.
+        """
+        start = time.perf_counter()
+        for name in todo.damaged:
+            self.run.log(f"the CAM file of {name} was damaged; it is made again")
+        for file, error in plan.unreadable:
+            if file.id not in self.run.failures:
+                self._fail(file.id, str(file.path), "decode", error)
+        with ThreadPoolExecutor(max_workers=self.work.decoders) as decoders:
+            self._count_earlier_masks(todo, decoders)
+            workers = MaskWorkers(
+                self.stage,
+                self.work.mask_workers,
+                self.work.mask_workers * self.work.mask_queue,
+                in_process=self.config.refiner == "pamr",
+            )
+            try:
+                self._feed(todo, decoders, workers)
+                workers.close()
+            except BaseException:
+                workers.close(cancel=True)
+                raise
+        self.times.wall = time.perf_counter() - start
+
+    def _feed(self, todo: Todo, decoders: ThreadPoolExecutor, workers: MaskWorkers) -> None:
+        backlog = deque(todo.masks)
+        for decoded in decode_batches(todo.batches, decoders, self.clip, self.config.image):
+            self.times.add("decode", decoded.seconds, len(decoded.images) + len(decoded.failures))
+            for image, error in decoded.failures:
+                self._fail(image.id, str(image.file.path), "decode", error)
+            while backlog and workers.room() > 0:
+                self._submit(workers, backlog.popleft())
+            if decoded.images:
+                self._model(decoded.images, decoded.inputs)
+            for image in decoded.images:
+                if image.id not in todo.masks_there:
+                    self._submit(workers, image)
+            self._note(workers.collect())
+            self.progress(self)
+        for image in backlog:
+            self._submit(workers, image)
+        self._note(workers.finish())
+
+    def _model(self, batch: list[PlannedImage], inputs: list[Tensor]) -> None:
+        """Trunk, tags and CAMs of a batch, onto the disk."""
+        try:
+            lines, indices, maps = self._infer(batch, torch.stack(inputs).to(self.clip.device))
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            text = str(error)
+            if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError) and (
+                "memory" not in text
+            ):
+                raise
+            grid = batch[0].grid
+            raise RunError(
+                f"no memory for a batch of {len(batch)} images of {grid.height}x{grid.width} patches "
+                f"({batch[0].file.path}, ...); use a smaller --batch-size or max_long_side"
+            ) from None
+        start = time.perf_counter()
+        for image, chosen, found in zip(batch, indices, maps, strict=True):
+            stored = StoredMaps(
+                found.maps.astype(self.config.storage_dtype),
+                np.asarray(chosen, np.int16),
+                (image.size.height, image.size.width),
+                found.raw.astype(self.config.storage_dtype) if self.work.raw_cams else None,
+            )
+            with self.run.file(self.run.maps_path(image.id)) as file:
+                stored.write(file)
+        self.run.tags.append(lines)
+        self.times.add("write", time.perf_counter() - start, len(batch))
+
+    def _infer(self, batch: list[PlannedImage], images: Tensor) -> tuple[list[dict], list[list[int]], list[ClassMaps]]:
+        times, grid = self.times, batch[0].grid
+        rounding = self.config.image.position_rounding
+        tagging_rounding = self.tagger.config.image.position_rounding if self.tagger else rounding
+        trunk = self._trunk(images, tagging_rounding)
+        if self.tagger is not None:
+            start = time.perf_counter()
+            results = self.tagger.results(self.tagger.score_trunk(trunk, images), grid)
+            indices = [result.indices for result in results]
+            scores = [result.scores[result.indices] for result in results]
+            lines = [
+                tag_line(
+                    image.id, image.file.path.as_posix(), (image.size.height, image.size.width),
+                    result.scores, result.indices, self.vocabulary,
+                )
+                for image, result in zip(batch, results, strict=True)
+            ]  # fmt: skip
+            times.add("tags", time.perf_counter() - start, len(batch))
+            if self._rounded(tagging_rounding, grid) != self._rounded(rounding, grid):
+                del trunk
+                trunk = self._trunk(images, rounding)
+        else:
+            given = [self.tags[image.id] for image in batch]
+            indices = [list(tags.indices) for tags in given]
+            scores = [None if tags.scores is None else tags.scores[list(tags.indices)] for tags in given]
+            lines = [tags.line(image, self.vocabulary) for tags, image in zip(given, batch, strict=True)]
+        start = time.perf_counter()
+        maps = maps_over_views(self.maps, trunk, images, indices, lambda seen: self._view_trunk(seen, rounding))
+        power = self.config.score_power
+        maps = [weigh_by_scores(found, certain, power) for found, certain in zip(maps, scores, strict=True)]
+        times.add("cams", time.perf_counter() - start, len(batch))
+        return lines, indices, maps
+
+    def _trunk(self, images: Tensor, rounding: PositionRounding) -> Trunk:
+        start = time.perf_counter()
+        trunk = self.clip.trunk(images, self.request, position_rounding=rounding)
+        if images.device.type == "cuda":
+            torch.cuda.synchronize(images.device)
+        self.times.add("trunk", time.perf_counter() - start, len(images))
+        return trunk
+
+    def _view_trunk(self, images: Tensor, rounding: PositionRounding) -> Trunk:
+        """Of another view, for maps alone: the same whether tags are made in this run or given."""
+        return self.clip.trunk(images, self.maps.request, position_rounding=rounding)
+
+    def _rounded(self, rounding: PositionRounding, grid: Grid) -> bool:
+        return rounding == "float16" or (rounding == "float16_off_native" and grid != self.clip.native_grid)
+
+    def _submit(self, workers: MaskWorkers, image: PlannedImage) -> None:
+        job = MaskJob(image.id, image.file.path, self.run.maps_path(image.id), self.run.mask_path(image.id))
+        self._note(workers.submit(job))
+
+    def _note(self, finished: Iterator[tuple[MaskJob, MaskReport]]) -> None:
+        for job, report in finished:
+            self.times.add("masks", report.seconds, 1)
+            if report.problem is not None:
+                self._fail(job.id, str(job.image), "masks", report.problem)
+            else:
+                self.run.coverage.append([_coverage_line(job.id, report.counts)])
+            self.progress(self)
+
+    def _count_earlier_masks(self, todo: Todo, threads: ThreadPoolExecutor) -> None:
+        """Masks whose worker ended after writing and before we took note."""
+
+        def count(name: str) -> dict[int, int]:
+            return count_labels(read_mask(self.run.mask_path(name)))
+
+        unknown = sorted(todo.masks_there - self.run.coverage.ids())
+        for name, counts in bounded_map(threads, count, unknown, 64):
+            self.run.coverage.append([_coverage_line(name, counts)])
+
+    def _fail(self, image_id: str, path: str, stage: str, error: ImageError | str) -> None:
+        self.failed += 1
+        self.run.fail(image_id, path, stage, error)
+
+
+def _coverage_line(image_id: str, counts: Mapping[int, int]) -> dict:
+    return {"id": image_id, "pixels": {str(label): pixels for label, pixels in sorted(counts.items())}}
+
+
+def run_pipeline(pipeline: Pipeline, plan: Plan, todo: Todo | None = None) -> dict[str, Any]:
+    """Everything that is left of a plan, up to a complete run folder.
+
+    Args:
+        todo: of `survey`, if it was called already.
+
+    Returns:
+        Counts of the run, see `count_run`.
+    """
+    run = pipeline.run
+    pipeline.execute(plan, todo or survey(plan, run, pipeline.config.image))
+    counts = count_run(run, plan, pipeline.vocabulary, pipeline.config.ignore_label)
+    run.complete(plan.order, counts)
+    return counts

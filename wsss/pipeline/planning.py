@@ -1,0 +1,170 @@
+"""What a run has to do: sizes from headers, batches over the whole list, and what earlier runs left undone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from tagclip.batches import plan_batches
+from tagclip.clip.trunk import Grid
+from tagclip.config import ImageConfig
+from tagclip.errors import ImageError
+from tagclip.image_lists import ImageFile
+from tagclip.images import Size, decode_image, image_size, target_size
+from wsss.files.concurrency import bounded_map
+from wsss.files.map_files import read_maps
+from wsss.files.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class PlannedImage:
+    """An image whose header could be read.
+
+    Attributes:
+        file: id and path.
+        size: of the decoded image.
+        grid: patch grid that the model will see.
+    """
+
+    file: ImageFile
+    size: Size
+    grid: Grid
+
+    @property
+    def id(self) -> str:
+        """The image's id."""
+        return self.file.id
+
+
+@dataclass
+class Plan:
+    """All images of a run.
+
+    Attributes:
+        order: every id, in input order.
+        batches: images that go through the model together.
+        unreadable: (file, error) of images whose header cannot be read.
+    """
+
+    order: list[str]
+    batches: list[list[PlannedImage]]
+    unreadable: list[tuple[ImageFile, ImageError]] = field(default_factory=list)
+
+    @property
+    def images(self) -> list[PlannedImage]:
+        """All planned images, batch by batch."""
+        return [image for batch in self.batches for image in batch]
+
+    def restrict(self, ids: set[str]) -> Plan:
+        """The same batches without the images outside `ids`; who stays keeps its companions of the full plan."""
+        batches = [[image for image in batch if image.id in ids] for batch in self.batches]
+        return Plan(
+            [name for name in self.order if name in ids],
+            [batch for batch in batches if batch],
+            [(file, error) for file, error in self.unreadable if file.id in ids],
+        )
+
+
+def plan_images(
+    files: Sequence[ImageFile],
+    config: ImageConfig,
+    patch_size: int,
+    *,
+    batch_size: int,
+    batch_patches: int | None,
+    workers: int = 4,
+) -> Plan:
+    """Reads every header and groups images of one patch grid.
+
+    Args:
+        files: the whole list, also of a run that is being resumed: batches depend on it alone.
+        workers: reading threads.
+    """
+
+    def measure(file: ImageFile) -> PlannedImage | ImageError:
+        try:
+            size = image_size(file.path, apply_exif=config.apply_exif)
+        except ImageError as error:
+            return error
+        target = target_size(size.height, size.width, patch_size, config.max_long_side)
+        return PlannedImage(file, size, Grid(target.height // patch_size, target.width // patch_size))
+
+    with ThreadPoolExecutor(max_workers=max(1, workers)) as executor:
+        measured = list(bounded_map(executor, measure, files, 64))
+    grids = [None if isinstance(found, ImageError) else found.grid for _, found in measured]
+    batches = plan_batches(grids, batch_size, batch_patches)
+    return Plan(
+        [file.id for file in files],
+        [[measured[index][1] for index in batch] for batch in batches],
+        [(file, found) for file, found in measured if isinstance(found, ImageError)],
+    )
+
+
+@dataclass
+class Todo:
+    """What is left of a plan.
+
+    Attributes:
+        batches: need the model. An image of a batch may be done already: it is computed again all the same, so that
+            its companions see the batch that they would have seen in one go.
+        masks: have CAMs and need only a mask.
+        masks_there: ids that have a mask.
+        damaged: ids whose CAM file was unreadable and is made again.
+    """
+
+    batches: list[list[PlannedImage]]
+    masks: list[PlannedImage]
+    masks_there: set[str]
+    damaged: list[str]
+
+    @property
+    def images(self) -> int:
+        """Images that get a mask."""
+        waiting = sum(image.id not in self.masks_there for batch in self.batches for image in batch)
+        return waiting + len(self.masks)
+
+
+def survey(plan: Plan, run: RunFolder, config: ImageConfig) -> Todo:
+    """Compares a plan with what a run folder holds.
+
+    Images that failed to decode are tried again (a repaired one is then done); those that failed later as well.
+    """
+    cams, masks = run.existing("cams"), run.existing("masks")
+    for name in run.failures.ids():
+        if name in masks or run.failures[name]["stage"] == "masks":
+            run.failures.discard(name)
+    todo = Todo([], [], masks, [])
+    for batch in plan.batches:
+        needs_model = False
+        for image in batch:
+            if image.id in run.failures and not _decodes(image, config):
+                continue
+            run.failures.discard(image.id)
+            if image.id in cams and image.id not in masks and not _readable(image, run):
+                cams.discard(image.id)
+                todo.damaged.append(image.id)
+            needs_model |= image.id not in cams or image.id not in run.tags
+        if needs_model:
+            todo.batches.append(batch)
+        else:
+            todo.masks.extend(
+                image for image in batch if image.id not in masks and image.id not in run.failures
+            )
+    return todo
+
+
+def _decodes(image: PlannedImage, config: ImageConfig) -> bool:
+    try:
+        decode_image(image.file.path, apply_exif=config.apply_exif)
+    except ImageError:
+        return False
+    return True
+
+
+def _readable(image: PlannedImage, run: RunFolder) -> bool:
+    try:
+        read_maps(run.maps_path(image.id))
+    except ImageError:
+        return False
+    return True

@@ -1,0 +1,98 @@
+"""A run's settings, resolved, and the objects that they describe."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tagclip.config import TagCLIPConfig
+from tagclip.vocabulary import Vocabulary
+from wsss.config import MaskConfig
+from wsss.pipeline.run_config import CAM, MaskRunConfig
+
+if TYPE_CHECKING:
+    from tagclip.clip import FrozenCLIP
+    from tagclip.tagger import TagCLIP
+    from wsss.maps.source import ClassMapSource
+    from wsss.pipeline.masks import WorkShare
+
+@dataclass(frozen=True)
+class Recipe:
+    """A run's settings, resolved for its vocabulary, and the objects that they describe."""
+
+    run: MaskRunConfig
+    vocabulary: Vocabulary
+    tagging: TagCLIPConfig
+    masks: MaskConfig
+
+    @classmethod
+    def resolve(cls, run: MaskRunConfig) -> Recipe:
+        """Loads the vocabulary and writes the presets out.
+
+        Raises:
+            UsageError: an unknown vocabulary, field or value.
+        """
+        vocabulary = run.load_vocabulary()
+        return cls(run, vocabulary, run.tagger_config(vocabulary), run.mask_config(vocabulary))
+
+    def resolved(self) -> dict[str, Any]:
+        """Every setting, presets written out, for the run folder's config.py; not where that folder lies."""
+        values = dataclasses.asdict(self.run) | {"tagging": self.tagging.to_dict(), "masks": self.masks.to_dict()}
+        del values["out"]
+        return values
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that results depend on. The tagger's are not among them where tags are given."""
+        sources = self.run.sources
+        method = sources[0] if len(sources) == 1 else list(sources)
+        settings: dict[str, Any] = {"stage": "masks", "masks": self.masks.to_dict(), "method": method}
+        if sources != (CAM,):
+            settings["dense"] = self.run.dense
+        batches = {"batch_size": self.tagging.batch_size, "batch_patches": self.tagging.batch_patches}
+        settings["tagging"] = self.tagging.to_dict() if self.run.tags is None else batches
+        return {**settings, "raw_cams": self.run.raw_cams}
+
+    def work(self) -> WorkShare:
+        """How the work is shared out, with numbers in place of None."""
+        from wsss.pipeline.masks import WorkShare
+
+        share = self.run.work
+        return WorkShare(share.workers, share.mask_workers or cores(), share.mask_queue, self.run.raw_cams)
+
+    def tagger(self, clip: FrozenCLIP, cache_dir: Path | str | None = None) -> TagCLIP:
+        """Stage one."""
+        from tagclip.tagger import TagCLIP
+
+        return TagCLIP(clip, self.vocabulary, config=self.tagging, cache_dir=cache_dir)
+
+    def maps(self, clip: FrozenCLIP, cache_dir: Path | str | None = None) -> ClassMapSource:
+        """Where class maps come from.
+
+        Raises:
+            UsageError: no such method, or none.
+        """
+        makers = [self._maker(name, clip, cache_dir) for name in self.run.sources]
+        if len(makers) == 1:
+            return makers[0]
+        from wsss.maps.mean_source import MeanSource
+
+        return MeanSource(makers)
+
+    def _maker(self, source: str, clip: FrozenCLIP, cache_dir: Path | str | None) -> ClassMapSource:
+        if source == CAM:
+            from wsss.maps.gradcam_source import GradCamSource
+
+            return GradCamSource(clip, self.vocabulary, config=self.masks, cache_dir=cache_dir)
+        from wsss.dense.dense_config import DenseConfig
+        from wsss.dense.strategy_source import StrategySource
+
+        dense = DenseConfig.from_dict({**self.run.dense, "strategy": source})
+        return StrategySource(clip, self.vocabulary, config=self.masks, dense=dense, cache_dir=cache_dir)
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,127 @@
+"""Masks again from the class maps that a run keeps, with other settings of what follows the maps: no model needed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tagclip.errors import RunError, UsageError
+from tagclip.vocabulary import Vocabulary
+from wsss.config import MaskConfig
+from wsss.files.atomic import disk_errors
+from wsss.files.provenance import claim_masks
+from wsss.files.run_folder import read_manifest
+from wsss.files.sources import open_source, shown
+from wsss.pipeline.mask_workers import MaskJob, MaskStage, MaskWorkers
+
+AFTER_THE_MAPS = ("refiner", "alpha", "sure_alpha", "confidence", "ignore_label", "crf", "pamr")
+
+
+@dataclass(frozen=True)
+class Remasking:
+    """What is to be done.
+
+    Attributes:
+        run: a finished run folder of stage two.
+        out: folder for the masks, `<id>.png`, and `masks.json`, which says how they were made.
+        config: the run's settings with the changes.
+        vocabulary: the run's.
+        jobs: images whose mask is not there yet. done: how many are.
+    """
+
+    run: Path
+    out: Path
+    config: MaskConfig
+    vocabulary: Vocabulary
+    jobs: tuple[MaskJob, ...]
+    done: int
+
+    @classmethod
+    def plan(cls, run: Path, out: Path, changes: Mapping[str, Any], *, overwrite: bool = False) -> Remasking:
+        """Reads the run and what an earlier call has left in `out`.
+
+        Args:
+            changes: fields of `MaskConfig`, nested, that differ from the run's; only those that act after the maps.
+            overwrite: masks in `out` that were made with other settings are made again.
+
+        Raises:
+            UsageError: no run with maps, a setting that the maps depend on, or a folder that is not ours.
+            RunError: `out` holds masks of other settings.
+        """
+        manifest = read_manifest(run)
+        if manifest is None or "masks" not in manifest:
+            raise UsageError(f"{run}: no run of stage two (tools/pipeline.py or tools/generate_masks.py makes one)")
+        if changed := [name for name in changes if name not in AFTER_THE_MAPS]:
+            raise UsageError(
+                f"masks.{changed[0]}: the maps depend on it, so it needs a run of its own; here: "
+                f"{', '.join(AFTER_THE_MAPS)}"
+            )
+        config = MaskConfig.from_dict(dict(changes), MaskConfig.from_dict(manifest["masks"]))
+        vocabulary = Vocabulary.from_dict(manifest["vocabulary"])
+        source = open_source(run, layout="run", vocabulary=vocabulary)
+        claim_masks(out, {"masks": config.to_dict()}, overwrite=overwrite, name=f"--out {out}")
+        jobs = [
+            MaskJob(one.id, one.image, run / "cams" / f"{one.id}.npz", out / f"{one.id}.png") for one in source.samples
+        ]
+        left = tuple(job for job in jobs if not job.mask.is_file())
+        return cls(run, out, config, vocabulary, left, len(jobs) - len(left))
+
+    def execute(self, workers: int, device: str = "cpu", progress: Callable[[int], None] = lambda done: None) -> None:
+        """Makes the masks that are not there yet; a call that was killed is gone on with by the same call.
+
+        Args:
+            workers: mask processes. device: for PAMR. progress: called with the number of masks that are there.
+
+        Raises:
+            RunError: a full disk, or images or maps that cannot be read; all the others are done first.
+        """
+        scratch = self.out / ".partial"
+        shutil.rmtree(scratch, ignore_errors=True)  # what a killed call left half written
+        with disk_errors(scratch):
+            scratch.mkdir(parents=True)
+        stage = MaskStage(self.config, self.vocabulary.has_background, self.vocabulary.label_palette, scratch, device)
+        pool = MaskWorkers(stage, workers, 8 * workers, in_process=self.config.refiner == "pamr")
+        problems, done = [], self.done
+
+        def note(finished) -> None:
+            nonlocal done
+            for _, report in finished:
+                done += 1
+                if report.problem is not None:
+                    problems.append(report.problem)
+                progress(done)
+
+        try:
+            for job in self.jobs:
+                note(pool.submit(job))
+            note(pool.finish())
+            pool.close()
+        except BaseException:
+            pool.close(cancel=True)
+            raise
+        shutil.rmtree(scratch, ignore_errors=True)
+        if problems:
+            raise RunError(f"{self.run}: {len(problems)} masks could not be made: {shown(problems[:3])}")
+
+
+def mask_changes(options: Mapping[str, Any]) -> dict[str, Any]:
+    """{"masks.crf.iterations": 5} -> {"crf": {"iterations": 5}}; None is left out.
+
+    Raises:
+        UsageError: a key that does not begin with "masks.".
+    """
+    changes: dict[str, Any] = {}
+    for key, value in options.items():
+        if value is None:
+            continue
+        first, *path = key.split(".")
+        if first != "masks" or not path:
+            raise UsageError(f"--set {key}: only masks.* can be set here")
+        inner = changes
+        for name in path[:-1]:
+            inner = inner.setdefault(name, {})
+        inner[path[-1]] = value
+    return changes

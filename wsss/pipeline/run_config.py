@@ -1,0 +1,145 @@
+"""Configuration of a run: an mmengine config file, written over by options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tagclip.config import TagCLIPConfig
+from tagclip.errors import UsageError
+from tagclip.settings import overlay
+from tagclip.vocabulary import Vocabulary
+from wsss.config import MaskConfig
+
+CAM = "cam"
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which model: see `tagclip.clip.load_clip`."""
+
+    name: str = "ViT-B-16"
+    pretrained: str | None = "openai"
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """Which images: see `tagclip.images.find_images`."""
+
+    source: str | None = None
+    root: str | None = None
+
+
+@dataclass(frozen=True)
+class TagWork:
+    """How the work is shared out; nothing in the results depends on it.
+
+    Attributes:
+        workers: decoding threads.
+    """
+
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class TaggingRunConfig:
+    """All settings of a tagging run.
+
+    Attributes:
+        vocabulary: built-in name, class file, or class names separated by commas.
+        preset: "default" or "reference".
+        tagging: fields of `TagCLIPConfig` over the preset's.
+        top_k: keep only the k best scores of an image; None keeps all.
+        out: run folder.
+    """
+
+    model: ModelSettings = field(default_factory=ModelSettings)
+    vocabulary: str = "voc"
+    preset: str = "default"
+    tagging: dict = field(default_factory=dict)
+    images: ImageSettings = field(default_factory=ImageSettings)
+    work: TagWork = field(default_factory=TagWork)
+    top_k: int | None = None
+    out: str = "runs/tags"
+
+    def load_vocabulary(self) -> Vocabulary:
+        """The vocabulary that `vocabulary` names."""
+        names = [name.strip() for name in self.vocabulary.split(",")]
+        return Vocabulary(names) if len(names) > 1 else Vocabulary.load(self.vocabulary)
+
+    def tagger_config(self, vocabulary: Vocabulary) -> TagCLIPConfig:
+        """The preset for this vocabulary with `tagging` written over it."""
+        return TagCLIPConfig.from_dict(self.tagging, TagCLIPConfig.preset(self.preset, vocabulary.name))
+
+
+@dataclass(frozen=True)
+class MaskWork(TagWork):
+    """How the work is shared out; nothing in the results depends on it.
+
+    Attributes:
+        mask_workers: CRF processes; None: one a core.
+        mask_queue: jobs that may wait for a mask worker, for each worker.
+    """
+
+    mask_workers: int | None = None
+    mask_queue: int = 8
+
+
+@dataclass(frozen=True)
+class MaskRunConfig(TaggingRunConfig):
+    """All settings of a run that makes masks; see `TaggingRunConfig` for the others.
+
+    Attributes:
+        tags: take the tags from here instead of the model: tags.jsonl, a plain list, VOC XML folder, COCO JSON.
+        tag_ids: what the numbers of a plain list are: "index", "raw" or "auto".
+        masks: fields of `MaskConfig` over the preset's.
+        method: where class maps come from: "cam", or a training-free strategy of `wsss.dense`; several: their mean.
+        dense: fields of `DenseConfig` for the strategies.
+        raw_cams: keep the maps before the affinity too, to look at them.
+    """
+
+    work: MaskWork = field(default_factory=MaskWork)
+    tags: str | None = None
+    tag_ids: str = "auto"
+    masks: dict = field(default_factory=dict)
+    method: str | tuple[str, ...] = CAM
+    dense: dict = field(default_factory=dict)
+    raw_cams: bool = True
+    out: str = "runs/masks"
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where class maps come from, one name or several."""
+        return (self.method,) if isinstance(self.method, str) else self.method
+
+    def mask_config(self, vocabulary: Vocabulary) -> MaskConfig:
+        """The preset for this vocabulary with `masks` written over it."""
+        return MaskConfig.from_dict(self.masks, MaskConfig.preset(self.preset, vocabulary.name))
+
+
+RunConfig = TypeVar("RunConfig", bound=TaggingRunConfig)
+
+
+def load_run_config(path: Path, options: Mapping[str, Any], base: RunConfig) -> RunConfig:
+    """Read a config file and write dotted options ("tagging.rule.threshold": 0.4) over it.
+
+    Args:
+        base: what the file is written over, usually `TaggingRunConfig()`.
+
+    Raises:
+        UsageError: no such file, not a config, an unknown field, or a value of the wrong type.
+    """
+    from mmengine.config import Config
+
+    if not path.is_file():
+        raise UsageError(f"--config {path}: no such file")
+    try:
+        loaded = Config.fromfile(str(path))
+        loaded.merge_from_dict(dict(options))
+        values = loaded.to_dict()
+    except Exception as error:  # a config file is Python and may raise anything
+        raise UsageError(f"--config {path}: {type(error).__name__}: {error}") from error
+    return overlay(base, values, "config")

@@ -1,0 +1,169 @@
+"""Stage one over a whole collection: plan -> decode threads -> model -> tags.jsonl, killed and continued at will."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tagclip.clip import FrozenCLIP
+from tagclip.config import TagCLIPConfig
+from tagclip.errors import ImageError, RunError
+from tagclip.image_lists import ImageFile
+from tagclip.tag_files import tag_line, write_plain
+from tagclip.tagger import TagCLIP, TagResult
+from tagclip.vocabulary import Vocabulary
+from wsss.files.run_folder import RunFolder
+from wsss.pipeline.decoding import decode_batches, decode_planned
+from wsss.pipeline.planning import Plan, PlannedImage
+
+PLAIN_LIST = "tags.txt"
+
+
+def run_tagging(
+    run: RunFolder,
+    tagger: TagCLIP,
+    plan: Plan,
+    *,
+    workers: int = 2,
+    top_k: int | None = None,
+    progress: Callable[[int], None] = lambda images: None,
+) -> dict[str, Any]:
+    """Tag what a run folder still lacks of a plan, and put the folder into its final order.
+
+    Batches are those of the whole plan, whatever was done before, so that a run killed at any moment and continued
+    ends with the same bytes as one that was not.
+
+    Args:
+        run: open run folder; its identity must cover the tagger's settings and weights.
+        plan: of all images.
+        workers: decoding threads.
+        top_k: keep only the k best scores of an image.
+        progress: called with the number of images that were finished since its last call.
+
+    Returns:
+        Counts for the manifest: {"images", "tagged", "failures", "tags": {name: images}}.
+
+    Raises:
+        RunError: full disk, or no memory for a batch; the folder can be continued.
+    """
+    with ThreadPoolExecutor(max_workers=max(1, workers)) as threads:
+        batches = _unfinished(plan, run, tagger)
+        progress(len(plan.images) - sum(image.id not in run.tags for batch in batches for image in batch))
+        for file, error in plan.unreadable:
+            if file.id not in run.tags:
+                run.failures.discard(file.id)
+                run.fail(file.id, file.path.as_posix(), "decode", error)
+        for batch in decode_batches(batches, threads, tagger.clip, tagger.config.image):
+            missing = sum(image.id not in run.tags for image in batch.images)
+            for image, error in batch.failures:
+                if image.id not in run.tags:
+                    missing += 1
+                    run.fail(image.id, image.file.path.as_posix(), "decode", error)
+            if batch.images:
+                _tag(run, tagger, batch.images, torch.stack(batch.inputs), top_k)
+            progress(missing)
+    counts = tag_counts(run, plan, tagger.vocabulary)
+    run.write_text(PLAIN_LIST, plain_list(run, plan, tagger.vocabulary))
+    run.complete(plan.order, counts)
+    return counts
+
+
+def run_identity(
+    clip: FrozenCLIP, vocabulary: Vocabulary, config: TagCLIPConfig, files: Sequence[ImageFile], *, top_k: int | None
+) -> dict[str, Any]:
+    """Everything that the bytes of a tagging run depend on, JSON-ready, for `RunFolder.open`."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.id}\0{file.path.as_posix()}\0".encode(errors="surrogateescape"))
+    return {
+        "stage": "tags",
+        "tagging": config.to_dict(),
+        "top_k": top_k,
+        "model": {
+            "architecture": clip.architecture,
+            "weights": clip.weights_digest,
+            "dtype": str(clip.dtype).removeprefix("torch."),
+            "device": clip.device.type,
+        },
+        "vocabulary": vocabulary.to_dict(),
+        "images": {"count": len(files), "digest": digest.hexdigest()},
+    }
+
+
+def tag_counts(run: RunFolder, plan: Plan, vocabulary: Vocabulary) -> dict[str, Any]:
+    """What a finished run holds; the same however often it was cut."""
+    tags: Counter[str] = Counter()
+    tagged = [name for name in plan.order if name in run.tags]
+    for name in tagged:
+        tags.update(run.tags[name]["tags"])
+    return {
+        "images": len(plan.order),
+        "tagged": len(tagged),
+        "failures": len(plan.order) - len(tagged),
+        "tags": {name: tags[name] for name in vocabulary.names if tags[name]},
+    }
+
+
+def plain_list(run: RunFolder, plan: Plan, vocabulary: Vocabulary) -> str:
+    """The tags as plain text, `id class class` a line, in input order."""
+    stream = io.StringIO()
+    done = (name for name in plan.order if name in run.tags)
+    write_plain(((name, [vocabulary.index(tag) for tag in run.tags[name]["tags"]]) for name in done), stream)
+    return stream.getvalue()
+
+
+def _unfinished(plan: Plan, run: RunFolder, tagger: TagCLIP) -> list[list[PlannedImage]]:
+    """Batches with something left to do. Images that failed to decode earlier are tried again: they may be mended."""
+    batches = []
+    for batch in plan.batches:
+        waiting = [image for image in batch if image.id not in run.tags]
+        if any(image.id not in run.failures or not _still_fails(run, image, tagger) for image in waiting):
+            batches.append(batch)
+            for image in waiting:
+                run.failures.discard(image.id)
+    return batches
+
+
+def _still_fails(run: RunFolder, image: PlannedImage, tagger: TagCLIP) -> bool:
+    if run.failures[image.id]["stage"] != "decode":
+        return True
+    return isinstance(decode_planned(image, tagger.clip, tagger.config.image), ImageError)
+
+
+def _tag(run: RunFolder, tagger: TagCLIP, batch: list[PlannedImage], inputs: Tensor, top_k: int | None) -> None:
+    grid = batch[0].grid
+    try:
+        results = tagger.results(tagger.score_trunk(tagger.trunk(inputs), inputs), grid)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "alloc" not in str(error):
+            raise
+        remedy = "set a smaller max_long_side" if len(batch) == 1 else "use a smaller --batch-size"
+        message = f"{batch[0].file.path}: no memory for {len(batch)} x {grid.height} x {grid.width} patches; {remedy}"
+        if len(batch) > 1:
+            raise RunError(message) from None
+        run.fail(batch[0].id, batch[0].file.path.as_posix(), "tags", ImageError(message))
+        return
+    lines = []
+    for image, result in zip(batch, results, strict=True):
+        if image.id in run.tags:
+            continue
+        if not np.isfinite(result.scores).all():
+            error = ImageError(f"{image.file.path}: scores are not finite; use --dtype float32")
+            run.fail(image.id, image.file.path.as_posix(), "tags", error)
+        else:
+            lines.append(_line(image, result, tagger.vocabulary, top_k))
+    run.tags.append(lines)
+
+
+def _line(image: PlannedImage, result: TagResult, vocabulary: Vocabulary, top_k: int | None) -> dict[str, Any]:
+    size = (image.size.height, image.size.width)
+    path = image.file.path.as_posix()
+    return tag_line(image.id, path, size, result.scores, result.indices, vocabulary, top_k=top_k)

@@ -1,0 +1,56 @@
+"""Label maps as palette PNGs, and overlays on the photo; every file is whole or absent."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from wsss.files.atomic import atomic_file
+from wsss.files.mask_files import IGNORE_COLOUR, encode_mask
+
+
+def save_label_map(path: Path, labels: np.ndarray, palette: Sequence[Sequence[int]]) -> None:
+    """Writes a palette PNG whose values are the labels.
+
+    Args:
+        path: the file; its folder is made.
+        labels: (H, W) uint8.
+        palette: RGB colour of each label.
+
+    Raises:
+        RunError: full disk or unwritable folder.
+    """
+    _save(path, encode_mask(labels, np.asarray(palette, np.uint8)))
+
+
+def save_overlay(
+    path: Path, rgb: np.ndarray, labels: np.ndarray, palette: Sequence[Sequence[int]], opacity: float = 0.55
+) -> None:
+    """Writes the photo with the labels' colours over it, as PNG.
+
+    Args:
+        path: the file; its folder is made.
+        rgb: (H, W, 3) uint8.
+        labels: (H, W) uint8; where a label's colour is black (a background) the photo shows.
+        palette: RGB colour of each label.
+        opacity: of the colours, in [0, 1].
+    """
+    full = np.zeros((256, 3), np.uint8)
+    full[: len(palette)] = palette
+    full[255] = IGNORE_COLOUR
+    colours = full[labels]
+    shown = (colours.sum(axis=2, keepdims=True) > 0).astype(np.float32) * opacity
+    blend = rgb * (1 - shown) + colours * shown
+    buffer = io.BytesIO()
+    Image.fromarray(blend.round().astype(np.uint8)).save(buffer, "PNG")
+    _save(path, buffer.getvalue())
+
+
+def _save(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path, path.parent) as file:
+        file.write(content)

@@ -1,0 +1,231 @@
+"""Trains a segmentor on a run's masks and says how good it became."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.dist import barrier, is_main_process
+from mmengine.runner import Runner, find_latest_checkpoint
+from tqdm import tqdm
+
+from tagclip.errors import RunError, TagclipError, UsageError
+from tagclip.vocabulary import Vocabulary
+from wsss.files.atomic import disk_errors
+from wsss.files.provenance import read_record, refuse_other, write_record
+from wsss.files.sources import MaskSource, label_names, open_source
+from wsss.segmentation.checkpoints import load_segmentor, read_harmless
+from wsss.segmentation.class_balance import ClassBalance
+from wsss.segmentation.curves import draw_curves, read_curves
+from wsss.segmentation.outcome import Outcome, Summary, mask_quality
+from wsss.segmentation.predictor import Predictor
+from wsss.segmentation.preflight import PreflightConfig, PreflightReport, check_masks
+from wsss.segmentation.self_training import SelfTrainingConfig, relabel
+from wsss.segmentation.train_settings import (
+    TrainRequest,
+    applies_exif,
+    fingerprint,
+    resolve_config,
+    self_training_of,
+    start_cpu_group,
+)
+
+FINGERPRINT = "training.json"
+
+
+def train_segmentor(request: TrainRequest) -> Summary:
+    """Checks the masks, trains, and where asked trains on the truth as well and self-trains.
+
+    Artefacts in the work folder: checkpoints (`best_mIoU_iter_*.pth`, `iter_*.pth`), `curves.png`, TensorBoard events,
+    `summary.json`, `summary.txt`; subfolders `ground_truth/` and `round1/`, ... hold the other trainings.
+
+    Returns:
+        The summary, also on disk. On other ranks than the first only its outcomes may be incomplete.
+
+    Raises:
+        UsageError: wrong config, option or folder.
+        RunError: bad masks, a work folder of another run, a full disk, too little memory.
+    """
+    cfg, vocabulary = resolve_config(request)
+    self_training = self_training_of(cfg, request)
+    if self_training.rounds and request.launcher != "none":
+        raise UsageError("self-training runs in one process: leave --launcher out, or set --rounds 0")
+    source = open_source(
+        request.run, ann_file=request.train_list, mask_dir=request.mask_dir, vocabulary=vocabulary
+    )
+    balance = ClassBalance.of(cfg)
+    checked = _preflight(request, cfg, source, vocabulary, balance)
+    if checked:
+        balance.apply(cfg, checked.pixels)
+    truth = _truth_source(request, source, vocabulary) if request.ground_truth else None
+    work_dir = Path(cfg.work_dir)
+
+    summary = Summary(
+        config=str(request.config),
+        run=str(request.run),
+        val=str(request.val) if request.val else None,
+        images=len(source.samples),
+        ignored_share=checked.ignored_share if checked else 0.0,
+        masks=mask_quality(source, truth, label_names(vocabulary)[0]) if truth else None,
+    )
+    summary.outcomes.append(_fit(cfg, "pseudo masks"))
+    for number in range(1, self_training.rounds + 1):
+        folder = work_dir / f"round{number}"
+        masks = _next_masks(summary.outcomes[-1], source, vocabulary, folder, self_training)
+        round_cfg, _ = resolve_config(replace(request, mask_dir=masks, work_dir=folder))
+        if checked:
+            balance.apply(round_cfg, checked.pixels)
+        summary.outcomes.append(_fit(round_cfg, f"self-training round {number}"))
+    if truth is not None:
+        truth_request = replace(
+            request, run=request.ground_truth, vocabulary=request.vocabulary or _names(cfg, vocabulary),
+            train_list=_write_ids(work_dir, truth), mask_dir=None, work_dir=work_dir / "ground_truth",
+        )
+        truth_cfg, _ = resolve_config(truth_request)
+        truth_cfg.train_dataloader.dataset.image_weight = None
+        if balance.power:
+            upright = _upright(request, truth_cfg.train_dataloader.dataset)
+            balance.apply(truth_cfg, check_masks(truth, label_names(vocabulary)[0], upright).pixels)
+        summary.outcomes.append(_fit(truth_cfg, "ground truth"))
+    if is_main_process():
+        summary.write(work_dir)
+    return summary
+
+
+def _names(cfg: Config, vocabulary: Vocabulary) -> Any:
+    value = cfg.train_dataloader.dataset.get("vocabulary")
+    return value if value is not None else list(vocabulary.names)
+
+
+def _preflight(
+    request: TrainRequest, cfg: Config, source: MaskSource, vocabulary: Vocabulary, balance: ClassBalance
+) -> PreflightReport | None:
+    """Checks the training and the validation masks; of several processes the first, or all if they need the counts."""
+    if _rank() != 0 and not balance.power:
+        return None
+    names = label_names(vocabulary)[0]
+    upright = _upright(request, cfg.train_dataloader.dataset)
+    total = len(source.samples)
+    with tqdm(total=total, desc="checking masks", unit="img", disable=None, leave=False) as bar:
+        report = check_masks(source, names, upright, lambda done: bar.update(done - bar.n))
+    if request.val is not None and _rank() == 0:
+        settings = cfg.val_dataloader.dataset
+        val_source = open_source(
+            request.val, ann_file=settings.get("ann_file"), split=settings.get("split"), vocabulary=vocabulary
+        )
+        check_masks(val_source, names, _upright(request, settings))
+    return report
+
+
+def _upright(request: TrainRequest, dataset: Any) -> PreflightConfig:
+    return replace(request.preflight, apply_exif=applies_exif(dataset.pipeline))
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
+
+
+def _truth_source(request: TrainRequest, source: MaskSource, vocabulary: Vocabulary) -> MaskSource:
+    truth = open_source(request.ground_truth, vocabulary=vocabulary).select([sample.id for sample in source.samples])
+    if not truth.samples:
+        raise UsageError(f"--ground-truth {request.ground_truth}: no masks for the images of {request.run}")
+    return truth
+
+
+def _write_ids(work_dir: Path, source: MaskSource) -> str:
+    path = (work_dir / "ground_truth" / "ids.txt").absolute()
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{sample.id}\n" for sample in source.samples), encoding="utf-8")
+    return str(path)
+
+
+def _fit(cfg: Config, title: str) -> Outcome:
+    """One training, from its config to its outcome; one that has ended is only read."""
+    work_dir = Path(cfg.work_dir)
+    _prepare_folder(cfg, work_dir)
+    if not _has_ended(cfg, work_dir):
+        _run(cfg, work_dir)
+    barrier()
+    if is_main_process():
+        draw_curves(read_curves(work_dir), work_dir / "curves.png")
+    return Outcome.read(title, work_dir)
+
+
+def _has_ended(cfg: Config, work_dir: Path) -> bool:
+    """Whether the last checkpoint is that of the last iteration; resuming would load every batch again to skip it."""
+    if not cfg.resume or cfg.launcher != "none":  # several processes find each other in the Runner
+        return False
+    latest = find_latest_checkpoint(str(work_dir))
+    return latest is not None and Path(latest).name == f"iter_{cfg.train_cfg.max_iters}.pth" and Path(latest).is_file()
+
+
+def _run(cfg: Config, work_dir: Path) -> None:
+    start_cpu_group(cfg.launcher)
+    for path in _files_to_load(cfg, work_dir):
+        read_harmless(path)
+    try:
+        with disk_errors(work_dir):
+            Runner.from_cfg(cfg).train()
+    except TagclipError:
+        raise
+    except FileNotFoundError as error:
+        raise RunError(f"{work_dir}: {error}; start anew with --overwrite") from None
+    except (RuntimeError, ValueError, KeyError, AssertionError) as error:
+        if "out of memory" in str(error).lower():
+            raise RunError(
+                f"{get_device()} is out of memory; lower train_dataloader.batch_size or the crop size"
+            ) from None
+        raise
+
+
+def _files_to_load(cfg: Config, work_dir: Path) -> list[Path]:
+    """Local weight files that mmengine is going to read."""
+    resumed = find_latest_checkpoint(str(work_dir)) if cfg.resume else None
+    starts = cfg.model.backbone.get("init_cfg") or []
+    backbone = [start.get("checkpoint") for start in (starts if isinstance(starts, list | tuple) else [starts])]
+    names = [resumed or cfg.load_from, cfg.model.get("pretrained"), *backbone]
+    return [Path(name) for name in names if name and "://" not in str(name)]
+
+
+def _prepare_folder(cfg: Config, work_dir: Path) -> None:
+    """Refuses to go on with a training of other settings; remembers the settings of a new one."""
+    if _rank() != 0:
+        return
+    mine = fingerprint(cfg)
+    path = work_dir / FINGERPRINT
+    if not cfg.resume:
+        _clear(work_dir)
+    elif path.is_file():
+        there = read_record(path, "start anew with --overwrite")
+        refuse_other(f"--work-dir {work_dir}", "a training", there, mine, "take another --work-dir, or --overwrite")
+    elif any(work_dir.glob("iter_*.pth")):
+        raise RunError(f"{work_dir} holds checkpoints of another training; take another --work-dir or --overwrite")
+    write_record(path, mine, indent=0)
+
+
+def _clear(work_dir: Path) -> None:
+    """Removes what an earlier training left, and nothing else."""
+    for pattern in ("iter_*.pth", "best_mIoU_iter_*.pth", "last_checkpoint", FINGERPRINT, "curves.png", "summary.*"):
+        for path in work_dir.glob(pattern):
+            path.unlink()
+    for path in work_dir.glob("*/vis_data"):
+        shutil.rmtree(path.parent)
+    for path in work_dir.glob("round*/masks"):
+        shutil.rmtree(path)
+
+
+def _next_masks(
+    outcome: Outcome, source: MaskSource, vocabulary: Vocabulary, folder: Path, settings: SelfTrainingConfig
+) -> Path:
+    """Predicts the next round's masks with the best checkpoint so far; returns their folder."""
+    out = folder / "masks"
+    predictor = Predictor(load_segmentor(outcome.checkpoint, device=get_device()))
+    with tqdm(total=len(source.samples), desc=f"{folder.name} masks", unit="img", disable=None, leave=False) as bar:
+        relabel(predictor, source, vocabulary, out, settings, lambda done: bar.update(done - bar.n))
+    return out
