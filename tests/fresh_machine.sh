@@ -5,8 +5,8 @@
 #   DEMO_SCENES= DEMO_STEPS=   size of the demo (default 8 and 10)
 #   FRESH_DIR=     where systems, logs and the shared pip cache live (default ${TMPDIR:-/tmp}/tagclip-fresh)
 #   KEEP=1         leave the system there (6 GB)
-# Needs root. The Debian mirror and pip's settings (certificates, index, proxy) are this machine's own; its version
-# constraints are not taken over: a fresh machine gets the newest releases. The last line is a row of
+# Needs root. The Debian mirror and pip's index, proxy and certificates are this machine's own; its constraints and
+# local packages are not taken over: a fresh machine gets the newest releases. The last line is a row of
 # docs/results/fresh-machines.md.
 set -euo pipefail
 SUITE=${1:?suite, such as trixie}
@@ -35,29 +35,32 @@ bootstrap() {
   [ -e "$script" ] || script=/usr/share/debootstrap/scripts/sid # an older debootstrap does not know a newer suite
   if [ "$COMPILER" = 1 ]; then packages+=,python3-dev,g++; fi
   mkdir -p "$SYSTEM"
-  debootstrap --variant=minbase --include="$packages" "$SUITE" "$SYSTEM" "$mirror" "$script" > "$SYSTEM.debootstrap.log" \
+  mkdir -p "$FRESH_DIR/debs"
+  debootstrap --cache-dir="$FRESH_DIR/debs" --variant=minbase --include="$packages" "$SUITE" "$SYSTEM" "$mirror" "$script" > "$SYSTEM.debootstrap.log" \
     || fail "debootstrap $SUITE failed, see $SYSTEM.debootstrap.log"
 }
 
-# A file or folder of this machine, seen at the same place inside.
+# A file of this machine, seen at the same place inside.
 share() {
-  if [ -d "$1" ]; then mkdir -p "$SYSTEM$1"; else mkdir -p "$SYSTEM${1%/*}" && touch "$SYSTEM$1"; fi
+  mkdir -p "$SYSTEM${1%/*}" && touch "$SYSTEM$1"
   mount --bind "$1" "$SYSTEM$1"
   mount -o remount,bind,ro "$SYSTEM$1"
 }
 
-# pip inside gets the settings of pip here, and the local files that they name.
+# pip inside gets the settings of pip here (index, proxy, certificates), without local packages and constraints.
 carry_pip_settings() {
-  local line key word
+  local line key value
   echo "[global]" > "$SYSTEM/etc/pip.conf"
   python3 -m pip config list | while IFS= read -r line; do
-    key=${line%%=*} key=${key##*.} line=${line#*=\'} line=${line%\'}
-    case $key in constraint | target | prefix | user | require-virtualenv | no-index) continue ;; esac
-    grep -q "^$key = " "$SYSTEM/etc/pip.conf" || echo "$key = $line" >> "$SYSTEM/etc/pip.conf"
-    for word in $line; do
-      word=${word#file://}
-      if [[ $word = /* && -e $word ]]; then share "$word"; fi
-    done
+    key=${line%%=*} key=${key##*.} value=${line#*=\'} value=${value%\'}
+    case $key in
+      cert | client-cert) share "$value" ;;
+      index-url | extra-index-url | proxy | trusted-host | timeout | default-timeout | retries) ;;
+      *) continue ;;
+    esac
+    if [[ $value != *file:* ]] && ! grep -q "^$key = " "$SYSTEM/etc/pip.conf"; then
+      echo "$key = $value" >> "$SYSTEM/etc/pip.conf"
+    fi
   done
   mkdir -p "$FRESH_DIR/pip-cache" "$SYSTEM$HOME_IN/.cache/pip"
   mount --bind "$FRESH_DIR/pip-cache" "$SYSTEM$HOME_IN/.cache/pip"
