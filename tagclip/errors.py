@@ -27,3 +27,7 @@ class VocabularyError(UsageError):
 
 class RunError(TagclipError):
     """A run that cannot go on: another configuration's folder, a full disk, a damaged artefact."""
+
+
+class RequirementError(UsageError, ImportError):
+    """A package, or a system library that a package wants, is missing on this machine."""

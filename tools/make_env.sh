@@ -67,7 +67,7 @@ install_packages() {
 
 # What is missing to build a C++ extension; nothing where it can be built.
 missing_for_build() {
-  if ! command -v "${CXX:-c++}" > /dev/null && ! command -v g++ > /dev/null; then echo "a C++ compiler (g++)"; return; fi
+  if ! command -v "${CXX:-c++}" > /dev/null; then echo "a C++ compiler (g++)"; return; fi
   "$PY" -c 'import sys, sysconfig, pathlib
 if not pathlib.Path(sysconfig.get_path("include"), "Python.h").is_file():
     print("the headers of Python (python%d.%d-dev)" % sys.version_info[:2])'

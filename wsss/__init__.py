@@ -14,4 +14,8 @@ __all__ = ["MaskConfig", "MaskGenerator", "MaskResult"]
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_PUBLIC[name]), name)
+    from tagclip.requirements import explained_imports
+
+    with explained_imports():
+        module = import_module(_PUBLIC[name])
+    return getattr(module, name)

@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from tagclip.errors import TagclipError
+from tagclip.requirements import explained_imports
 
 INTERRUPTED = 130  # what shells report for a command ended by Ctrl-C
 DTYPES = ("float32", "bfloat16", "float16")
@@ -23,7 +24,8 @@ def run_main(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[
     Errors of ours are one line on stderr; anything else is a bug and keeps its traceback.
     """
     try:
-        code = main(argv)
+        with explained_imports():
+            code = main(argv)
     except TagclipError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         code = error.exit_code
