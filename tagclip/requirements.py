@@ -48,8 +48,8 @@ def import_advice(error: ImportError) -> str | None:
     library = _SYSTEM_LIBRARY.search(str(error))
     if library and (package in ("", "cv2")):
         return (
-            f"OpenCV wants the system library {library['library']}: apt-get install libgl1 libglib2.0-0 libxcb1 (Debian, "
-            "Ubuntu), or take the build that needs none: pip uninstall -y opencv-python && "
+            f"OpenCV wants the system library {library['library']}: apt-get install libgl1 libglib2.0-0 libxcb1 "
+            "(Debian, Ubuntu), or take the build that needs none: pip uninstall -y opencv-python && "
             f"pip install --no-deps --force-reinstall opencv-python-headless{_same_version('opencv-python')}"
         )
     if not isinstance(error, ModuleNotFoundError):
@@ -57,7 +57,7 @@ def import_advice(error: ImportError) -> str | None:
     if package == "pydensecrf":
         return f"the package pydensecrf is missing: {_BUILD_CRF}"
     if package == "cv2":
-        return "the package cv2 is missing: pip install opencv-python, or opencv-python-headless where there is no screen"
+        return "OpenCV is missing: pip install opencv-python, or opencv-python-headless where there is no screen"
     if package in _EXTRAS:
         return f"the package {package} is missing: pip install 'tagclip-wsss[{_EXTRAS[package]}]'"
     return None

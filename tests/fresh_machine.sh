@@ -42,6 +42,7 @@ bootstrap() {
 
 # A file of this machine, seen at the same place inside.
 share() {
+  if mountpoint -q "$SYSTEM$1"; then return; fi
   mkdir -p "$SYSTEM${1%/*}" && touch "$SYSTEM$1"
   mount --bind "$1" "$SYSTEM$1"
   mount -o remount,bind,ro "$SYSTEM$1"

@@ -19,7 +19,7 @@ NO_LIBRARY = "libGL.so.1: cannot open shared object file: No such file or direct
         (ModuleNotFoundError("No module named 'mmseg.models'", name="mmseg.models"), ["mmseg", "tagclip-wsss[seg]"]),
         (ModuleNotFoundError("No module named 'mmcv'", name="mmcv"), ["mmcv", "tagclip-wsss[seg]"]),
         (ModuleNotFoundError("No module named 'onnxruntime'", name="onnxruntime"), ["tagclip-wsss[seg]"]),
-        (ModuleNotFoundError("No module named 'pydensecrf'", name="pydensecrf"), ["--no-build-isolation", "python3-dev"]),
+        (ModuleNotFoundError("No module named 'pydensecrf'", name="pydensecrf"), ["--no-build-isolation", "g++"]),
         (ModuleNotFoundError("No module named 'cv2'", name="cv2"), ["pip install opencv-python,"]),
         (ImportError(NO_LIBRARY), ["libGL.so.1", "apt-get install", "opencv-python-headless"]),
         (ImportError("libxcb.so.1: cannot open shared object file: x", name="cv2"), ["libxcb.so.1"]),
