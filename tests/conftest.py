@@ -1,5 +1,6 @@
 """Fixtures that several test folders share."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,12 @@ import torch
 
 from tests.golden import COPY, DATA, golden_root
 from tests.oracle.model import OracleCLIP
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips tests marked `pydensecrf` on machines that could not build it."""
+    if item.get_closest_marker("pydensecrf") and find_spec("pydensecrf") is None:
+        pytest.skip("pydensecrf is not installed")
 
 
 @pytest.fixture(scope="session", autouse=True)
