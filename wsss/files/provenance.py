@@ -57,7 +57,7 @@ def refuse_other(
     if changed:
         more = f" and {len(changed) - SHOWN_DIFFERENCES} more" if len(changed) > SHOWN_DIFFERENCES else ""
         raise RunError(
-            f"{place}: belongs to {what} that differs: {'; '.join(changed[:SHOWN_DIFFERENCES])}{more}; {remedy}"
+            f"{place}: belongs to {what} with other settings: {'; '.join(changed[:SHOWN_DIFFERENCES])}{more}; {remedy}"
         )
 
 

@@ -127,7 +127,7 @@ class Pipeline:
         """
         start = time.perf_counter()
         for name in todo.damaged:
-            self.run.log(f"the CAM file of {name} was damaged; it is made again")
+            self.run.log(f"the class maps of {name} were damaged; they are made again")
         for file, error in plan.unreadable:
             if file.id not in self.run.failures:
                 self._fail(file.id, str(file.path), "decode", error)

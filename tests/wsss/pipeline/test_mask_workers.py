@@ -18,7 +18,7 @@ from wsss.files.map_files import StoredMaps, read_maps
 from wsss.files.mask_files import read_mask
 from wsss.pipeline.mask_workers import MaskJob, MaskStage, MaskWorkers, make_mask
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -52,16 +52,16 @@ def test_a_damaged_cam_file_is_a_problem_of_its_image_only(stage, tmp_path, cont
     job = make_job(tmp_path, "one", np.ones((1, 2, 3)))
     data = job.maps.read_bytes()
     job.maps.write_bytes(data[:-50] if content == "cut" else content)
-    with pytest.raises(ImageError, match=r"one\.npz: damaged CAM file .*delete it and run again"):
+    with pytest.raises(ImageError, match=r"one\.npz: damaged class maps .*delete the file and run again"):
         read_maps(job.maps)
     report = make_mask(stage, job)
-    assert "damaged CAM file" in report.problem
+    assert "damaged class maps" in report.problem
     assert not job.mask.exists()
 
 
 def test_pickled_cams_are_not_loaded(tmp_path):
     np.savez(tmp_path / "evil.npz", cams=np.array([{"a": 1}], object), classes=np.zeros(1), size=np.zeros(2))
-    with pytest.raises(ImageError, match="damaged CAM file"):
+    with pytest.raises(ImageError, match="damaged class maps"):
         read_maps(tmp_path / "evil.npz")
 
 

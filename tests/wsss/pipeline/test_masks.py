@@ -28,7 +28,7 @@ from wsss.pipeline.given_tags import GivenTags, read_given_tags
 from wsss.pipeline.masks import Pipeline, check_same_input, run_pipeline
 from wsss.pipeline.planning import plan_images
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def masks_of(files):
@@ -124,7 +124,7 @@ def test_what_is_missing_or_damaged_is_made_again(finished, golden_clip, tmp_pat
     (out / "masks" / "part1" / "2.png").write_bytes(b"")  # as a power cut may leave it
     complete(golden_clip, finished.images, out, cache_dir=finished.cache)
     assert contents(out) == finished.files
-    assert "CAM file of part1/0 was damaged" in (out / "log.txt").read_text()
+    assert "class maps of part1/0 were damaged" in (out / "log.txt").read_text()
 
 
 def test_another_config_is_refused_unless_overwritten(finished, golden_clip, tmp_path):

@@ -58,7 +58,7 @@ def test_the_tool_goes_on_and_keeps_settings_apart(finished, tmp_path, capsys):
     assert digests(out) == before
     assert not (out / ".partial").exists()
     assert (out / "part1" / "0.png").stat().st_mtime_ns == kept
-    with pytest.raises(RunError, match=r"holds masks with masks\.crf\.iterations 2, now 10"):
+    with pytest.raises(RunError, match=r"masks\.crf\.iterations 2 there, 10 here"):
         tool.main([str(finished.run), "--out", str(out)])
     tool.main([str(finished.run), "--out", str(out), "--overwrite"])
     assert digests(out) == digests(finished.run / "masks")
@@ -93,6 +93,6 @@ def test_damaged_maps_are_named_after_all_others_are_done(finished, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(finished.run, run)
     (run / "cams" / "part0" / "1.npz").write_bytes(b"no maps")
-    with pytest.raises(RunError, match=r"1 masks could not be made: .*part0/1\.npz: damaged CAM file"):
+    with pytest.raises(RunError, match=r"1 masks could not be made: .*part0/1\.npz: damaged class maps"):
         remask(run, tmp_path / "out")
     assert len(digests(tmp_path / "out")) == len(SIZES) - 1

@@ -99,7 +99,7 @@ def test_a_round_goes_on_and_keeps_settings_apart(run, predictor, tmp_path):
     first.unlink()
     assert relabel(predictor, source, VOCABULARY, tmp_path / "masks", replace(config, rounds=2)) == 1
     assert first.read_bytes() == before
-    with pytest.raises(RunError, match=r"holds masks with self_training\.maps_share 1\.0, now 0\.5"):
+    with pytest.raises(RunError, match=r"belongs to masks with other settings: maps_share 1\.0 there, 0\.5 here"):
         relabel(predictor, source, VOCABULARY, tmp_path / "masks", replace(config, maps_share=0.5))
 
 
@@ -111,7 +111,7 @@ def test_maps_are_missed_clearly(folders, run, predictor, tmp_path):
     shutil.copytree(run, damaged)
     first = open_source(damaged).samples[0]
     (damaged / "cams" / f"{first.id}.npz").unlink()
-    with pytest.raises(ImageError, match="no such CAM file"):
+    with pytest.raises(ImageError, match="no such file of class maps"):
         relabel(predictor, open_source(damaged), VOCABULARY, tmp_path / "b", config)
     with (damaged / "cams" / f"{first.id}.npz").open("wb") as file:
         StoredMaps(np.zeros((0, 4, 4), np.float16), np.zeros(0, np.int16), (64, 65)).write(file)
