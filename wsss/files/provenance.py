@@ -47,7 +47,7 @@ def refuse_other(
 
     Args:
         place: the folder, as the user named it: "--out runs/mine".
-        what: the work that it belongs to: "a run".
+        what: what it is to that work: "belongs to a run".
         there: JSON-ready settings of that work. wanted: those of the work that is asked for.
 
     Raises:
@@ -57,7 +57,7 @@ def refuse_other(
     if changed:
         more = f" and {len(changed) - SHOWN_DIFFERENCES} more" if len(changed) > SHOWN_DIFFERENCES else ""
         raise RunError(
-            f"{place}: belongs to {what} with other settings: {'; '.join(changed[:SHOWN_DIFFERENCES])}{more}; {remedy}"
+            f"{place}: {what} with other settings: {'; '.join(changed[:SHOWN_DIFFERENCES])}{more}; {remedy}"
         )
 
 
@@ -101,7 +101,7 @@ def claim_masks(out: Path, settings: Mapping[str, Any], *, overwrite: bool, name
     if path.is_file():
         there = read_record(path, "choose another folder")
         if not overwrite:
-            refuse_other(name, "masks", there, wanted)
+            refuse_other(name, "holds masks", there, wanted)
         elif differences(there, wanted):
             with disk_errors(out):
                 for mask in out.rglob("*.png"):

@@ -92,7 +92,7 @@ class RunFolder:
             manifest = read_manifest(root)
             if manifest is not None:
                 there = {key: value for key, value in manifest.items() if key in identity}
-                refuse_other(f"--out {root}", "a run", there, identity)
+                refuse_other(f"--out {root}", "belongs to a run", there, identity)
             elif strangers := [name for name in (*OWN_FILES, "cams", "masks") if (root / name).exists()]:
                 raise UsageError(
                     f"--out {root}: holds {strangers[0]}, but no manifest.json of a run; choose another folder, or "
