@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -16,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from tagclip.errors import ImageError, RunError
+from tagclip.errors import ImageError, RunError, TagclipError
 from tagclip.images import decode_image
 from wsss.config import MaskConfig
 from wsss.files.atomic import atomic_file
@@ -25,6 +26,8 @@ from wsss.files.mask_files import encode_mask
 from wsss.masks.label_map import mask_from_maps
 
 IDS = 256
+NOTE = "in-work-"  # beginning of the name of a worker's note of its job
+MOST_IDLE_DEATHS = 3  # times that workers may die before they begin a job, in a row
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,12 @@ def make_mask(stage: MaskStage, job: MaskJob) -> MaskReport:
             has_background=stage.has_background,
             device=stage.device,
         )
-    except ImageError as error:
-        return MaskReport({}, time.perf_counter() - start, str(error))
+    except (ImageError, MemoryError, cv2.error) as error:
+        return MaskReport({}, time.perf_counter() - start, _one_line(job, error))
+    except RuntimeError as error:  # of a refiner on tensors: an accelerator without memory, say
+        if isinstance(error, TagclipError):
+            raise
+        return MaskReport({}, time.perf_counter() - start, _one_line(job, error))
     with atomic_file(job.mask, stage.scratch) as file:
         file.write(encode_mask(labels.mask, stage.palette, stage.config.ignore_label))
     return MaskReport(count_labels(labels.mask), time.perf_counter() - start)
@@ -108,26 +115,32 @@ def count_labels(mask: np.ndarray) -> dict[int, int]:
 
 
 class MaskWorkers:
-    """A bounded queue of mask jobs before a few processes (threads of this process for refiners that use torch).
+    """A bounded queue of mask jobs before a few processes (a thread of this process for refiners on an accelerator).
+
+    A worker that dies takes nothing with it but the photo that killed it: the photos that were in work are tried once
+    more, each alone; one that ends its worker again is reported as failed; everything else is handed to new workers.
 
     Args:
         stage: settings.
         processes: number of workers.
         queue: most jobs that wait or run; `submit` blocks beyond it, which bounds memory and disk traffic.
-        in_process: work in a thread here: for PAMR, which uses the model's device.
+        in_process: work in a thread here: for refiners that use the model's device.
     """
 
     def __init__(self, stage: MaskStage, processes: int, queue: int, *, in_process: bool = False):
-        self.stage, self.queue = stage, max(queue, 1)
-        self._executor: Executor
-        if in_process:
-            self._executor = ThreadPoolExecutor(max_workers=1)
-        else:
-            # Spawned, not forked: a fork of a process with PyTorch's threads (or a CUDA context) may hang.
-            self._executor = ProcessPoolExecutor(
-                max_workers=processes, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
-            )
+        self.stage, self.processes, self.queue, self.in_process = stage, processes, max(queue, 1), in_process
         self._jobs: dict[Future[MaskReport], MaskJob] = {}
+        self._finished: list[tuple[MaskJob, MaskReport]] = []
+        self._idle_deaths = 0
+        self._executor = self._start(processes)
+
+    def _start(self, processes: int) -> Executor:
+        if self.in_process:
+            return ThreadPoolExecutor(max_workers=1)
+        # Spawned, not forked: a fork of a process with PyTorch's threads (or a CUDA context) may hang.
+        return ProcessPoolExecutor(
+            max_workers=processes, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
+        )
 
     def room(self) -> int:
         """How many jobs `submit` takes without waiting."""
@@ -137,19 +150,19 @@ class MaskWorkers:
         """Adds a job, waiting for room; yields what has been finished meanwhile.
 
         Raises:
-            RunError: a full disk, or a worker that died.
+            RunError: a full disk, or workers that cannot even be started.
         """
         while self.room() <= 0:
             yield from self._collect(wait_for_one=True)
         try:
-            self._jobs[self._executor.submit(_quiet_make_mask, self.stage, job)] = job
+            self._jobs[self._executor.submit(_work, self.stage, job)] = job
         except BrokenProcessPool:
-            raise _worker_died(job) from None
+            self._recover([job])
         yield from self._collect(wait_for_one=False)
 
     def finish(self) -> Iterator[tuple[MaskJob, MaskReport]]:
         """Waits for all jobs, yielding each as it is done."""
-        while self._jobs:
+        while self._jobs or self._finished:
             yield from self._collect(wait_for_one=True)
 
     def collect(self) -> Iterator[tuple[MaskJob, MaskReport]]:
@@ -157,36 +170,94 @@ class MaskWorkers:
         yield from self._collect(wait_for_one=False)
 
     def _collect(self, *, wait_for_one: bool) -> Iterator[tuple[MaskJob, MaskReport]]:
-        if wait_for_one:
+        if self._jobs and wait_for_one and not self._finished:
             done, _ = wait(self._jobs, return_when=FIRST_COMPLETED)
         else:
             done = {future for future in self._jobs if future.done()}
+        lost = []
         for future in done:
             job = self._jobs.pop(future)
             try:
-                report = future.result()
+                self._finished.append((job, future.result()))
+                self._idle_deaths = 0
             except BrokenProcessPool:
-                raise _worker_died(job) from None
-            yield job, report
+                lost.append(job)
+        if lost:
+            self._recover(lost)
+        finished, self._finished = self._finished, []
+        yield from finished
+
+    def _recover(self, lost: list[MaskJob]) -> None:
+        """Starts new workers after one has died, and finds out which photo killed it."""
+        waiting = {job.id: job for job in [*lost, *self._jobs.values()]}
+        for future, job in self._jobs.items():  # finished before the pool broke
+            if future.done() and not isinstance(future.exception(), BrokenProcessPool):
+                self._finished.append((job, future.result()))
+                del waiting[job.id]
+        self._jobs.clear()
+        self._executor.shutdown(wait=True)
+        suspects = [waiting.pop(name) for name in _ids_in_work(self.stage.scratch) if name in waiting]
+        self._idle_deaths += not suspects
+        if self._idle_deaths > MOST_IDLE_DEATHS:
+            raise RunError(
+                f"mask workers are ended from outside before they begin ({self._idle_deaths} times); use fewer "
+                "--mask-workers, or free memory, and run the same command again"
+            )
+        for job in suspects:
+            self._finished.append((job, self._alone(job)))
+        self._executor = self._start(self.processes)
+        for job in waiting.values():
+            self._jobs[self._executor.submit(_work, self.stage, job)] = job
+
+    def _alone(self, job: MaskJob) -> MaskReport:
+        executor = self._start(1)
+        start = time.perf_counter()
+        try:
+            return executor.submit(_work, self.stage, job).result()
+        except BrokenProcessPool:
+            _ids_in_work(self.stage.scratch)
+            problem = (
+                f"{job.image}: its mask worker was ended from outside twice, the second time alone; most likely for "
+                "want of memory: set a smaller masks.max_refine_side"
+            )
+            return MaskReport({}, time.perf_counter() - start, problem)
+        finally:
+            executor.shutdown(wait=True)
 
     def close(self, *, cancel: bool = False) -> None:
         """Ends the workers; with `cancel`, jobs that have not begun are dropped."""
         self._executor.shutdown(wait=True, cancel_futures=cancel)
 
 
-def _worker_died(job: MaskJob) -> RunError:
-    return RunError(
-        f"{job.id}: a mask worker was ended from outside, most likely for want of memory; use fewer --crf-workers and "
-        "run the same command again"
-    )
+def _one_line(job: MaskJob, error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return f"{job.image}: no memory for its mask; use fewer --mask-workers or a smaller masks.max_refine_side"
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ImageError) else f"{job.image}: {type(error).__name__}: {text}"
 
 
-def _quiet_make_mask(stage: MaskStage, job: MaskJob) -> MaskReport:
+def _ids_in_work(scratch: Path) -> list[str]:
+    """Ids of the jobs that workers were at when they ended; their notes are removed."""
+    found = []
+    for note in sorted(scratch.glob(f"{NOTE}*")):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            found.append(note.read_text(encoding="utf-8"))
+        note.unlink(missing_ok=True)
+    return found
+
+
+def _work(stage: MaskStage, job: MaskJob) -> MaskReport:
+    """`make_mask`, with a note of the job on disk for as long as it lasts: a worker that is killed cannot tell."""
+    note = stage.scratch / f"{NOTE}{os.getpid()}-{threading.get_ident()}"
+    with contextlib.suppress(OSError):  # a full disk is reported by the mask itself
+        note.write_text(job.id, encoding="utf-8")
     try:
         return make_mask(stage, job)
     except RunError as error:
         # Without its cause chain: tracebacks of another process say nothing to a user.
         raise RunError(str(error)) from None
+    finally:
+        note.unlink(missing_ok=True)
 
 
 def _start_worker() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
@@ -18,7 +18,7 @@ from torch import Tensor
 from tagclip.clip import AttentionRequest, FrozenCLIP, Grid, Trunk
 from tagclip.clip.encoder import PositionRounding
 from tagclip.config import ImageConfig
-from tagclip.errors import ImageError, RunError, UsageError
+from tagclip.errors import ImageError, UsageError
 from tagclip.tag_files import tag_line
 from tagclip.tagger import TagCLIP
 from tagclip.vocabulary import Vocabulary
@@ -30,6 +30,7 @@ from wsss.files.run_folder import RunFolder
 from wsss.maps.class_maps import ClassMaps, weigh_by_scores
 from wsss.maps.source import ClassMapSource
 from wsss.maps.views import maps_over_views
+from wsss.pipeline.batch import BatchRunner, finite_results
 from wsss.pipeline.decoding import decode_batches
 from wsss.pipeline.given_tags import GivenTags
 from wsss.pipeline.mask_workers import MaskJob, MaskReport, MaskStage, MaskWorkers, count_labels
@@ -116,6 +117,7 @@ class Pipeline:
         self.stage = MaskStage(
             config, vocabulary.has_background, vocabulary.label_palette, run.scratch, str(clip.device)
         )
+        self.batches: BatchRunner[tuple[dict, ClassMaps]] = BatchRunner(clip, self._infer)
         self.times = StageTimes()
         self.failed = 0
 
@@ -123,7 +125,7 @@ class Pipeline:
         """Does what is left. Ends with the run folder complete.
 
         Raises:
-            RunError: full disk, memory exhausted, a worker that died; the folder can be continued.
+            RunError: a full disk, or a model whose scores are never finite; the run can be resumed.
         """
         start = time.perf_counter()
         for name in todo.damaged:
@@ -141,6 +143,7 @@ class Pipeline:
             )
             try:
                 self._feed(todo, decoders, workers)
+                self.batches.finish()
                 workers.close()
             except BaseException:
                 workers.close(cancel=True)
@@ -167,45 +170,36 @@ class Pipeline:
         self._note(workers.finish())
 
     def _model(self, batch: list[PlannedImage], inputs: list[Tensor]) -> None:
-        """Trunk, tags and CAMs of a batch, onto the disk."""
-        try:
-            lines, indices, maps = self._infer(batch, torch.stack(inputs).to(self.clip.device))
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            text = str(error)
-            if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError) and (
-                "memory" not in text
-            ):
-                raise
-            grid = batch[0].grid
-            raise RunError(
-                f"no memory for a batch of {len(batch)} images of {grid.height}x{grid.width} patches "
-                f"({batch[0].file.path}, ...); use a smaller --batch-size or max_long_side"
-            ) from None
+        """Trunk, tags and class maps of a batch, onto the disk; what fails is recorded."""
+        outcome = self.batches(batch, inputs)
         start = time.perf_counter()
-        for image, chosen, found in zip(batch, indices, maps, strict=True):
+        for image, (_, found) in outcome.done:
             stored = StoredMaps(
                 found.maps.astype(self.config.storage_dtype),
-                np.asarray(chosen, np.int16),
+                np.asarray(found.indices, np.int16),
                 (image.size.height, image.size.width),
                 found.raw.astype(self.config.storage_dtype) if self.work.raw_cams else None,
             )
             with self.run.file(self.run.maps_path(image.id)) as file:
                 stored.write(file)
-        self.run.tags.append(lines)
+        self.run.tags.append([line for _, (line, _) in outcome.done])
+        for image, error in outcome.failed:
+            self._fail(image.id, str(image.file.path), "tags", error)
         self.times.add("write", time.perf_counter() - start, len(batch))
 
-    def _infer(self, batch: list[PlannedImage], images: Tensor) -> tuple[list[dict], list[list[int]], list[ClassMaps]]:
+    def _infer(self, batch: Sequence[PlannedImage], images: Tensor) -> list[tuple[dict, ClassMaps] | None]:
+        """(line of tags.jsonl, class maps) of each image, None for one whose scores or maps are not finite."""
         times, grid = self.times, batch[0].grid
         rounding = self.config.image.position_rounding
         tagging_rounding = self.tagger.config.image.position_rounding if self.tagger else rounding
         trunk = self._trunk(images, tagging_rounding)
         if self.tagger is not None:
             start = time.perf_counter()
-            results = self.tagger.results(self.tagger.score_trunk(trunk, images), grid)
-            indices = [result.indices for result in results]
-            scores = [result.scores[result.indices] for result in results]
+            results = finite_results(self.tagger, self.tagger.score_trunk(trunk, images), grid)
+            indices = [[] if result is None else result.indices for result in results]
+            scores = [None if result is None else result.scores[result.indices] for result in results]
             lines = [
-                tag_line(
+                result and tag_line(
                     image.id, image.file.path.as_posix(), (image.size.height, image.size.width),
                     result.scores, result.indices, self.vocabulary,
                 )
@@ -225,7 +219,10 @@ class Pipeline:
         power = self.config.score_power
         maps = [weigh_by_scores(found, certain, power) for found, certain in zip(maps, scores, strict=True)]
         times.add("cams", time.perf_counter() - start, len(batch))
-        return lines, indices, maps
+        return [
+            None if line is None or not np.isfinite(found.maps).all() else (line, found)
+            for line, found in zip(lines, maps, strict=True)
+        ]
 
     def _trunk(self, images: Tensor, rounding: PositionRounding) -> Trunk:
         start = time.perf_counter()

@@ -9,19 +9,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from tagclip.clip import FrozenCLIP
 from tagclip.config import TagCLIPConfig
-from tagclip.errors import ImageError, RunError
+from tagclip.errors import ImageError
 from tagclip.image_lists import ImageFile
 from tagclip.tag_files import tag_line, write_plain
 from tagclip.tagger import TagCLIP, TagResult
 from tagclip.vocabulary import Vocabulary
 from wsss.files.run_folder import RunFolder
-from wsss.pipeline.decoding import decode_batches, decode_planned
+from wsss.pipeline.batch import BatchRunner, finite_results
+from wsss.pipeline.decoding import DecodedBatch, decode_batches, decode_planned
 from wsss.pipeline.planning import Plan, PlannedImage
 
 PLAIN_LIST = "tags.txt"
@@ -52,8 +51,13 @@ def run_tagging(
         Counts for the manifest: {"images", "tagged", "failures", "tags": {name: images}}.
 
     Raises:
-        RunError: full disk, or no memory for a batch; the folder can be continued.
+        RunError: a full disk, or a model whose scores are never finite; the run can be resumed.
     """
+
+    def score(images: Sequence[PlannedImage], inputs: Tensor) -> list[TagResult | None]:
+        return finite_results(tagger, tagger.score_trunk(tagger.trunk(inputs), inputs), images[0].grid)
+
+    runner = BatchRunner(tagger.clip, score)
     with ThreadPoolExecutor(max_workers=max(1, workers)) as threads:
         batches = _unfinished(plan, run, tagger)
         progress(len(plan.images) - sum(image.id not in run.tags for batch in batches for image in batch))
@@ -68,8 +72,9 @@ def run_tagging(
                     missing += 1
                     run.fail(image.id, image.file.path.as_posix(), "decode", error)
             if batch.images:
-                _tag(run, tagger, batch.images, torch.stack(batch.inputs), top_k)
+                _tag(run, runner, batch, tagger.vocabulary, top_k)
             progress(missing)
+    runner.finish()
     counts = tag_counts(run, plan, tagger.vocabulary)
     run.write_text(PLAIN_LIST, plain_list(run, plan, tagger.vocabulary))
     run.complete(plan.order, counts)
@@ -138,29 +143,20 @@ def _still_fails(run: RunFolder, image: PlannedImage, tagger: TagCLIP) -> bool:
     return isinstance(decode_planned(image, tagger.clip, tagger.config.image), ImageError)
 
 
-def _tag(run: RunFolder, tagger: TagCLIP, batch: list[PlannedImage], inputs: Tensor, top_k: int | None) -> None:
-    grid = batch[0].grid
-    try:
-        results = tagger.results(tagger.score_trunk(tagger.trunk(inputs), inputs), grid)
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "alloc" not in str(error):
-            raise
-        remedy = "set a smaller max_long_side" if len(batch) == 1 else "use a smaller --batch-size"
-        message = f"{batch[0].file.path}: no memory for {len(batch)} x {grid.height} x {grid.width} patches; {remedy}"
-        if len(batch) > 1:
-            raise RunError(message) from None
-        run.fail(batch[0].id, batch[0].file.path.as_posix(), "tags", ImageError(message))
-        return
-    lines = []
-    for image, result in zip(batch, results, strict=True):
-        if image.id in run.tags:
-            continue
-        if not np.isfinite(result.scores).all():
-            error = ImageError(f"{image.file.path}: scores are not finite; use --dtype float32")
+def _tag(
+    run: RunFolder,
+    runner: BatchRunner[TagResult],
+    batch: DecodedBatch,
+    vocabulary: Vocabulary,
+    top_k: int | None,
+) -> None:
+    outcome = runner(batch.images, batch.inputs)
+    run.tags.append(
+        _line(image, result, vocabulary, top_k) for image, result in outcome.done if image.id not in run.tags
+    )
+    for image, error in outcome.failed:
+        if image.id not in run.tags:
             run.fail(image.id, image.file.path.as_posix(), "tags", error)
-        else:
-            lines.append(_line(image, result, tagger.vocabulary, top_k))
-    run.tags.append(lines)
 
 
 def _line(image: PlannedImage, result: TagResult, vocabulary: Vocabulary, top_k: int | None) -> dict[str, Any]:

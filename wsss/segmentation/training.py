@@ -203,7 +203,8 @@ def _prepare_folder(cfg: Config, work_dir: Path) -> None:
         _clear(work_dir)
     elif path.is_file():
         there = read_record(path, "start anew with --overwrite")
-        refuse_other(f"--work-dir {work_dir}", "belongs to a training", there, mine, "take another --work-dir, or --overwrite")
+        remedy = "take another --work-dir, or --overwrite"
+        refuse_other(f"--work-dir {work_dir}", "belongs to a training", there, mine, remedy)
     elif any(work_dir.glob("iter_*.pth")):
         raise RunError(f"{work_dir} holds checkpoints of another training; take another --work-dir or --overwrite")
     write_record(path, mine, indent=0)

@@ -3,19 +3,24 @@
 import multiprocessing
 import subprocess
 import sys
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from tagclip.errors import ImageError, RunError
+from tests.wsss.pipeline.deadly import DEADLY, ONCE, deadly_work, die_at_once
 from tests.wsss.pipeline.test_masks import full_disk
 from tests.wsss.runs import VOCABULARY
 from wsss.config import MaskConfig
 from wsss.files.map_files import StoredMaps, read_maps
 from wsss.files.mask_files import read_mask
+from wsss.pipeline import mask_workers
 from wsss.pipeline.mask_workers import MaskJob, MaskStage, MaskWorkers, make_mask
 
 ROOT = Path(__file__).parents[3]
@@ -98,12 +103,71 @@ def test_the_queue_is_bounded_and_every_job_comes_back(stage, tmp_path):
     assert sorted(done) == [str(number) for number in range(10)]
 
 
-def test_a_killed_worker_is_one_clear_line(stage, tmp_path):
-    workers = MaskWorkers(stage, 1, 2)
+@contextmanager
+def pool(stage, processes=2, queue=8):
+    workers = MaskWorkers(stage, processes, queue)
+    try:
+        yield workers
+    finally:
+        workers.close(cancel=True)
+
+
+def finish(workers, jobs):
+    """Reports by id."""
+    return {job.id: report for job, report in chain(*(workers.submit(job) for job in jobs), workers.finish())}
+
+
+def test_workers_killed_while_idle_are_replaced_and_nothing_is_lost(stage, tmp_path):
+    jobs = [make_job(tmp_path, str(number), np.zeros((1, 2, 3))) for number in range(5)]
+    with pool(stage) as workers:
+        assert finish(workers, jobs[:1])["0"].problem is None
+        for process in multiprocessing.active_children():
+            process.kill()
+        reports = finish(workers, jobs)
+    assert {name: report.problem for name, report in reports.items()} == dict.fromkeys("01234")
+    assert all(job.mask.is_file() for job in jobs)
+
+
+def test_a_photo_that_kills_its_worker_each_time_fails_alone(stage, tmp_path, monkeypatch):
+    jobs = [make_job(tmp_path, str(number), np.zeros((1, 2, 3))) for number in range(6)]
+    monkeypatch.setenv(DEADLY, "3")
+    with pool(replace(stage, config=MaskConfig(refiner="none")), queue=3) as workers:
+        monkeypatch.setattr(mask_workers, "_work", deadly_work)
+        reports = finish(workers, jobs)
+    problems = {name: report.problem for name, report in reports.items() if report.problem}
+    assert list(problems) == ["3"]
+    assert "3.png: its mask worker was ended from outside twice" in problems["3"]
+    assert [job.mask.is_file() for job in jobs] == [True, True, True, False, True, True]
+    assert not list(stage.scratch.iterdir())
+
+
+def test_a_worker_killed_once_loses_no_photo(stage, tmp_path, monkeypatch):
+    jobs = [make_job(tmp_path, str(number), np.zeros((1, 2, 3))) for number in range(6)]
+    monkeypatch.setenv(DEADLY, "3")
+    monkeypatch.setenv(ONCE, str(tmp_path / "killed"))
+    with pool(stage, queue=3) as workers:
+        monkeypatch.setattr(mask_workers, "_work", deadly_work)
+        reports = finish(workers, jobs)
+    assert (tmp_path / "killed").exists()
+    assert {name: report.problem for name, report in reports.items()} == dict.fromkeys("012345")
+
+
+def test_workers_that_never_begin_end_the_run_with_one_line(stage, tmp_path, monkeypatch):
     job = make_job(tmp_path, "one", np.zeros((1, 2, 3)))
-    assert [report.problem for _, report in chain(workers.submit(job), workers.finish())] == [None]
-    for process in multiprocessing.active_children():
-        process.kill()
-    with pytest.raises(RunError, match="a mask worker was ended from outside"):
-        list(chain(workers.submit(job), workers.finish()))
-    workers.close(cancel=True)
+    with pool(stage) as workers:
+        monkeypatch.setattr(mask_workers, "_work", die_at_once)
+        with pytest.raises(RunError, match="ended from outside before they begin"):
+            finish(workers, [job])
+
+
+@pytest.mark.parametrize("error", [MemoryError(), cv2.error("resize failed"), RuntimeError("CUDA error: no memory")])
+def test_errors_of_the_refiner_are_problems_of_their_image(stage, tmp_path, monkeypatch, error):
+    def broken(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(mask_workers, "mask_from_maps", broken)
+    job = make_job(tmp_path, "one", np.zeros((1, 2, 3)))
+    report = make_mask(stage, job)
+    assert report.problem.startswith(f"{job.image}: ")
+    assert "\n" not in report.problem
+    assert not job.mask.exists()
