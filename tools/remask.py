@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Makes the masks; returns the exit code."""
     args = build_parser().parse_args(argv)
     cli.setup_logging()
-    from wsss.pipeline.recipe import cores
+    from wsss.pipeline.memory import cores
     from wsss.pipeline.remask import Remasking, mask_changes
 
     changes = mask_changes({**args.set, "masks.refiner": args.refine, "masks.confidence": args.confidence})

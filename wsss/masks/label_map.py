@@ -11,6 +11,7 @@ import numpy as np
 
 from wsss.config import MaskConfig
 from wsss.masks.crf import crf_probabilities, uniform_label
+from wsss.masks.upsampling import fitted_size, most_probable_guided, most_probable_nearest
 
 if TYPE_CHECKING:
     import torch
@@ -82,20 +83,34 @@ def _most_probable(
     device: torch.device | str,
 ) -> LabelMap:
     """`mask_from_maps` for one background exponent, of maps as they are stored and the labels that compete."""
-    height, width = rgb.shape[:2]
-    scores = label_scores(rounded, (height, width), config, has_background=has_background)
+    size = rgb.shape[:2]
+    small = fitted_size(*size, config.max_refine_side)
+    seen = rgb if small == size else cv2.resize(rgb, small[::-1], interpolation=cv2.INTER_AREA)
+    scores = label_scores(rounded, small, config, has_background=has_background)
     if config.refiner == "crf" and not keep_probabilities:
         leader = uniform_label(scores, config.confidence, config.crf)
         if leader is not None:
-            labels = np.full((height, width), ids[leader], np.uint8)
-            return LabelMap(labels, labels.copy(), scores[leader] / scores.sum(axis=0))
-    probabilities = refine_scores(rgb, scores, config, device)
-    confidence = probabilities.max(axis=0)
-    labels = ids[probabilities.argmax(axis=0)]
+            labels = np.full(size, ids[leader], np.uint8)
+            certainty = cv2.resize(scores[leader] / scores.sum(axis=0), size[::-1], interpolation=cv2.INTER_NEAREST)
+            return LabelMap(labels, labels.copy(), certainty)
+    probabilities = refine_scores(seen, scores, config, device)
+    if small == size:
+        best, confidence = probabilities.argmax(axis=0), probabilities.max(axis=0)
+    elif config.upsampling == "guided":
+        best, confidence = most_probable_guided(probabilities, seen, rgb)
+    else:
+        best, confidence = most_probable_nearest(probabilities, size)
+    labels = ids[best]
     mask = labels.copy()
     if config.confidence is not None:
         mask[confidence < config.confidence] = config.ignore_label
-    return LabelMap(mask, labels, confidence, probabilities if keep_probabilities else None)
+    return LabelMap(mask, labels, confidence, _enlarged(probabilities, size) if keep_probabilities else None)
+
+
+def _enlarged(probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if probabilities.shape[1:] == size:
+        return probabilities
+    return np.stack([cv2.resize(one, size[::-1], interpolation=cv2.INTER_LINEAR) for one in probabilities])
 
 
 def label_scores(

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from tagclip.errors import RunError
 from wsss.files.run_folder import RunFolder
 from wsss.pipeline.masks import Pipeline, WorkShare, run_pipeline
+from wsss.pipeline.memory import cores, mask_memory
 from wsss.pipeline.planning import Plan, PlannedImage
-from wsss.pipeline.recipe import cores
 from wsss.pipeline.summary import StageTimes
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class Estimate:
         model_seconds: of all batches one after the other.
         mask_seconds: of all masks, on one core each.
         wall_seconds: of the whole run on this machine.
+        mask_workers: processes that make masks. worker_bytes: memory that one of them takes at most.
         disk_bytes: of the run folder.
         free_bytes: on the disk that it would lie on.
         sample: images that were measured.
@@ -43,6 +44,8 @@ class Estimate:
     model_seconds: float
     mask_seconds: float
     wall_seconds: float
+    mask_workers: int
+    worker_bytes: int
     disk_bytes: int
     free_bytes: int
     sample: int
@@ -55,6 +58,7 @@ class Estimate:
                 f"{self.images} images in {self.batches} batches, {self.unreadable} unreadable; {self.classes} classes",
                 f"time: about {duration(self.wall_seconds)} (model {duration(self.model_seconds)}, "
                 f"masks {duration(self.mask_seconds)} of one core), measured on {self.sample} images",
+                f"memory: {self.mask_workers} mask workers of at most {self.worker_bytes / 2**20:.0f} MiB each",
                 f"disk: about {self.disk_bytes / 2**20:.1f} MiB of {self.free_bytes / 2**20:.0f} MiB free{short}",
             ]
         )
@@ -101,7 +105,8 @@ def estimate(mask_run: MaskRun) -> Estimate:
     area = [sum(image.size.height * image.size.width for image in group) for group in (images, sample)]
     model = scale * sum(times.seconds[stage] for stage in MODEL_STAGES)
     masks = area[0] / area[1] * times.seconds["masks"]
-    workers = min(recipe.work().mask_workers, cores())
+    share = recipe.work(image.size for image in images)
+    workers = min(share.mask_workers, cores())
     # On a CPU the model and the mask workers share the cores; beside an accelerator they overlap.
     shared = mask_run.clip.device.type == "cpu"
     wall = model + masks / workers if shared else max(model, masks / workers)
@@ -109,5 +114,6 @@ def estimate(mask_run: MaskRun) -> Estimate:
     free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
     return Estimate(
         len(plan.order), len(plan.unreadable), len(plan.batches), len(recipe.vocabulary), model, masks, wall,
+        share.mask_workers, max(mask_memory(image.size, recipe.masks) for image in images),
         int(scale * size), free, done,
     )  # fmt: skip

@@ -137,12 +137,14 @@ class MaskRun:
             logger.warning("the class maps of %s are damaged; they are made again", name)
         run.log(f"begins: {todo.images} masks to make, {len(todo.batches)} batches for the model")
         tagger, maps = self.stages()
+        left = [*todo.masks, *(image for batch in todo.batches for image in batch)]
+        share = self.recipe.work(image.size for image in left)
         with watch(len(todo.masks_there) + todo.images, len(todo.masks_there)) as step:
             pipeline = Pipeline(
                 run, self.clip, self.recipe.vocabulary, maps, self.recipe.masks,
-                tagger=tagger, tags=self.tags, work=self.recipe.work(), progress=step,
+                tagger=tagger, tags=self.tags, work=share, progress=step,
             )  # fmt: skip
             run.counts = run_pipeline(pipeline, self.plan, todo)
-        run.times = times_record(pipeline.times, os.times(), self.recipe.work().mask_workers)
+        run.times = times_record(pipeline.times, os.times(), share.mask_workers)
         run.write_json("times.json", run.times)
         run.log(f"complete\n{summary_text(run.counts, run.times)}")

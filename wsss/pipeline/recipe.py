@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tagclip.config import TagCLIPConfig
+from tagclip.images import Size
 from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
+from wsss.pipeline.memory import workers_that_fit
 from wsss.pipeline.run_config import CAM, MaskRunConfig
 
 if TYPE_CHECKING:
@@ -55,12 +57,17 @@ class Recipe:
         settings["tagging"] = self.tagging.to_dict() if self.run.tags is None else batches
         return {**settings, "raw_cams": self.run.raw_cams}
 
-    def work(self) -> WorkShare:
-        """How the work is shared out, with numbers in place of None."""
+    def work(self, sizes: Iterable[Size] = ()) -> WorkShare:
+        """How the work is shared out, with numbers in place of None.
+
+        Args:
+            sizes: of the photos that are left; as many mask workers run as have room for the largest of them.
+        """
         from wsss.pipeline.masks import WorkShare
 
         share = self.run.work
-        return WorkShare(share.workers, share.mask_workers or cores(), share.mask_queue, self.run.raw_cams)
+        mask_workers = share.mask_workers or workers_that_fit(sizes, self.masks)
+        return WorkShare(share.workers, mask_workers, share.mask_queue, self.run.raw_cams)
 
     def tagger(self, clip: FrozenCLIP, cache_dir: Path | str | None = None) -> TagCLIP:
         """Stage one."""
@@ -91,8 +98,3 @@ class Recipe:
 
         dense = DenseConfig.from_dict({**self.run.dense, "strategy": source})
         return StrategySource(clip, self.vocabulary, config=self.masks, dense=dense, cache_dir=cache_dir)
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -17,7 +17,9 @@ from wsss.files.run_folder import read_manifest
 from wsss.files.sources import open_source, shown
 from wsss.pipeline.mask_workers import MaskJob, MaskStage, MaskWorkers
 
-AFTER_THE_MAPS = ("refiner", "alpha", "sure_alpha", "confidence", "ignore_label", "crf", "pamr")
+AFTER_THE_MAPS = (
+    "refiner", "max_refine_side", "upsampling", "alpha", "sure_alpha", "confidence", "ignore_label", "crf", "pamr",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

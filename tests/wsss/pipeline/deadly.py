@@ -1,4 +1,4 @@
-"""Workers that are killed while they work. Apart from the tests, so that worker processes need no torch to import it."""
+"""Workers that are killed while they work. Apart from the tests, so that workers need no torch to import it."""
 
 import os
 import signal
