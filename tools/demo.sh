@@ -28,7 +28,7 @@ if [ "$STEPS" -gt 0 ]; then
   say "DeepLab, trained on those masks, judged on scenes in the held-out style"
   "$PY" tools/train_segmentor.py configs/demo/segmentation.py --run "$OUT/run" --val "$OUT/held_out" --iterations "$STEPS"
   CHECKPOINT=$("$PY" -c 'import json, sys; print(json.load(open(sys.argv[1]))["checkpoint"])' "$OUT/run/segmentation/summary.json")
-  "$PY" tools/segment.py "$CHECKPOINT" "$OUT/held_out/JPEGImages" --out "$OUT/predictions" --no-resume
+  "$PY" tools/segment.py "$CHECKPOINT" "$OUT/held_out/JPEGImages" --out "$OUT/predictions" --overwrite
 fi
 
 say "one table, one picture"

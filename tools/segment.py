@@ -13,6 +13,7 @@ from tagclip.errors import RunError, UsageError
 from tagclip.image_lists import find_images
 from wsss.cli.console import positive, progress_bar, run_main, set_threads
 from wsss.config import CrfConfig
+from wsss.files.digests import file_digest
 from wsss.segmentation.checkpoints import load_segmentor
 from wsss.segmentation.predictor import InferenceConfig, Predictor
 from wsss.segmentation.segment_images import segment_images
@@ -38,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     add("--native-size", action="store_true", help="do not scale photos to the test size of the config first")
     add("--crf", action="store_true", help="refine with a dense CRF")
     add("--no-overlays", dest="overlays", action="store_false", help="write masks only")
-    add("--no-resume", dest="resume", action="store_false", help="make masks anew that exist")
+    add("--overwrite", action="store_true", help="drop results of other work that are in --out")
     add("--limit", type=positive, metavar="N", help="only the first N photos")
     add("--strict", action="store_true", help="fail if a photo fails")
     add("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
@@ -71,13 +72,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = replace(config, scales=tuple(tta["scales"]), flip=bool(tta["flip"]))
     with progress_bar(len(images), "segmenting") as bar:
         report = segment_images(
-            Predictor(segmentor, config), images, args.out, overlays=args.overlays, resume=args.resume,
+            Predictor(segmentor, config), images, args.out, overlays=args.overlays, overwrite=args.overwrite,
+            checkpoint=file_digest(args.checkpoint),
             progress=bar.update,
         )
     failed = f", {len(report.failures)} failed (see {args.out / 'failures.jsonl'})" if report.failures else ""
     print(f"{report.written} segmented, {report.kept} kept{failed}: {args.out / 'masks'}")
     if report.failures and (args.strict or not report.written + report.kept):
-        raise RunError(f"{len(report.failures)} of {len(images)} photos failed; first: {report.failures[0][1]}")
+        raise RunError(f"{len(report.failures)} of {len(images)} photos failed; first: {report.failures[0]['message']}")
     return 0
 
 

@@ -14,6 +14,9 @@ from tagclip.errors import RunError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk
+ZIP_END, ZIP_END_SIZE = b"PK\x05\x06", 22  # the last record of an archive without a comment
+
 _serial = itertools.count()
 
 
@@ -36,12 +39,13 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path, scratch: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, scratch: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
     """A file that appears under its name whole or not at all.
 
     Args:
         path: where it shall be; its folder is made.
         scratch: existing folder on the same file system for the temporary file.
+        durable: have it on the disk before it appears, so that a power cut cannot leave it empty.
 
     Raises:
         RunError: full disk or unwritable folder.
@@ -51,9 +55,22 @@ def atomic_file(path: Path, scratch: Path) -> Iterator[BinaryIO]:
         try:
             with temporary.open("wb") as file:
                 yield file
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a PNG or npz ends as its format says; after a power cut a file may be empty, short, or end in zeros."""
+    last = PNG_END if path.suffix == ".png" else None
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - ZIP_END_SIZE))
+        tail = file.read()
+    return tail.endswith(last) if last is not None else tail.startswith(ZIP_END)

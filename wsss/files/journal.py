@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ class Journal:
         return set(self._places)
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Adds records (each with an "id") and hands them to the system at once: a kill later on does not lose them.
+        """Adds records (each with an "id") and has them on the disk at once: neither a kill nor a power cut loses them.
 
         Raises:
             RunError: full disk. What was cut short is then dropped on the next start.
@@ -68,6 +69,9 @@ class Journal:
         with disk_errors(self.partial), self.partial.open("ab") as file:
             position = file.tell()
             file.write(b"".join(line for _, line in lines))
+            if self.final is not None:  # what only an unfinished run needs can be counted again
+                file.flush()
+                os.fsync(file.fileno())
         for key, line in lines:
             self._places[key] = (self.partial, position, len(line))
             position += len(line)
@@ -90,7 +94,7 @@ class Journal:
             sources = {
                 path: stack.enter_context(path.open("rb")) for path in {place[0] for place in self._places.values()}
             }
-            with atomic_file(self.final, self.scratch) as out:
+            with atomic_file(self.final, self.scratch, durable=True) as out:
                 for key in order:
                     if key in self._places:
                         path, offset, length = self._places[key]

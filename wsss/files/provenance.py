@@ -81,34 +81,43 @@ def write_record(path: Path, values: Mapping[str, Any], *, indent: int = 1) -> N
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path, path.parent) as file:
+    with atomic_file(path, path.parent, durable=True) as file:
         file.write((json.dumps(values, indent=indent, ensure_ascii=False) + "\n").encode())
 
 
-def claim_masks(out: Path, settings: Mapping[str, Any], *, overwrite: bool, name: str) -> None:
-    """Makes a folder of masks and writes `masks.json`, or makes sure that its masks are of these settings.
+def claim_folder(
+    out: Path, record: str, settings: Mapping[str, Any], *, overwrite: bool, name: str, what: str = "holds masks"
+) -> None:
+    """Makes a folder of results and writes what makes it, or makes sure that its results are of these settings.
 
     Args:
-        settings: plain values, nested; what the masks depend on.
-        overwrite: masks of other settings are removed.
+        record: name of the file that says what made the folder.
+        settings: plain values, nested; what the results depend on.
+        overwrite: PNG files of other settings are removed.
         name: what messages call the folder.
+        what: how they say that there is something: "holds masks".
 
     Raises:
         UsageError: a folder with other files.
-        RunError: masks of other settings and no `overwrite`, or a damaged `masks.json`.
+        RunError: results of other settings and no `overwrite`, or a damaged record.
     """
-    path, wanted = out / MASK_SETTINGS, json.loads(json.dumps(settings))
+    path, wanted = out / record, json.loads(json.dumps(settings))
     if path.is_file():
         there = read_record(path, "choose another folder")
         if not overwrite:
-            refuse_other(name, "holds masks", there, wanted)
+            refuse_other(name, what, there, wanted)
         elif differences(there, wanted):
             with disk_errors(out):
-                for mask in out.rglob("*.png"):
-                    mask.unlink()
-    elif out.exists() and any(out.iterdir()):
+                for picture in out.rglob("*.png"):
+                    picture.unlink()
+    elif out.exists() and any(not entry.name.startswith(".") for entry in out.iterdir()):
         raise UsageError(f"{name}: holds other files; choose a folder that is new or empty")
     write_record(path, wanted)
+
+
+def claim_masks(out: Path, settings: Mapping[str, Any], *, overwrite: bool, name: str) -> None:
+    """`claim_folder` of a folder of masks, which says in `masks.json` what made it."""
+    claim_folder(out, MASK_SETTINGS, settings, overwrite=overwrite, name=name)
 
 
 def installed_versions() -> dict[str, str]:

@@ -11,16 +11,20 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from filelock import BaseFileLock
+
 from tagclip.errors import RunError, UsageError
 from tagclip.vocabulary import Vocabulary
-from wsss.files.atomic import atomic_file, disk_errors
+from wsss.files.atomic import atomic_file, disk_errors, is_whole
 from wsss.files.journal import Journal
+from wsss.files.locks import take_lock
 from wsss.files.provenance import config_text, installed_versions, refuse_other
 
 FORMAT = 1
 PARTIAL = ".partial"  # journals and temporary files of an unfinished run; gone when it is complete
 OWN_FILES = ("manifest.json", "config.py", "tags.jsonl", "tags.txt", "failures.jsonl", "log.txt", "times.json")
 OWN_FOLDERS = ("cams", "masks", PARTIAL)
+SUFFIXES = {"cams": ".npz", "masks": ".png"}
 
 
 class RunFolder:
@@ -43,7 +47,7 @@ class RunFolder:
         identity: Mapping[str, Any],
         notes: Mapping[str, Any],
         manifest: Mapping[str, Any] | None,
-        lock: BinaryIO,
+        lock: BaseFileLock,
     ):
         self.root, self.identity, self.notes, self.manifest, self._lock = root, identity, notes, manifest, lock
         self.scratch = root / PARTIAL / "files"
@@ -85,7 +89,7 @@ class RunFolder:
         identity = json.loads(json.dumps(identity))
         with disk_errors(root):
             (root / PARTIAL).mkdir(parents=True, exist_ok=True)
-        lock = _lock(root)
+        lock = take_lock(root / PARTIAL / "lock", f"--out {root}")
         try:
             if overwrite:
                 _empty(root)
@@ -107,13 +111,15 @@ class RunFolder:
             return run
         except BaseException:
             _leave(root)
-            lock.close()
+            lock.release()
             raise
 
     def close(self) -> None:
         """Releases the folder for other processes."""
         shutil.rmtree(self.root / PARTIAL if self.is_complete else self.scratch, ignore_errors=True)
-        self._lock.close()
+        self._lock.release()
+        if self.is_complete:  # where a held lock file cannot be removed
+            shutil.rmtree(self.root / PARTIAL, ignore_errors=True)
 
     @property
     def was_complete(self) -> bool:
@@ -135,22 +141,22 @@ class RunFolder:
         return self.root / "masks" / f"{image_id}.png"
 
     def existing(self, kind: str) -> set[str]:
-        """Ids whose file of a kind ("cams" or "masks") is there and not empty (as it may be after a power cut)."""
+        """Ids whose file of a kind ("cams" or "masks") is there and whole, as it may not be after a power cut."""
         top = self.root / kind
         return {
             path.relative_to(top).as_posix()[:-4]  # both suffixes have four characters
             for folder, _, names in os.walk(top)
             for path in (Path(folder) / name for name in names)
-            if path.stat().st_size
+            if path.suffix == SUFFIXES[kind] and not path.name.startswith(".") and is_whole(path)
         }
 
-    def file(self, path: Path) -> contextlib.AbstractContextManager[BinaryIO]:
+    def file(self, path: Path, *, durable: bool = False) -> contextlib.AbstractContextManager[BinaryIO]:
         """`atomic_file` with this run's scratch folder."""
-        return atomic_file(path, self.scratch)
+        return atomic_file(path, self.scratch, durable=durable)
 
     def write_text(self, name: str, text: str) -> None:
         """Writes a small file of the folder."""
-        with self.file(self.root / name) as file:
+        with self.file(self.root / name, durable=True) as file:
             file.write(text.encode())
 
     def write_json(self, name: str, value: Any) -> None:
@@ -216,21 +222,6 @@ def run_vocabulary(root: Path) -> Vocabulary | None:
     """The vocabulary that a run folder was made with, None if it is no run folder."""
     manifest = read_manifest(root)
     return None if manifest is None else Vocabulary.from_dict(manifest["vocabulary"])
-
-
-def _lock(root: Path) -> BinaryIO:
-    """Holds the folder until closed or until the process ends in whatever way."""
-    import fcntl
-
-    path = root / PARTIAL / "lock"
-    with disk_errors(path):
-        file = path.open("wb")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise RunError(f"--out {root}: another process is working in this folder") from None
-    return file
 
 
 def _leave(root: Path) -> None:

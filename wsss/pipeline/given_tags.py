@@ -67,9 +67,14 @@ def read_given_tags(source: Path, vocabulary: Vocabulary, *, ids: IdKind = "auto
 
 
 def tags_digest(tags: Mapping[str, GivenTags]) -> str:
-    """sha256 (hex) of ids and classes, whatever the file's format and order."""
-    lines = sorted(f"{name}\0{' '.join(map(str, given.indices))}\n" for name, given in tags.items())
-    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+    """sha256 (hex) of ids, classes and scores, whatever the file's format and order."""
+    digest = hashlib.sha256()
+    for name in sorted(tags):
+        given = tags[name]
+        digest.update(f"{name}\0{' '.join(map(str, given.indices))}\0".encode(errors="surrogateescape"))
+        digest.update(b"" if given.scores is None else np.ascontiguousarray(given.scores, "<f4").tobytes())
+        digest.update(b"\n")
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

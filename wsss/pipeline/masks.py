@@ -134,7 +134,7 @@ class Pipeline:
             if file.id not in self.run.failures:
                 self._fail(file.id, str(file.path), "decode", error)
         with ThreadPoolExecutor(max_workers=self.work.decoders) as decoders:
-            self._count_earlier_masks(todo, decoders)
+            self._count_earlier_masks(plan, todo, decoders)
             workers = MaskWorkers(
                 self.stage,
                 self.work.mask_workers,
@@ -252,15 +252,26 @@ class Pipeline:
                 self.run.coverage.append([_coverage_line(job.id, report.counts)])
             self.progress(self)
 
-    def _count_earlier_masks(self, todo: Todo, threads: ThreadPoolExecutor) -> None:
-        """Masks whose worker ended after writing and before we took note."""
+    def _count_earlier_masks(self, plan: Plan, todo: Todo, threads: ThreadPoolExecutor) -> None:
+        """Masks whose worker ended after writing and before we took note; damaged ones are made again."""
 
-        def count(name: str) -> dict[int, int]:
-            return count_labels(read_mask(self.run.mask_path(name)))
+        def count(name: str) -> dict[int, int] | None:
+            try:
+                return count_labels(read_mask(self.run.mask_path(name)))
+            except ImageError:
+                return None
 
+        damaged = set()
         unknown = sorted(todo.masks_there - self.run.coverage.ids())
         for name, counts in bounded_map(threads, count, unknown, 64):
-            self.run.coverage.append([_coverage_line(name, counts)])
+            if counts is None:
+                damaged.add(name)
+                self.run.log(f"the mask of {name} was damaged; it is made again")
+            else:
+                self.run.coverage.append([_coverage_line(name, counts)])
+        todo.masks_there -= damaged
+        waiting = {image.id for batch in todo.batches for image in batch}
+        todo.masks.extend(image for image in plan.images if image.id in damaged - waiting)
 
     def _fail(self, image_id: str, path: str, stage: str, error: ImageError | str) -> None:
         self.failed += 1

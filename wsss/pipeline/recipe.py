@@ -12,6 +12,7 @@ from tagclip.config import TagCLIPConfig
 from tagclip.images import Size
 from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
+from wsss.files.digests import file_digest
 from wsss.pipeline.memory import workers_that_fit
 from wsss.pipeline.run_config import CAM, MaskRunConfig
 
@@ -53,6 +54,8 @@ class Recipe:
         settings: dict[str, Any] = {"stage": "masks", "masks": self.masks.to_dict(), "method": method}
         if sources != (CAM,):
             settings["dense"] = self.run.dense
+        if files := [Path(name) for name in sources if name.endswith(".py") and Path(name).is_file()]:
+            settings["strategy_files"] = {path.name: file_digest(path) for path in files}
         batches = {"batch_size": self.tagging.batch_size, "batch_patches": self.tagging.batch_patches}
         settings["tagging"] = self.tagging.to_dict() if self.run.tags is None else batches
         return {**settings, "raw_cams": self.run.raw_cams}

@@ -11,7 +11,8 @@ from typing import Any
 from tagclip.errors import RunError, UsageError
 from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
-from wsss.files.atomic import disk_errors
+from wsss.files.atomic import disk_errors, is_whole
+from wsss.files.locks import folder_lock
 from wsss.files.provenance import claim_masks
 from wsss.files.run_folder import read_manifest
 from wsss.files.sources import open_source, shown
@@ -68,7 +69,7 @@ class Remasking:
         jobs = [
             MaskJob(one.id, one.image, run / "cams" / f"{one.id}.npz", out / f"{one.id}.png") for one in source.samples
         ]
-        left = tuple(job for job in jobs if not job.mask.is_file())
+        left = tuple(job for job in jobs if not (job.mask.is_file() and is_whole(job.mask)))
         return cls(run, out, config, vocabulary, left, len(jobs) - len(left))
 
     def execute(self, workers: int, device: str = "cpu", progress: Callable[[int], None] = lambda done: None) -> None:
@@ -80,6 +81,10 @@ class Remasking:
         Raises:
             RunError: a full disk, or images or maps that cannot be read; all the others are done first.
         """
+        with folder_lock(self.out, f"--out {self.out}"):
+            self._execute(workers, device, progress)
+
+    def _execute(self, workers: int, device: str, progress: Callable[[int], None]) -> None:
         scratch = self.out / ".partial"
         shutil.rmtree(scratch, ignore_errors=True)  # what a killed call left half written
         with disk_errors(scratch):

@@ -9,26 +9,35 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wsss.files.atomic import atomic_file
+from wsss.files.atomic import atomic_file, disk_errors
 from wsss.files.mask_files import IGNORE_COLOUR, encode_mask
 
 
-def save_label_map(path: Path, labels: np.ndarray, palette: Sequence[Sequence[int]]) -> None:
+def save_label_map(
+    path: Path, labels: np.ndarray, palette: Sequence[Sequence[int]], *, scratch: Path | None = None
+) -> None:
     """Writes a palette PNG whose values are the labels.
 
     Args:
         path: the file; its folder is made.
         labels: (H, W) uint8.
         palette: RGB colour of each label.
+        scratch: folder for the temporary file, on the same file system; None: the mask's own.
 
     Raises:
         RunError: full disk or unwritable folder.
     """
-    _save(path, encode_mask(labels, np.asarray(palette, np.uint8)))
+    _save(path, encode_mask(labels, np.asarray(palette, np.uint8)), scratch)
 
 
 def save_overlay(
-    path: Path, rgb: np.ndarray, labels: np.ndarray, palette: Sequence[Sequence[int]], opacity: float = 0.55
+    path: Path,
+    rgb: np.ndarray,
+    labels: np.ndarray,
+    palette: Sequence[Sequence[int]],
+    opacity: float = 0.55,
+    *,
+    scratch: Path | None = None,
 ) -> None:
     """Writes the photo with the labels' colours over it, as PNG.
 
@@ -38,6 +47,7 @@ def save_overlay(
         labels: (H, W) uint8; where a label's colour is black (a background) the photo shows.
         palette: RGB colour of each label.
         opacity: of the colours, in [0, 1].
+        scratch: as for `save_label_map`.
     """
     full = np.zeros((256, 3), np.uint8)
     full[: len(palette)] = palette
@@ -47,10 +57,11 @@ def save_overlay(
     blend = rgb * (1 - shown) + colours * shown
     buffer = io.BytesIO()
     Image.fromarray(blend.round().astype(np.uint8)).save(buffer, "PNG")
-    _save(path, buffer.getvalue())
+    _save(path, buffer.getvalue(), scratch)
 
 
-def _save(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path, path.parent) as file:
+def _save(path: Path, content: bytes, scratch: Path | None) -> None:
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path, scratch or path.parent) as file:
         file.write(content)

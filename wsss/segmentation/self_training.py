@@ -71,6 +71,8 @@ def relabel(
     out: Path,
     config: SelfTrainingConfig,
     progress: Callable[[int], None] = lambda done: None,
+    *,
+    made_by: str | None = None,
 ) -> int:
     """Writes the next round's mask of every image; masks that exist are kept, so an interrupted call goes on.
 
@@ -81,6 +83,7 @@ def relabel(
         out: folder of the masks and of `masks.json`, which says how they were made.
         config: settings.
         progress: called with the number of images done.
+        made_by: digest of the model's checkpoint, if masks of another checkpoint are to be refused.
 
     Returns:
         How many masks were written.
@@ -92,7 +95,8 @@ def relabel(
     """
     palette = label_names(vocabulary)[1]
     maps = RunMaps.open(source.root, vocabulary) if config.needs_maps else None
-    claim_masks(out, config.mask_settings(), overwrite=False, name=str(out))
+    settings = config.mask_settings() | ({} if made_by is None else {"checkpoint": made_by})
+    claim_masks(out, settings, overwrite=False, name=str(out))
     written = 0
     for done, sample in enumerate(source.samples, start=1):
         path = out / f"{sample.id}.png"

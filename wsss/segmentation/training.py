@@ -17,6 +17,7 @@ from tqdm import tqdm
 from tagclip.errors import RunError, TagclipError, UsageError
 from tagclip.vocabulary import Vocabulary
 from wsss.files.atomic import disk_errors
+from wsss.files.digests import file_digest, files_digest
 from wsss.files.provenance import read_record, refuse_other, write_record
 from wsss.files.sources import MaskSource, label_names, open_source
 from wsss.segmentation.checkpoints import load_segmentor, read_harmless
@@ -36,6 +37,7 @@ from wsss.segmentation.train_settings import (
 )
 
 FINGERPRINT = "training.json"
+CHECKPOINTS = ("iter_*.pth", "best_mIoU_iter_*.pth", "last_checkpoint")
 
 
 def train_segmentor(request: TrainRequest) -> Summary:
@@ -73,14 +75,16 @@ def train_segmentor(request: TrainRequest) -> Summary:
         ignored_share=checked.ignored_share if checked else 0.0,
         masks=mask_quality(source, truth, label_names(vocabulary)[0]) if truth else None,
     )
-    summary.outcomes.append(_fit(cfg, "pseudo masks"))
+    judged = _validation_source(request, cfg, vocabulary)
+    summary.outcomes.append(_fit(cfg, "pseudo masks", source, judged))
     for number in range(1, self_training.rounds + 1):
         folder = work_dir / f"round{number}"
         masks = _next_masks(summary.outcomes[-1], source, vocabulary, folder, self_training)
         round_cfg, _ = resolve_config(replace(request, mask_dir=masks, work_dir=folder))
         if checked:
             balance.apply(round_cfg, checked.pixels)
-        summary.outcomes.append(_fit(round_cfg, f"self-training round {number}"))
+        relabelled = open_source(request.run, ann_file=request.train_list, mask_dir=masks, vocabulary=vocabulary)
+        summary.outcomes.append(_fit(round_cfg, f"self-training round {number}", relabelled, judged))
     if truth is not None:
         truth_request = replace(
             request, run=request.ground_truth, vocabulary=request.vocabulary or _names(cfg, vocabulary),
@@ -91,7 +95,7 @@ def train_segmentor(request: TrainRequest) -> Summary:
         if balance.power:
             upright = _upright(request, truth_cfg.train_dataloader.dataset)
             balance.apply(truth_cfg, check_masks(truth, label_names(vocabulary)[0], upright).pixels)
-        summary.outcomes.append(_fit(truth_cfg, "ground truth"))
+        summary.outcomes.append(_fit(truth_cfg, "ground truth", truth, judged))
     if is_main_process():
         summary.write(work_dir)
     return summary
@@ -106,27 +110,37 @@ def _preflight(
     request: TrainRequest, cfg: Config, source: MaskSource, vocabulary: Vocabulary, balance: ClassBalance
 ) -> PreflightReport | None:
     """Checks the training and the validation masks; of several processes the first, or all if they need the counts."""
-    if _rank() != 0 and not balance.power:
+    first = _rank(request.launcher) == 0
+    if not first and not balance.power:
         return None
     names = label_names(vocabulary)[0]
     upright = _upright(request, cfg.train_dataloader.dataset)
     total = len(source.samples)
     with tqdm(total=total, desc="checking masks", unit="img", disable=None, leave=False) as bar:
         report = check_masks(source, names, upright, lambda done: bar.update(done - bar.n))
-    if request.val is not None and _rank() == 0:
-        settings = cfg.val_dataloader.dataset
-        val_source = open_source(
-            request.val, ann_file=settings.get("ann_file"), split=settings.get("split"), vocabulary=vocabulary
-        )
-        check_masks(val_source, names, _upright(request, settings))
+    judged = _validation_source(request, cfg, vocabulary)
+    if judged is not None and first:
+        check_masks(judged, names, _upright(request, cfg.val_dataloader.dataset))
     return report
+
+
+def _validation_source(request: TrainRequest, cfg: Config, vocabulary: Vocabulary) -> MaskSource | None:
+    if request.val is None:
+        return None
+    settings = cfg.val_dataloader.dataset
+    return open_source(
+        request.val, ann_file=settings.get("ann_file"), split=settings.get("split"), vocabulary=vocabulary
+    )
 
 
 def _upright(request: TrainRequest, dataset: Any) -> PreflightConfig:
     return replace(request.preflight, apply_exif=applies_exif(dataset.pipeline))
 
 
-def _rank() -> int:
+def _rank(launcher: str) -> int:
+    """Number of this process among those of a launcher; independent trainings under srun are each the first."""
+    if launcher == "none":
+        return 0
     return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
 
 
@@ -145,10 +159,10 @@ def _write_ids(work_dir: Path, source: MaskSource) -> str:
     return str(path)
 
 
-def _fit(cfg: Config, title: str) -> Outcome:
-    """One training, from its config to its outcome; one that has ended is only read."""
+def _fit(cfg: Config, title: str, source: MaskSource, judged: MaskSource | None) -> Outcome:
+    """One training on `source`, validated on `judged`, from its config to its outcome; one that has ended is read."""
     work_dir = Path(cfg.work_dir)
-    _prepare_folder(cfg, work_dir)
+    _prepare_folder(cfg, work_dir, source, judged)
     if not _has_ended(cfg, work_dir):
         _run(cfg, work_dir)
     barrier()
@@ -193,11 +207,13 @@ def _files_to_load(cfg: Config, work_dir: Path) -> list[Path]:
     return [Path(name) for name in names if name and "://" not in str(name)]
 
 
-def _prepare_folder(cfg: Config, work_dir: Path) -> None:
-    """Refuses to go on with a training of other settings; remembers the settings of a new one."""
-    if _rank() != 0:
+def _prepare_folder(cfg: Config, work_dir: Path, source: MaskSource, judged: MaskSource | None) -> None:
+    """Refuses to resume a training of other settings or masks; remembers those of a new one."""
+    if _rank(cfg.launcher) != 0:
         return
-    mine = fingerprint(cfg)
+    mine = fingerprint(cfg) | {"masks": _masks_digest(source, work_dir / "masks_seen.json")}
+    if judged is not None:
+        mine["validation_masks"] = _masks_digest(judged, work_dir / "validation_masks_seen.json")
     path = work_dir / FINGERPRINT
     if not cfg.resume:
         _clear(work_dir)
@@ -210,9 +226,13 @@ def _prepare_folder(cfg: Config, work_dir: Path) -> None:
     write_record(path, mine, indent=0)
 
 
+def _masks_digest(source: MaskSource, cache: Path) -> str:
+    return files_digest(((sample.id, sample.mask) for sample in source.samples), cache)
+
+
 def _clear(work_dir: Path) -> None:
     """Removes what an earlier training left, and nothing else."""
-    for pattern in ("iter_*.pth", "best_mIoU_iter_*.pth", "last_checkpoint", FINGERPRINT, "curves.png", "summary.*"):
+    for pattern in (*CHECKPOINTS, FINGERPRINT, "curves.png", "summary.*", "*masks_seen.json"):
         for path in work_dir.glob(pattern):
             path.unlink()
     for path in work_dir.glob("*/vis_data"):
@@ -228,5 +248,6 @@ def _next_masks(
     out = folder / "masks"
     predictor = Predictor(load_segmentor(outcome.checkpoint, device=get_device()))
     with tqdm(total=len(source.samples), desc=f"{folder.name} masks", unit="img", disable=None, leave=False) as bar:
-        relabel(predictor, source, vocabulary, out, settings, lambda done: bar.update(done - bar.n))
+        checkpoint = file_digest(Path(outcome.checkpoint))
+        relabel(predictor, source, vocabulary, out, settings, lambda done: bar.update(done - bar.n), made_by=checkpoint)
     return out

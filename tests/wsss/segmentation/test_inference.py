@@ -154,17 +154,45 @@ def test_segment_images_writes_masks_overlays_and_failures(segmentor, folders, t
         Image.fromarray(squares.scene(3)[0]).save(source / name)
     (source / "broken.jpg").write_bytes(b"no image")
     predictor = Predictor(segmentor)
-    report = segment_images(predictor, find_images(source), tmp_path / "out")
-    assert (report.written, report.kept, [id_ for id_, _ in report.failures]) == (2, 0, ["broken"])
+    report = segment_images(predictor, find_images(source), tmp_path / "out", checkpoint="one")
+    assert (report.written, report.kept, [row["id"] for row in report.failures]) == (2, 0, ["broken"])
     mask = tmp_path / "out" / "masks" / "deep" / "one.png"
     np.testing.assert_array_equal(read_mask(mask), predictor.labels(squares.scene(3)[0]))
     assert Image.open(mask).mode == "P"
     assert Image.open(tmp_path / "out" / "overlays" / "one.png").size == (64, 64)
-    assert json.loads((tmp_path / "out" / "failures.jsonl").read_text())["id"] == "broken"
+    failure = json.loads((tmp_path / "out" / "failures.jsonl").read_text())
+    assert {**failure, "message": ""} == {
+        "id": "broken", "path": (source / "broken.jpg").as_posix(), "stage": "segment", "error": "ImageError",
+        "message": "",
+    }  # fmt: skip
+    assert "broken.jpg" in failure["message"]
     (source / "broken.jpg").unlink()
-    again = segment_images(predictor, find_images(source), tmp_path / "out")
-    assert (again.written, again.kept) == (0, 2)
+    overlay = tmp_path / "out" / "overlays" / "one.png"
+    overlay.write_bytes(overlay.read_bytes()[:-6])  # a power cut
+    again = segment_images(predictor, find_images(source), tmp_path / "out", checkpoint="one")
+    assert (again.written, again.kept) == (1, 1)
     assert (tmp_path / "out" / "failures.jsonl").read_text() == ""
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_results_of_another_model_or_other_options_are_not_mixed(segmentor, tmp_path):
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(squares.scene(3)[0]).save(tmp_path / "photos" / "one.png")
+    images, out = find_images(tmp_path / "photos"), tmp_path / "out"
+    segment_images(Predictor(segmentor), images, out, checkpoint="one")
+    with pytest.raises(RunError, match=r"out: holds results with other settings: checkpoint 'one' there, 'two' here; "):
+        segment_images(Predictor(segmentor), images, out, checkpoint="two")
+    flipped = Predictor(segmentor, InferenceConfig(flip=True))
+    with pytest.raises(RunError, match=r"options\.flip False there, True here"):
+        segment_images(flipped, images, out, checkpoint="one")
+    other = Predictor(replace(segmentor, classes=("background", "a", "b", "c")))
+    with pytest.raises(RunError, match="classes"):
+        segment_images(other, images, out, checkpoint="one")
+    assert segment_images(flipped, images, out, checkpoint="one", overwrite=True).written == 1
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep me")
+    with pytest.raises(UsageError, match="holds other files"):
+        segment_images(flipped, images, tmp_path / "mine", checkpoint="one", overwrite=True)
 
 
 def test_next_rounds_labels(segmentor, tmp_path):

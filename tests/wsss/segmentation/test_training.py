@@ -1,6 +1,7 @@
 """Training from pseudo masks: summary, resumption, self-training, comparison with the truth."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +13,16 @@ from mmseg.registry import HOOKS
 from PIL import Image
 
 from tagclip.errors import RunError, UsageError, WeightsError
+from tagclip.vocabulary import Vocabulary
 from tests.wsss import runs
 from tests.wsss.segmentation import squares
 from wsss.files.mask_files import read_mask
 from wsss.files.sources import label_names, load_vocabulary, open_source
+from wsss.segmentation import training
 from wsss.segmentation.checkpoints import read_checkpoint
 from wsss.segmentation.curves import read_curves
 from wsss.segmentation.outcome import Outcome
+from wsss.segmentation.overlays import save_label_map
 from wsss.segmentation.preflight import check_masks
 from wsss.segmentation.train_settings import TrainRequest, fingerprint, resolve_config
 from wsss.segmentation.training import train_segmentor
@@ -102,6 +106,33 @@ def test_a_finished_training_is_not_repeated_and_another_is_refused(trained, con
     options = {"optim_wrapper.optimizer.lr": 0.02}
     with pytest.raises(RunError, match=r"a training with other settings: .*optimizer\.lr .0.05. there, .0.02. here"):
         train_segmentor(request(config_file, folders, work_dir, options=options))
+
+
+def remade(folders, tmp_path):
+    """A copy of the data whose second training mask and second true mask differ in one pixel."""
+    copy = shutil.copytree(folders, tmp_path / "copy")
+    for path in (copy / "run" / "masks" / "b" / "s1.png", copy / "val" / "SegmentationClass" / "s101.png"):
+        mask = read_mask(path)
+        mask[0, 0] ^= 1
+        save_label_map(path, mask, Vocabulary(squares.CLASSES).label_palette)
+    return copy
+
+
+@pytest.mark.parametrize("changed", ["masks", "validation_masks"])
+def test_a_training_knows_its_masks(trained, config_file, folders, tmp_path, changed):
+    work_dir = Path(trained.outcomes[0].work_dir)
+    copy = remade(folders, tmp_path)
+    run, val = (copy / "run", folders / "val") if changed == "masks" else (folders / "run", copy / "val")
+    # Only the content counts, so the settings of the copy are made those of the original.
+    options = {"train_dataloader.dataset.data_root": str(folders / "run")}
+    with pytest.raises(RunError, match=rf"(?<!_){changed} '[0-9a-f]+\.\.\. there, '[0-9a-f]+\.\.\. here; take another"):
+        train_segmentor(TrainRequest(config=config_file, run=run, val=val, work_dir=work_dir, options=options))
+
+
+def test_independent_trainings_under_slurm_are_each_the_first(monkeypatch):
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    assert training._rank("none") == 0
+    assert training._rank("slurm") == 3
 
 
 class Trap:
