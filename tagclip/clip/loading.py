@@ -62,7 +62,7 @@ def load_clip(
         quick_gelu: the activation of the blocks, which no state dict tells: QuickGELU (True) or GELU (False). None
             decides: configuration of the named tag or folder; OpenAI archive: QuickGELU; safetensors field
             "quick_gelu"; bare OpenAI-layout state dict in float16, as OpenAI's are: QuickGELU; any other: GELU. The
-            choice is logged.
+            choice is logged, as a warning where the weights may be OpenAI's, saved again in another dtype.
 
     Raises:
         WeightsError: weights that cannot be found or read, of another architecture than the one named, or with a tower
@@ -311,14 +311,25 @@ def _quick_gelu(checkpoint: Checkpoint, name: str, chosen: bool | None) -> bool:
     if stated is not None:
         return stated.lower() in ("1", "true", "yes")
     # OpenAI published float16 weights trained with QuickGELU; open_clip's own trainings are float32, with GELU.
-    half = checkpoint.state["visual.conv1.weight"].dtype == torch.float16
+    weight = checkpoint.state["visual.conv1.weight"]
+    stored = str(weight.dtype).removeprefix("torch.")
+    if weight.dtype != torch.float16 and _may_be_openai(weight):
+        logger.warning(
+            "%s: %s weights do not tell their activation, GELU is taken; for OpenAI weights that were saved again give "
+            "--quick-gelu, else --no-quick-gelu (in Python quick_gelu=True or False)", name, stored,
+        )  # fmt: skip
+        return False
+    half = weight.dtype == torch.float16
     logger.info(
-        "%s: weights do not tell their activation; %s is taken as they are stored as %s (quick_gelu=... decides)",
-        name,
-        "QuickGELU" if half else "GELU",
-        str(checkpoint.state["visual.conv1.weight"].dtype).removeprefix("torch."),
-    )
+        "%s: weights do not tell their activation; %s is taken as they are stored as %s (--quick-gelu or "
+        "--no-quick-gelu decides)", name, "QuickGELU" if half else "GELU", stored,
+    )  # fmt: skip
     return half
+
+
+def _may_be_openai(weight: Tensor) -> bool:
+    """Whether values may have come from float16: of bfloat16 nobody can tell, of float32 it shows."""
+    return weight.dtype == torch.bfloat16 or torch.equal(weight.half().float(), weight.float())
 
 
 def _tokenizer(source: str, cache_dir):

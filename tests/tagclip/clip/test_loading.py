@@ -106,6 +106,31 @@ def test_activation_of_bare_weights(dtype, metadata, chosen, expected, tmp_path,
     assert ("weights do not tell their activation" in caplog.text) == (chosen is None and metadata is None)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "half_values", "chosen", "warned"),
+    [
+        (torch.float32, True, None, True),  # OpenAI's float16 values, saved again
+        (torch.float32, False, None, False),  # values that never were float16
+        (torch.bfloat16, True, None, True),
+        (torch.bfloat16, False, None, True),
+        (torch.float16, True, None, False),
+        (torch.float32, True, True, False),
+        (torch.float32, True, False, False),
+        (torch.bfloat16, True, False, False),
+    ],
+)
+@pytest.mark.parametrize("named_file", [False, True])
+def test_weights_that_may_be_openai_s_are_warned_of(
+    dtype, half_values, chosen, warned, named_file, tmp_path, monkeypatch, caplog
+):
+    model = clip_models.make_model(B32, half_values=half_values)
+    path = clip_models.save_state(model, tmp_path / "m.pt", dtype=dtype)
+    with caplog.at_level(logging.WARNING, logger="tagclip"):
+        clip = load_clip(*((named(monkeypatch, B32), path) if named_file else (path,)), quick_gelu=chosen)
+    assert clip.architecture.endswith("-QuickGELU") == (dtype == torch.float16 if chosen is None else chosen)
+    assert ("saved again give --quick-gelu, else --no-quick-gelu" in caplog.text) == warned
+
+
 def test_full_precision_weights_are_not_rounded(tmp_path):
     model = clip_models.make_model(B32, half_values=False, quick_gelu=False)
     clip = load_clip(clip_models.save_state(model, tmp_path / "m.pt", dtype=None))
