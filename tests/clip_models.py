@@ -143,3 +143,31 @@ def save_folder(model: nn.Module, folder: Path, shape: Shape, *, config=None, pr
     (folder / "open_clip_config.json").write_text(text, encoding="utf-8")
     save_file(state_dict(model, None), folder / "open_clip_model.safetensors")
     return folder
+
+
+def full_size_state(architecture: str, seed: int = 0) -> dict[str, Tensor]:
+    """Float16 weights in the shapes of an open_clip architecture, cheap: one random block, again and again."""
+    config = open_clip.get_model_config(architecture)
+    with torch.device("meta"):
+        shapes = {name: values.shape for name, values in open_clip.CLIP(**config).state_dict().items()}
+    block = torch.randn(1_000_003, generator=torch.Generator().manual_seed(seed)).half()  # a prime: rows differ
+    state = {}
+    for name, shape in shapes.items():
+        values = block.repeat(-(-shape.numel() // len(block)))[: shape.numel()].reshape(shape)
+        scale = 0.02 if values.ndim < 2 else 1.5 * shape[-1] ** -0.5
+        state[name] = values * scale + (1 if "ln_" in name and name.endswith("weight") else 0)
+    state["logit_scale"] = torch.tensor(4.6052).half()
+    return state
+
+
+def save_hub_cache(cache: Path, repository: str, name: str, content: Path) -> Path:
+    """`content` as the file `name` of a repository in a cache of the hub's layout; returns its path in the snapshot."""
+    folder = cache / f"models--{repository.replace('/', '--')}"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    blob, snapshot = folder / "blobs" / content.stem, folder / "snapshots" / commit
+    for path in (blob.parent, snapshot, folder / "refs"):
+        path.mkdir(parents=True, exist_ok=True)
+    (folder / "refs" / "main").write_text(commit, encoding="utf-8")
+    blob.hardlink_to(content)
+    (snapshot / name).symlink_to(blob)
+    return snapshot / name

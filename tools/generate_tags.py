@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and tag; returns the exit code."""
     args = build_parser().parse_args(argv)
     cli.setup_logging()
-    from wsss.pipeline.run_config import TaggingRunConfig, command_line_options, load_run_config
+    from wsss.cli.run_options import command_line_options
+    from wsss.pipeline.run_config import TaggingRunConfig, load_run_config
 
     config = load_run_config(args.config, command_line_options(args), TaggingRunConfig())
     if config.images.source is None:

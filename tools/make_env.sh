@@ -15,7 +15,7 @@ fail() { # what, why, what to do
   exit 2
 }
 logged() { "$@" > "$LOG" 2>&1 < /dev/null; }
-why() { { grep -E '^ *(ERROR|error|fatal|E:|OSError|.*Error:)' "$LOG" || cat "$LOG"; } | tail -n 1 | sed 's/^ *\(ERROR: \)*//'; }
+why() { { grep -E '^ *(ERROR|error|fatal|E:|OSError|.*Error:)' "$LOG" || cat "$LOG"; } | grep -v 'for help visit' | tail -n 1 | sed 's/^ *\(ERROR: \)*//'; }
 pip() { logged "$PY" -m pip --disable-pip-version-check "$@"; }
 
 check_python() {
@@ -51,7 +51,7 @@ make_venv() {
 # Puts the packages of PYTHON's environment behind the new environment's own, and holds on to its torch.
 reuse_packages() {
   local torch
-  torch=$("${PYTHON:-python3}" -c 'import torch; print(torch.__version__)' 2> "$LOG") || fail \
+  torch=$("${PYTHON:-python3}" -c 'import importlib.metadata as m, torch; print(m.version("torch"))' 2> "$LOG") || fail \
     "VENV=system" "${PYTHON:-python3} cannot import torch" "set PYTHON= to an interpreter that can, or leave VENV=system out"
   "${PYTHON:-python3}" -c 'import sys; print(*[p for p in sys.path if p.endswith(("site-packages", "dist-packages"))], sep="\n")' \
     > "$("$PY" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tagclip-reused.pth"

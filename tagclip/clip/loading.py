@@ -10,12 +10,15 @@ from pathlib import Path
 
 import open_clip
 import torch
+from open_clip.constants import HF_CONFIG_NAME, HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.model import convert_to_custom_text_state_dict
-from open_clip.pretrained import download_pretrained
 from torch import Tensor, nn
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
 
 from tagclip.clip import architecture as arch
 from tagclip.clip.checkpoints import Checkpoint, read_checkpoint, read_folder_config
+from tagclip.clip.downloads import FOLDER_REMEDY, fetch_weights, find_cached, first_line, require_hub
 from tagclip.clip.encoder import FrozenCLIP
 from tagclip.errors import UsageError, WeightsError
 
@@ -30,6 +33,7 @@ DTYPES = {
     "fp16": torch.float16,
 }
 WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+RANDOM_FILLS = (Tensor.normal_, Tensor.uniform_, init.normal_, init.uniform_, init.kaiming_uniform_)
 LOCAL_DIR = "local-dir:"
 HUB = "hf-hub:"
 DEMO_WEIGHTS = Path("demo", "assets", "demo_clip.safetensors")  # inside the package
@@ -54,11 +58,11 @@ def load_clip(
             "demo" for the small model that is part of this package.
         pretrained: for an architecture name, open_clip's tag or a weights file. Ignored otherwise.
         device, dtype: where the model computes, and in float32, bfloat16 or float16.
-        cache_dir: where downloads are kept.
+        cache_dir: where downloads are kept (default: the hub's cache). What lies there is taken without asking the hub.
         quick_gelu: the activation of the blocks, which no state dict tells: QuickGELU (True) or GELU (False). None
             decides: configuration of the named tag or folder; OpenAI archive: QuickGELU; safetensors field
             "quick_gelu"; bare OpenAI-layout state dict in float16, as OpenAI's are: QuickGELU; any other: GELU. The
-            choice is logged.
+            choice is logged, as a warning where the weights may be OpenAI's, saved again in another dtype.
 
     Raises:
         WeightsError: weights that cannot be found or read, of another architecture than the one named, or with a tower
@@ -160,7 +164,7 @@ def _load_file(path: Path, name: str, quick_gelu: bool | None) -> _Loaded:
     checkpoint = read_checkpoint(path)
     described = arch.describe_state(checkpoint.state, name)
     activation = _quick_gelu(checkpoint, name, quick_gelu)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), NoInitialisation():
         model = arch.build(described, quick_gelu=activation, name=name)
     return _Loaded(_fill(model, checkpoint.state, name), None, name)
 
@@ -177,7 +181,8 @@ def _load_named(source: str, pretrained: str | Path | None, cache_dir, quick_gel
         raise WeightsError(f"{source}: name its weights, an open_clip tag or a file (pretrained=...)")
     tag = open_clip.get_pretrained_cfg(architecture, str(pretrained)) or {}
     if tag:
-        path, name = _download(tag, f"{architecture}/{pretrained}", cache_dir), f"{architecture}/{pretrained}"
+        name = f"{architecture}/{pretrained}"
+        path = fetch_weights(tag, name, cache_dir)
         if quick_gelu is None:
             quick_gelu = bool(config.get("quick_gelu") or tag.get("quick_gelu"))
     else:
@@ -189,18 +194,6 @@ def _load_named(source: str, pretrained: str | Path | None, cache_dir, quick_gel
             )
     model = _load_configured_file(path, config, name, quick_gelu)
     return _Loaded(model, _tokenizer(architecture, cache_dir), name, tag)
-
-
-def _download(tag: Mapping, name: str, cache_dir) -> Path:
-    try:
-        path = download_pretrained(tag, cache_dir=None if cache_dir is None else str(cache_dir))
-    except Exception as error:  # the download clients raise a dozen unrelated types, all meaning "not fetched"
-        raise WeightsError(
-            f"{name}: weights cannot be downloaded ({_first_line(error)}); offline, pass a file as pretrained=..."
-        ) from error
-    if not path:
-        raise WeightsError(f"{name}: open_clip knows no address for these weights")
-    return Path(path)
 
 
 def _load_configured_file(path: Path, config: dict, name: str, quick_gelu: bool | None) -> nn.Module:
@@ -217,7 +210,7 @@ def _load_configured_file(path: Path, config: dict, name: str, quick_gelu: bool 
     state = checkpoint.state
     if custom_text:
         state = convert_to_custom_text_state_dict(dict(state))
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), NoInitialisation():
         model = (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**config)
     return _fill(model, state, name)
 
@@ -240,10 +233,7 @@ def _load_configured(source: str, cache_dir, quick_gelu: bool | None) -> _Loaded
         name, config = folder.name, read_folder_config(folder)["model_cfg"]
     else:
         name = source.removeprefix(HUB)
-        try:
-            config = open_clip.get_model_config(source)
-        except Exception as error:  # as in _download
-            raise WeightsError(f"{source}: configuration cannot be fetched: {_first_line(error)}") from error
+        config = _hub_config(name, cache_dir)
     arch.refuse_config(config, name)
     gelu = bool(config.get("quick_gelu")) if quick_gelu is None else quick_gelu
     try:
@@ -256,8 +246,35 @@ def _load_configured(source: str, cache_dir, quick_gelu: bool | None) -> _Loaded
                 quick_gelu=gelu,
             )
     except Exception as error:  # file, shape and download errors come as a dozen unrelated types
-        raise WeightsError(f"{source}: weights cannot be loaded: {_first_line(error)}") from error
+        raise WeightsError(f"{source}: weights cannot be loaded: {first_line(error)}") from error
     return _Loaded(model, _tokenizer(source, cache_dir), name, model.visual.preprocess_cfg)
+
+
+def _hub_config(repository: str, cache_dir) -> dict:
+    """The model's configuration; once this returns, its weights are in the cache or the hub answers."""
+    cached = find_cached(repository, (HF_CONFIG_NAME,), cache_dir)
+    weights = find_cached(repository, (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME), cache_dir)
+    if cached is None or weights is None:
+        require_hub(repository, HF_CONFIG_NAME, HUB + repository, FOLDER_REMEDY)
+    if cached is not None:
+        return read_folder_config(cached.parent)["model_cfg"]
+    try:
+        return open_clip.get_model_config(HUB + repository)
+    except Exception as error:  # the download clients raise a dozen unrelated types
+        raise WeightsError(f"{HUB}{repository}: configuration cannot be fetched: {first_line(error)}") from error
+
+
+class NoInitialisation(TorchFunctionMode):
+    """Modules made inside keep their parameters as the memory came: `_fill` writes every one of them.
+
+    Random values for ViT-L-14 take 14 s of one core.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function in RANDOM_FILLS:
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
 
 
 def _fill(model: nn.Module, state: dict[str, Tensor], name: str) -> nn.Module:
@@ -294,30 +311,36 @@ def _quick_gelu(checkpoint: Checkpoint, name: str, chosen: bool | None) -> bool:
     if stated is not None:
         return stated.lower() in ("1", "true", "yes")
     # OpenAI published float16 weights trained with QuickGELU; open_clip's own trainings are float32, with GELU.
-    half = checkpoint.state["visual.conv1.weight"].dtype == torch.float16
+    weight = checkpoint.state["visual.conv1.weight"]
+    stored = str(weight.dtype).removeprefix("torch.")
+    if weight.dtype != torch.float16 and _may_be_openai(weight):
+        logger.warning(
+            "%s: %s weights do not tell their activation, GELU is taken; for OpenAI weights that were saved again give "
+            "--quick-gelu, else --no-quick-gelu (in Python quick_gelu=True or False)", name, stored,
+        )  # fmt: skip
+        return False
+    half = weight.dtype == torch.float16
     logger.info(
-        "%s: weights do not tell their activation; %s is taken as they are stored as %s (quick_gelu=... decides)",
-        name,
-        "QuickGELU" if half else "GELU",
-        str(checkpoint.state["visual.conv1.weight"].dtype).removeprefix("torch."),
-    )
+        "%s: weights do not tell their activation; %s is taken as they are stored as %s (--quick-gelu or "
+        "--no-quick-gelu decides)", name, "QuickGELU" if half else "GELU", stored,
+    )  # fmt: skip
     return half
+
+
+def _may_be_openai(weight: Tensor) -> bool:
+    """Whether values may have come from float16: of bfloat16 nobody can tell, of float32 it shows."""
+    return weight.dtype == torch.bfloat16 or torch.equal(weight.half().float(), weight.float())
 
 
 def _tokenizer(source: str, cache_dir):
     try:
         return open_clip.get_tokenizer(source, cache_dir=None if cache_dir is None else str(cache_dir))
     except Exception as error:  # tokenizers of the hub fail with any of its client's types
-        raise WeightsError(f"{source}: its tokenizer cannot be loaded: {_first_line(error)}") from error
+        raise WeightsError(f"{source}: its tokenizer cannot be loaded: {first_line(error)}") from error
 
 
 def _is_file_name(source: str) -> bool:
     return source.endswith(WEIGHT_SUFFIXES) or Path(source).is_file()
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
 
 
 def _device(device: str | torch.device) -> torch.device:

@@ -79,8 +79,17 @@ def test_a_tool_says_it_in_one_line(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("statement", ["from tagclip import TagCLIP", "from wsss import MaskGenerator"])
-def test_the_public_names_say_it(tmp_path, statement):
-    done = run_without_libraries(tmp_path, "-c", statement)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("tagclip.errors.RequirementError: OpenCV wants the system library")
+def test_the_public_names_say_it(tmp_path):
+    code = """
+import tagclip, wsss
+from tagclip.errors import RequirementError
+for package, name in ((tagclip, "TagCLIP"), (wsss, "MaskGenerator")):
+    try:
+        getattr(package, name)
+    except RequirementError as error:
+        print(error)
+"""
+    done = run_without_libraries(tmp_path, "-c", code)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2, done.stderr
+    assert all(line.startswith("OpenCV wants the system library libGL.so.1") for line in lines)

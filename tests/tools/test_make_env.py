@@ -48,9 +48,7 @@ class Machine:
 
     def has_cv2(self, error: str = "") -> None:
         (self.site / "cv2.py").write_text(f"raise ImportError({error!r})" if error else "")
-        folder = self.site / "opencv_python-5.0.1.dist-info"
-        folder.mkdir(exist_ok=True)
-        (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: opencv-python\nVersion: 5.0.1\n")
+        add_metadata(self.site, "opencv-python", "5.0.1")
 
     def has_crf(self, there: bool = True) -> None:
         (self.site / "pydensecrf").mkdir(exist_ok=True)
@@ -76,6 +74,12 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path) -> Machine:
     return Machine(tmp_path)
+
+
+def add_metadata(site: Path, name: str, version: str) -> None:
+    folder = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    folder.mkdir(exist_ok=True)
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
 
 
 def without_venv(folder: Path, python: Path) -> str:
@@ -216,11 +220,12 @@ def test_system_reuses_the_torch_of_the_interpreter(machine, tmp_path):
         f"error: VENV=system: {python} cannot import torch; set PYTHON= to an interpreter that can, "
         "or leave VENV=system out"
     )
-    (packages / "torch.py").write_text("__version__ = '2.9.1+cpu'\n")
+    (packages / "torch.py").write_text("__version__ = '2.9.1+cu130'\n")
+    add_metadata(packages, "torch", "2.9.1")  # what pip goes by
     code, _, calls = machine.set_up(root, **settings)
     made = root / ".venv-system"
     assert (code, calls) == (0, [["install", "-e", f"{root}[all]", "-c", f"{made}/tagclip-constraints.txt"]])
-    assert (made / "tagclip-constraints.txt").read_text() == "torch==2.9.1+cpu\n"
+    assert (made / "tagclip-constraints.txt").read_text() == "torch==2.9.1\n"
     found = subprocess.run(
         [made / "bin" / "python", "-c", "import torch, cv2; print(torch.__file__, cv2.__file__)"],
         capture_output=True, text=True, check=True,

@@ -26,6 +26,7 @@ from wsss.dense.strategy import Strategy, get_strategy
 from wsss.evaluation.scorer import MaskEvaluationConfig, MaskScorer
 from wsss.files.mask_files import read_mask
 from wsss.maps.gradcam_source import GradCamSource
+from wsss.masks.generator import MaskGenerator
 
 VOCABULARIES = ("all", "tags", "labels")
 CAM = "cam"  # softmax Grad-CAM and class-aware affinity, the maps of stage two, beside the strategies
@@ -185,7 +186,7 @@ class Comparison:
             classes = list(range(len(self.vocabulary)))
         inputs = self.maps.prepare(rgb)[None].to(self.clip.device)
         found = self.maps.maps_from_trunk(self.maps.trunk(inputs), [classes])[0]
-        return self.maps.mask_from_maps(rgb, found.maps, classes).labels
+        return MaskGenerator(self.maps).mask_from_maps(rgb, found.maps, classes).labels
 
 
 def to_csv(rows: Sequence[Row]) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -184,7 +187,7 @@ def _run(cfg: Config, work_dir: Path) -> None:
     for path in _files_to_load(cfg, work_dir):
         read_harmless(path)
     try:
-        with disk_errors(work_dir):
+        with disk_errors(work_dir), download_errors(cfg):
             Runner.from_cfg(cfg).train()
     except TagclipError:
         raise
@@ -196,6 +199,24 @@ def _run(cfg: Config, work_dir: Path) -> None:
                 f"{get_device()} is out of memory; lower train_dataloader.batch_size or the crop size"
             ) from None
         raise
+
+
+@contextlib.contextmanager
+def download_errors(cfg: Config) -> Iterator[None]:
+    """Turns a download of weights that fails into one line with the remedy; it is an OSError, too.
+
+    Raises:
+        RunError: instead of any error of the network inside.
+    """
+    try:
+        yield
+    except (URLError, ConnectionError, TimeoutError) as error:
+        weights = cfg.model.get("pretrained") or "weights of the backbone"
+        reason = getattr(error, "reason", error)
+        raise RunError(
+            f"{weights} cannot be downloaded ({reason}); --backbone-weights FILE takes a file that was downloaded "
+            "elsewhere, --backbone-weights none starts from random weights"
+        ) from None
 
 
 def _files_to_load(cfg: Config, work_dir: Path) -> list[Path]:
@@ -217,12 +238,11 @@ def _prepare_folder(cfg: Config, work_dir: Path, source: MaskSource, judged: Mas
     path = work_dir / FINGERPRINT
     if not cfg.resume:
         _clear(work_dir)
-    elif path.is_file():
-        there = read_record(path, "start anew with --overwrite")
-        remedy = "take another --work-dir, or --overwrite"
+    elif any(work_dir.glob("iter_*.pth")):  # without one there is nothing to resume
+        if not path.is_file():
+            raise RunError(f"{work_dir} holds checkpoints of another training; take another --work-dir or --overwrite")
+        there, remedy = read_record(path, "start anew with --overwrite"), "take another --work-dir, or --overwrite"
         refuse_other(f"--work-dir {work_dir}", "belongs to a training", there, mine, remedy)
-    elif any(work_dir.glob("iter_*.pth")):
-        raise RunError(f"{work_dir} holds checkpoints of another training; take another --work-dir or --overwrite")
     write_record(path, mine, indent=0)
 
 

@@ -162,7 +162,7 @@ def test_bad_settings(golden_clip, settings, message):
 
 def test_strategy_feeds_stage_two(golden_clip, rgb):
     dense = DenseConfig(strategy="gclip", templates=ONE)
-    generator = StrategySource(golden_clip, CLASSES, dense=dense)
+    generator = MaskGenerator(StrategySource(golden_clip, CLASSES, dense=dense))
     result = generator(rgb, tags=["dog", "car"])
     features = dense_features(golden_clip, rgb, "gclip")
     text = rows(golden_clip, ["dog", "puppy", "car", "grass", "sky"])
@@ -176,11 +176,11 @@ def test_strategy_feeds_stage_two(golden_clip, rgb):
 
 def test_stage_two_shares_the_trunk(golden_clip, rgb):
     generator = StrategySource(golden_clip, CLASSES, dense=DenseConfig(strategy="gclip", templates=ONE))
-    cam = MaskGenerator(golden_clip, CLASSES)
+    cam = MaskGenerator(golden_clip, CLASSES).source
     images = generator.prepare(rgb)[None]
     trunk = golden_clip.trunk(images, merge_requests(generator.request, cam.request))
     shared = generator.maps_from_trunk(trunk, [[1]])[0]
-    assert np.abs(shared.maps - generator(rgb, tags=["dog"]).maps).max() <= 1e-5
+    assert np.abs(shared.maps - MaskGenerator(generator)(rgb, tags=["dog"]).maps).max() <= 1e-5
     with pytest.raises(UsageError, match="without the input of block"):
         generator.maps_from_trunk(golden_clip.trunk(images, cam.request), [[1]])
     with pytest.raises(UsageError, match="auto"):

@@ -16,6 +16,7 @@ from wsss.dense.dense_config import DenseConfig
 from wsss.dense.inference import DenseSegmenter
 from wsss.dense.strategy import get_strategy
 from wsss.dense.strategy_source import StrategySource
+from wsss.masks.generator import MaskGenerator
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "dense.md"
 ONE = ("a photo of a {}.",)
@@ -54,7 +55,7 @@ def test_it_segments_and_makes_masks(idea, golden_clip, image, vocabulary):
     result = DenseSegmenter(golden_clip, classes, dense)(Image.fromarray(image))
     assert result.labels.shape == image.shape[:2]
     assert result.strategy.name == "my-idea"
-    masks = StrategySource(golden_clip, classes, dense=dense)(image, tags=["dog"])
+    masks = MaskGenerator(StrategySource(golden_clip, classes, dense=dense))(image, tags=["dog"])
     assert set(np.unique(masks.mask)) <= {0, 2, 255}
 
 

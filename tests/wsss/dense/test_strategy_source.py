@@ -11,6 +11,7 @@ from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
 from wsss.dense.dense_config import DenseConfig
 from wsss.dense.strategy_source import StrategySource
+from wsss.masks.generator import MaskGenerator
 from wsss.pipeline.recipe import Recipe
 from wsss.pipeline.run_config import MaskRunConfig, load_run_config
 
@@ -49,7 +50,7 @@ def test_run_folder_from_gclip(golden_clip, golden_model_path, tmp_path):
          "--device", "cpu", "--crf-workers", "1"]
     )  # fmt: skip
     settings = MaskConfig.from_dict({"refiner": "none"}, MaskConfig.preset())
-    generator = StrategySource(golden_clip, Vocabulary.from_file(classes), config=settings)
+    generator = MaskGenerator(StrategySource(golden_clip, Vocabulary.from_file(classes), config=settings))
     expected = generator(pixels, tags=["dog", "car"])
     made = np.array(Image.open(out / "masks" / "a.png"))
     assert (made == expected.mask).mean() > 0.999  # the folder keeps maps as float16

@@ -15,6 +15,7 @@ from wsss.dense.strategy_source import StrategySource
 from wsss.maps.gradcam_source import GradCamSource
 from wsss.maps.mean_source import MeanSource
 from wsss.maps.views import maps_over_views
+from wsss.masks.generator import MaskGenerator
 from wsss.pipeline.recipe import Recipe
 from wsss.pipeline.run_config import MaskRunConfig
 
@@ -35,13 +36,13 @@ def sources(clip, config, *strategies):
 
 def test_the_mean_of_three_sources(golden_clip, image):
     parts = sources(golden_clip, PLAIN, "sclip", "gclip")
-    fused = MeanSource(parts)(image, ["cat", "bird"])
-    alone = [part(image, ["cat", "bird"]) for part in parts]
+    fused = MaskGenerator(MeanSource(parts))(image, ["cat", "bird"])
+    alone = [MaskGenerator(part)(image, ["cat", "bird"]) for part in parts]
     assert np.abs(fused.maps - sum(one.maps for one in alone) / 3).max() < 1e-5
     assert np.abs(fused.raw - sum(one.raw for one in alone) / 3).max() < 1e-5
     assert np.abs(fused.maps - alone[0].maps).max() > 0.05
     assert fused.probabilities == pytest.approx(alone[0].probabilities, abs=1e-5)
-    expected = parts[0].mask_from_maps(image, fused.maps, fused.indices)
+    expected = MaskGenerator(parts[0]).mask_from_maps(image, fused.maps, fused.indices)
     assert np.array_equal(fused.mask, expected.mask)
     assert len(np.unique(fused.mask)) > 1
 
@@ -70,7 +71,7 @@ def test_one_trunk_serves_all(golden_clip, image):
 
 
 def test_no_tags(golden_clip, image):
-    assert not MeanSource(sources(golden_clip, PLAIN, "sclip"))(image, []).mask.any()
+    assert not MaskGenerator(MeanSource(sources(golden_clip, PLAIN, "sclip")))(image, []).mask.any()
 
 
 def test_sources_must_belong_together(golden_clip):

@@ -13,6 +13,7 @@ from wsss.dense.strategy_source import StrategySource
 from wsss.maps.class_maps import ClassMaps, weigh_by_scores
 from wsss.maps.gradcam_source import GradCamSource
 from wsss.maps.views import View, maps_over_views
+from wsss.masks.generator import MaskGenerator
 from wsss.pipeline.given_tags import read_given_tags
 
 VIEWS = {"scales": [1.0, 1.5], "flip": True}
@@ -23,13 +24,17 @@ def image(tmp_path_factory):
     return decode_image(draw_images(tmp_path_factory.mktemp("views"), [(96, 64)])[0])
 
 
-def generator(clip, **settings):
+def source(clip, **settings):
     config = MaskConfig.from_dict({"refiner": "none", "confidence": None, **settings})
     return GradCamSource(clip, VOCABULARY, config=config)
 
 
+def generator(clip, **settings):
+    return MaskGenerator(source(clip, **settings))
+
+
 def test_the_plain_view_alone_is_what_it_was(golden_clip, image):
-    plain = generator(golden_clip)
+    plain = source(golden_clip)
     images = plain.prepare(image)[None]
     trunk = plain.trunk(images)
     found = maps_over_views(plain, trunk, images, [[0, 2]], pytest.fail)
@@ -71,7 +76,7 @@ def test_no_tags_no_views(golden_clip, image):
 
 @pytest.mark.parametrize("scale", [0.1, 0.5, 1.0, 1.3, 2.0])
 def test_views_keep_to_whole_patches_and_come_back_to_the_grid(golden_clip, image, scale):
-    made = generator(golden_clip)
+    made = source(golden_clip)
     images = made.prepare(image)[None]
     grid = made.trunk(images).grid
     seen = View(scale, True).of(images, 16)
@@ -110,7 +115,7 @@ def test_both_ways_into_the_pipeline_agree_bit_for_bit(golden_clip, tmp_path):
     assert any(plain[name] != one[name] for name in masks)
     # And the same as the generator alone, one image at a time.
     config = MaskConfig.from_dict({"confidence": 0.6, **settings})
-    alone = GradCamSource(golden_clip, VOCABULARY, config=config)
+    alone = MaskGenerator(golden_clip, VOCABULARY, config=config)
     given = tags["part0/0"]
     names = [VOCABULARY.names[index] for index in given.indices]
     result = alone(paths[0], names, scores=given.scores[list(given.indices)])

@@ -23,7 +23,7 @@ from wsss.config import MaskConfig
 from wsss.files.map_files import read_maps
 from wsss.files.mask_files import read_mask
 from wsss.files.run_folder import PARTIAL, RunFolder
-from wsss.maps.gradcam_source import GradCamSource
+from wsss.masks.generator import MaskGenerator
 from wsss.pipeline.given_tags import GivenTags, read_given_tags
 from wsss.pipeline.masks import Pipeline, check_same_input, run_pipeline
 from wsss.pipeline.planning import plan_images
@@ -198,7 +198,7 @@ def test_both_stages_must_see_the_same_image():
 
 
 def test_stored_cams_are_the_generators(finished, golden_clip):
-    generator = GradCamSource(golden_clip, VOCABULARY, config=MaskConfig(confidence=0.6), cache_dir=finished.cache)
+    generator = MaskGenerator(golden_clip, VOCABULARY, config=MaskConfig(confidence=0.6), cache_dir=finished.cache)
     stored = read_maps(finished.run / "cams" / "part1" / "1.npz")  # alone in its batch
     found = generator(finished.paths[3], [VOCABULARY.names[index] for index in stored.classes])
     np.testing.assert_array_equal(stored.maps, found.maps.astype(np.float16))
@@ -209,7 +209,7 @@ def test_stored_cams_are_the_generators(finished, golden_clip):
 def test_pamr_runs_in_the_process_of_the_model(finished, golden_clip, tmp_path):
     counts = complete(golden_clip, finished.images, tmp_path / "run", refiner="pamr", cache_dir=finished.cache)
     assert counts["masks"] == len(SIZES)
-    generator = GradCamSource(
+    generator = MaskGenerator(
         golden_clip, VOCABULARY, config=MaskConfig(confidence=0.6, refiner="pamr"), cache_dir=finished.cache
     )
     stored = read_maps(tmp_path / "run" / "cams" / "part1" / "1.npz")
@@ -221,13 +221,13 @@ def test_the_reference_preset_sees_positions_as_each_publication_does(finished, 
     """On the native grid TagCLIP rounds nothing and CLIP-ES does: the one case that needs two trunks."""
     (path,) = draw_images(tmp_path / "images", ((224, 224),))
     tagger = TagCLIP(golden_clip, VOCABULARY, "reference", cache_dir=finished.cache)
-    generator = GradCamSource(golden_clip, VOCABULARY, "reference", cache_dir=finished.cache)
+    generator = MaskGenerator(golden_clip, VOCABULARY, "reference", cache_dir=finished.cache)
     plan = plan_images(
         find_images(tmp_path / "images"), generator.config.image, golden_clip.patch_size, batch_size=2,
         batch_patches=None,
     )  # fmt: skip
     with RunFolder.open(tmp_path / "run", {}, {}) as run:
-        pipeline = Pipeline(run, golden_clip, VOCABULARY, generator, generator.config, tagger=tagger)
+        pipeline = Pipeline(run, golden_clip, VOCABULARY, generator.source, generator.config, tagger=tagger)
         run_pipeline(pipeline, plan)
     (line,) = (tmp_path / "run" / "tags.jsonl").read_text().splitlines()
     expected = tagger([path])[0]

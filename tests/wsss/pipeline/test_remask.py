@@ -48,7 +48,7 @@ def test_the_tool_goes_on_and_keeps_settings_apart(finished, tmp_path, capsys):
     command = [str(finished.run), "--out", str(out), "--set", "masks.crf.iterations=2", "--crf-workers", "1"]
     assert tool.main(command) == 0
     assert f"{len(SIZES)} masks in" in capsys.readouterr().out
-    assert json.loads((out / "masks.json").read_text())["crf"]["iterations"] == 2
+    assert json.loads((out / "masks.json").read_text())["masks"]["crf"]["iterations"] == 2
     before = digests(out)
     (out / "part0" / "0.png").unlink()
     (out / ".partial").mkdir()

@@ -15,15 +15,6 @@ def config_file(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def folders(tmp_path_factory) -> Path:
-    """A folder with `run` and `val`. Do not write into it."""
-    root = tmp_path_factory.mktemp("squares")
-    squares.run_folder(root / "run")
-    squares.voc_folder(root / "val")
-    return root
-
-
-@pytest.fixture(scope="session")
 def trained(config_file, folders, tmp_path_factory):
     """Summary of 8 undisturbed iterations on `run`, validated on `val`."""
     from wsss.segmentation.train_settings import TrainRequest

@@ -231,6 +231,20 @@ def test_wrong_requests(config_file, folders, tmp_path, monkeypatch, changes, me
         train_segmentor(replace(request(config_file, folders, tmp_path), **changes))
 
 
+@pytest.mark.parametrize("start", [{"pretrained": "http://127.0.0.1:9/backbone.pth"}, {}])
+def test_a_backbone_that_cannot_be_downloaded_names_the_remedy(config_file, folders, tmp_path, monkeypatch, start):
+    """By its own option, and where the config asks for it; nothing listens on port 9."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    init = {"type": "Pretrained", "checkpoint": "http://127.0.0.1:9/backbone.pth"}
+    options = {} if start else {"model.backbone.init_cfg": init}
+    wanted = request(config_file, folders, tmp_path / "work", iterations=1, options=options, **start)
+    with pytest.raises(RunError, match=r"cannot be downloaded \(.*refused\); --backbone-weights FILE") as caught:
+        train_segmentor(wanted)
+    assert "\n" not in str(caught.value)
+    # The advice can be followed with the same folder: nothing was trained in it yet.
+    assert train_segmentor(replace(wanted, pretrained="none", options={})).outcomes[0].iterations == 1
+
+
 def test_mixed_precision_needs_an_accelerator(config_file, folders, tmp_path, monkeypatch):
     wanted = replace(request(config_file, folders, tmp_path), amp=True)
     monkeypatch.setattr("wsss.segmentation.train_settings.get_device", lambda: "cpu")
