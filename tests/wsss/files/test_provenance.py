@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[3]
         ({"a": 1}, {"a": 1}, []),
         ({"a": {"b": 1, "c": 2}}, {"a": {"b": 3, "c": 2}}, ["a.b 1 there, 3 here"]),
         ({"gone": 1}, {"new": 2}, ["new None there, 2 here", "gone 1 there, None here"]),
-        ({"text": "x" * 60}, {"text": "y"}, [f"text {\"'\" + \"x\" * 36}... there, 'y' here"]),
+        ({"text": "x" * 60}, {"text": "y"}, ["text '" + "x" * 36 + "... there, 'y' here"]),
     ],
 )
 def test_differences(there, wanted, expected):
