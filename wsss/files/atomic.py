@@ -6,6 +6,7 @@ import contextlib
 import errno
 import itertools
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -15,7 +16,8 @@ from tagclip.errors import RunError
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk
-ZIP_END, ZIP_END_SIZE = b"PK\x05\x06", 22  # the last record of an archive without a comment
+ZIP_MAGIC = b"PK\x05\x06"
+ZIP_END = struct.Struct("<4s6xHII2x")  # the last record of an archive without a comment
 
 _serial = itertools.count()
 
@@ -68,9 +70,13 @@ def atomic_file(path: Path, scratch: Path, *, durable: bool = False) -> Iterator
 
 def is_whole(path: Path) -> bool:
     """Whether a PNG or npz ends as its format says; after a power cut a file may be empty, short, or end in zeros."""
-    last = PNG_END if path.suffix == ".png" else None
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - ZIP_END_SIZE))
+        file.seek(max(0, size - ZIP_END.size))
         tail = file.read()
-    return tail.endswith(last) if last is not None else tail.startswith(ZIP_END)
+    if path.suffix == ".png":
+        return tail.endswith(PNG_END)
+    if len(tail) < ZIP_END.size:
+        return False
+    magic, entries, directory, start = ZIP_END.unpack(tail)
+    return magic == ZIP_MAGIC and entries > 0 and start + directory + ZIP_END.size == size

@@ -141,13 +141,16 @@ class RunFolder:
         return self.root / "masks" / f"{image_id}.png"
 
     def existing(self, kind: str) -> set[str]:
-        """Ids whose file of a kind ("cams" or "masks") is there and whole, as it may not be after a power cut."""
+        """Ids whose file of a kind ("cams" or "masks") is there; masks that a power cut has damaged are not.
+
+        Class maps are only looked at when a mask is made from them.
+        """
         top = self.root / kind
         return {
             path.relative_to(top).as_posix()[:-4]  # both suffixes have four characters
             for folder, _, names in os.walk(top)
             for path in (Path(folder) / name for name in names)
-            if path.suffix == SUFFIXES[kind] and not path.name.startswith(".") and is_whole(path)
+            if path.suffix == SUFFIXES[kind] and (path.stat().st_size if kind == "cams" else is_whole(path))
         }
 
     def file(self, path: Path, *, durable: bool = False) -> contextlib.AbstractContextManager[BinaryIO]:

@@ -161,7 +161,7 @@ class Pipeline:
             if decoded.images:
                 self._model(decoded.images, decoded.inputs)
             for image in decoded.images:
-                if image.id not in todo.masks_there:
+                if image.id not in todo.masks_there and image.id not in self.run.failures:
                     self._submit(workers, image)
             self._note(workers.collect())
             self.progress(self)

@@ -112,4 +112,4 @@ def test_files_that_a_power_cut_left(tmp_path, keep):
         path.write_bytes(data[:keep])
         assert not is_whole(path)
         path.write_bytes(data[:keep] + bytes(len(data) - len(data[:keep])))  # the size is there, the content is not
-        assert not is_whole(path)
+        assert is_whole(path) == (path.read_bytes() == data)

@@ -237,3 +237,61 @@ def test_the_reference_preset_sees_positions_as_each_publication_does(finished, 
     assert stored.maps.dtype == np.float32
     np.testing.assert_allclose(stored.maps, found.maps, atol=1e-4)  # all maps were computed here, not there
     assert pipeline.times.images["trunk"] == 2
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_damaged_mask_is_made_again(finished, golden_clip, tmp_path, noted):
+    """A power cut after the mask was renamed; the second time its content is damaged and nobody had counted it."""
+    out = copy_of(finished, tmp_path)
+    damaged = out / "masks" / "part1" / "0.png"
+    data = damaged.read_bytes()
+    damaged.write_bytes(data[:-20] if noted else data[:40] + b"damaged" + data[47:])
+    (out / "masks" / ".DS_Store").write_bytes(b"Bud1")  # what a file manager leaves is no mask
+    (out / "masks" / "part0" / "._0.png").write_bytes(b"\0\5\x16\7")
+    complete(golden_clip, finished.images, out, cache_dir=finished.cache)
+    files = contents(out)
+    assert {name: files[name] for name in finished.files} == finished.files
+    assert noted or "mask of part1/0 was damaged" in (out / "log.txt").read_text()
+
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_scores_that_are_not_finite(finished, golden_clip, tmp_path, monkeypatch, everywhere):
+    """One image's is a failure, and tags.jsonl stays JSON; a model that gives nothing else ends the run."""
+    original = TagCLIP.score_trunk
+
+    def broken(self, trunk, images):
+        scores = original(self, trunk, images).clone()
+        scores[:: 1 if everywhere else 2, 0] = float("nan")
+        return scores
+
+    monkeypatch.setattr(TagCLIP, "score_trunk", broken)
+    if everywhere:
+        with pytest.raises(RunError, match=r"no image so far has finite scores .* use other weights"):
+            complete(golden_clip, finished.images, tmp_path / "run", cache_dir=finished.cache)
+        return
+    counts = complete(golden_clip, finished.images, tmp_path / "run", cache_dir=finished.cache)
+    assert counts["failures"] > 0
+    assert counts["masks"] == len(SIZES) - counts["failures"] > 0
+    text = (tmp_path / "run" / "tags.jsonl").read_text()
+    assert "NaN" not in text
+    failures = [json.loads(line) for line in (tmp_path / "run" / "failures.jsonl").read_text().splitlines()]
+    assert {(row["stage"], row["error"]) for row in failures} == {("tags", "ImageError")}
+    monkeypatch.undo()
+    assert complete(golden_clip, finished.images, tmp_path / "run", cache_dir=finished.cache)["failures"] == 0
+    assert masks_of(contents(tmp_path / "run")) == masks_of(finished.files)
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_the_run_goes_on(finished, golden_clip, tmp_path, monkeypatch):
+    run, pipeline, plan = start(golden_clip, finished.images, tmp_path / "run", cache_dir=finished.cache)
+    original = pipeline._infer
+
+    def narrow(batch, images):
+        if len(batch) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(batch, images)
+
+    pipeline.batches.work = narrow
+    with run:
+        counts = run_pipeline(pipeline, plan)
+    assert (counts["masks"], counts["failures"]) == (len(SIZES), 0)

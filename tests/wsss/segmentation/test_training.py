@@ -112,7 +112,7 @@ def remade(folders, tmp_path):
     """A copy of the data whose second training mask and second true mask differ in one pixel."""
     copy = shutil.copytree(folders, tmp_path / "copy")
     for path in (copy / "run" / "masks" / "b" / "s1.png", copy / "val" / "SegmentationClass" / "s101.png"):
-        mask = read_mask(path)
+        mask = read_mask(path).copy()
         mask[0, 0] ^= 1
         save_label_map(path, mask, Vocabulary(squares.CLASSES).label_palette)
     return copy
@@ -291,7 +291,8 @@ def test_the_check_turns_photos_as_the_pipeline_does(config_file, tmp_path, monk
         },
     )
     trained = []
-    monkeypatch.setattr("wsss.segmentation.training._fit", lambda cfg, title: trained.append(title) or outcome(title))
+    fit = lambda cfg, title, *_: trained.append(title) or outcome(title)  # noqa: E731
+    monkeypatch.setattr("wsss.segmentation.training._fit", fit)
     if message:
         with pytest.raises(RunError, match=message):
             train_segmentor(wanted)
