@@ -5,6 +5,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tagclip.devices import to_double
+
 LEVELS = 255  # the published code thresholds maps that were quantised to uint8
 
 
@@ -27,11 +29,12 @@ def threshold_maps(maps: Tensor, threshold: float | Tensor) -> Tensor:
         threshold: t, one number or one a map, shape (...).
 
     Returns:
-        (..., h, w) bool.
+        (..., h, w) bool; on the CPU if the device of `maps` has no float64.
     """
     quantised = (maps * LEVELS).to(torch.uint8)
-    peak = quantised.amax(dim=(-2, -1)).double()
-    return quantised > (peak * threshold).floor()[..., None, None]
+    peak = to_double(quantised.amax(dim=(-2, -1)))
+    level = (peak * threshold).floor()[..., None, None]
+    return quantised.to(level.device) > level
 
 
 def box_masks(maps: Tensor, threshold: float | Tensor, *, clip_last: bool = False) -> Tensor:

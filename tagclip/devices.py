@@ -1,24 +1,48 @@
-"""Which device a model runs on."""
+"""Where models compute: the default device, devices that are not there, and what a device cannot do."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
-from tagclip.errors import UsageError
+from tagclip.errors import UsageError, first_line
+
+WITHOUT_FLOAT64 = ("mps",)
 
 
-def resolve_device(device: torch.device | str | None) -> torch.device:
-    """The device that is asked for, or the accelerator if there is one.
+def resolve_device(device: str | torch.device | None = None) -> torch.device:
+    """The device that was asked for, None for the default; a tensor is made on it as a trial.
 
     Raises:
-        UsageError: no such device here.
+        UsageError: PyTorch does not know it, or cannot use it here.
     """
     if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return default_device()
     try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise UsageError(f"--device {device}: unknown; use cpu, cuda or cuda:N") from error
-    if found.type == "cuda" and (not torch.cuda.is_available() or (found.index or 0) >= torch.cuda.device_count()):
-        raise UsageError(f"--device {device}: no such CUDA device here; use --device cpu")
-    return found
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen).cpu()
+    except Exception as error:  # PyTorch raises all sorts where a device, its driver or its support is missing
+        reason = first_line(error)
+        raise UsageError(f"--device {device}: cannot be used here ({reason}); use {_devices_here()}") from error
+    return chosen
+
+
+def default_device() -> torch.device:
+    """cuda if there is one, else cpu."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def to_double(values: Tensor) -> Tensor:
+    """As float64; on the CPU if the device of `values` has no such numbers."""
+    if values.device.type in WITHOUT_FLOAT64:
+        values = values.cpu()
+    return values.double()
+
+
+def _devices_here() -> str:
+    found = ["cpu"]
+    if torch.cuda.is_available():
+        found += ["cuda", *(f"cuda:{index}" for index in range(1, torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return " or ".join(found)

@@ -8,6 +8,7 @@ from torch import Tensor
 from tagclip.boxes import box_masks, scale_maps
 from tagclip.clip import Grid
 from tagclip.config import DMARConfig
+from tagclip.devices import to_double
 
 
 class Refined(NamedTuple):
@@ -54,7 +55,7 @@ def refine_scores(coarse: Tensor, affinity: Tensor, grid: Grid, config: DMARConf
     batch, patches, classes = first.shape
     maps = scale_maps(first.transpose(1, 2).reshape(batch, classes, grid.height, grid.width))
     # In double precision, so that the order of summation, which depends on the batch, cannot move the threshold.
-    thresholds = maps.double().mean(dim=(-2, -1))
+    thresholds = to_double(maps).mean(dim=(-2, -1))
     boxes = box_masks(maps, thresholds, clip_last=config.clip_boxes)
     class_mask = boxes.reshape(batch, classes, patches).transpose(1, 2)
     return Refined(first, affinity @ (coarse * class_mask))

@@ -31,3 +31,9 @@ class RunError(TagclipError):
 
 class RequirementError(UsageError, ImportError):
     """A package, or a system library that a package wants, is missing on this machine."""
+
+
+def first_line(error: BaseException) -> str:
+    """What a foreign error says in its first line, for one-line messages; its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

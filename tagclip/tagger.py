@@ -17,6 +17,7 @@ from tagclip.cwr import reidentify
 from tagclip.dmar import coarse_scores, local_scores, masked_affinity, refine_scores
 from tagclip.errors import UsageError
 from tagclip.images import Size, decode_image, prepare_image, target_size
+from tagclip.precision import exact_float32
 from tagclip.thresholds import select
 from tagclip.vocabulary import Vocabulary
 
@@ -196,6 +197,7 @@ class TagCLIP:
         return found
 
     @torch.no_grad()
+    @exact_float32()
     def stages(self, trunk: Trunk, images: Tensor) -> Stages:
         """Every step of TagCLIP for a batch, by the settings; see `score_trunk` for the arguments.
 
@@ -248,6 +250,7 @@ class TagCLIP:
         return F.normalize(self.clip.project(tokens[:, 1:]).float(), dim=-1)
 
     @torch.no_grad()
+    @exact_float32()
     def _global_scores(self, trunk: Trunk) -> Tensor:
         """CLIP's own answer: softmax over all classes of the [CLS] feature, (B, targets)."""
         tokens = self.clip.last_block(trunk.tokens)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tagclip import devices
 from tests.golden import COPY, DATA, golden_root
 from tests.oracle.model import OracleCLIP
 
@@ -23,6 +24,20 @@ def few_threads():
     torch.set_num_threads(min(before, 2))
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cpu_by_default():
+    """Tests that name no device run on the CPU, where there is an accelerator as well: recorded figures are a CPU's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devices, "default_device", lambda: torch.device("cpu"))
+        yield
+
+
+@pytest.fixture(scope="session", params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+def device(request) -> torch.device:
+    """Every device that the core has to work on: the CPU, and CUDA where there is a device."""
+    return torch.device(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_c
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.pretrained import download_pretrained
 
-from tagclip.errors import WeightsError
+from tagclip.errors import WeightsError, first_line
 
 PROBE_SECONDS = 8.0  # the longest that the hub may take to answer
 FILE_REMEDY = "--pretrained FILE (in Python pretrained=FILE) takes weights that were downloaded elsewhere"
@@ -88,12 +88,6 @@ def require_hub(repository: str, file: str, name: str, remedy: str) -> None:
         return
     reason = first_line(error)
     raise WeightsError(f"{name}: not in the cache, and the hub cannot be reached ({reason}); {remedy}") from error
-
-
-def first_line(error: BaseException) -> str:
-    """An error's first line for one-line messages, its type where it says nothing."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
 
 
 def _with_safetensors(file: str) -> tuple[str, ...]:

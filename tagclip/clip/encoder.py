@@ -13,6 +13,7 @@ from tagclip.clip import attention
 from tagclip.clip.text import TextEncoder
 from tagclip.clip.trunk import AttentionRequest, Grid, Trunk
 from tagclip.errors import UsageError
+from tagclip.precision import exact_float32
 
 PositionRounding = Literal["none", "float16_off_native", "float16"]
 LastBlockMode = Literal["ordinary", "local", "masked_local"]
@@ -38,6 +39,7 @@ class FrozenCLIP(nn.Module):
     """A plain ViT CLIP whose blocks are walked by this class; the open_clip modules inside are only read.
 
     Use `tagclip.clip.load_clip` to make one. The given model is taken over: its parameters are frozen, cast and moved.
+    What is computed in float32 is float32 on every device, see `tagclip.precision`.
 
     Attributes:
         name: what the model was loaded as, for messages and cache keys.
@@ -111,6 +113,7 @@ class FrozenCLIP(nn.Module):
         """Stay in evaluation mode whatever a surrounding module asks for."""
         return super().train(False)
 
+    @exact_float32()
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         """Features of prompts.
 
@@ -126,6 +129,7 @@ class FrozenCLIP(nn.Module):
         return self._text(prompts, self.device)
 
     @torch.no_grad()
+    @exact_float32()
     def trunk(
         self,
         images: Tensor,
@@ -179,6 +183,7 @@ class FrozenCLIP(nn.Module):
             tokens = attention.finish_block(tokens, attended, block)
         return Trunk(tokens, grid, statistics.votes, statistics.affinity, kept)
 
+    @exact_float32()
     def last_block(self, tokens: Tensor, mode: LastBlockMode = "ordinary") -> Tensor:
         """The last block in one of its forms, with residuals and MLP.
 
@@ -198,6 +203,7 @@ class FrozenCLIP(nn.Module):
             raise UsageError(f"last block mode {mode!r}: use 'ordinary', 'local' or 'masked_local'")
         return attention.finish_block(tokens, attention.attend(*attention.qkv(tokens, block), bias), block)
 
+    @exact_float32()
     def last_block_from_norm(self, tokens: Tensor, normed: Tensor) -> Tensor:
         """The ordinary last block with a = ln_1(tokens) given, so that a gradient with respect to a can be taken.
 
@@ -212,6 +218,7 @@ class FrozenCLIP(nn.Module):
         """a = ln_1(tokens) of the last block, (B, 1 + N, width)."""
         return attention.layer_norm(tokens, self.blocks[-1].ln_1)
 
+    @exact_float32()
     def run_blocks(
         self,
         tokens: Tensor,
@@ -240,6 +247,7 @@ class FrozenCLIP(nn.Module):
             tokens = attention.finish_block(tokens, attended, block, output_scale=scale)
         return tokens
 
+    @exact_float32()
     def project(self, tokens: Tensor) -> Tensor:
         """ln_post, then the projection: (..., width) -> (..., embed_dim), not normalised."""
         visual = self.model.visual
@@ -247,6 +255,7 @@ class FrozenCLIP(nn.Module):
         return normed if visual.proj is None else normed @ visual.proj
 
     @torch.no_grad()
+    @exact_float32()
     def encode_masked(
         self,
         images: Tensor,
@@ -277,6 +286,7 @@ class FrozenCLIP(nn.Module):
         return self._class_feature(tokens, row)
 
     @torch.no_grad()
+    @exact_float32()
     def encode_image(self, images: Tensor, *, position_rounding: PositionRounding = "none") -> Tensor:
         """CLIP's ordinary [CLS] feature at any grid: (B, 3, H, W) normalised -> (B, embed_dim) fp32, unit norm."""
         tokens, _ = self._embed(images, position_rounding)

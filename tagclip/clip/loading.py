@@ -18,9 +18,10 @@ from torch.overrides import TorchFunctionMode
 
 from tagclip.clip import architecture as arch
 from tagclip.clip.checkpoints import Checkpoint, read_checkpoint, read_folder_config
-from tagclip.clip.downloads import FOLDER_REMEDY, fetch_weights, find_cached, first_line, require_hub
+from tagclip.clip.downloads import FOLDER_REMEDY, fetch_weights, find_cached, require_hub
 from tagclip.clip.encoder import FrozenCLIP
-from tagclip.errors import UsageError, WeightsError
+from tagclip.devices import resolve_device
+from tagclip.errors import UsageError, WeightsError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def load_clip(
     path_or_name: str | Path = "ViT-B-16",
     pretrained: str | Path | None = "openai",
     *,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
     dtype: str | torch.dtype = "float32",
     cache_dir: str | Path | None = None,
     quick_gelu: bool | None = None,
@@ -57,7 +58,8 @@ def load_clip(
             "local-dir:FOLDER" or "hf-hub:ORG/REPOSITORY" with an open_clip_config.json;
             "demo" for the small model that is part of this package.
         pretrained: for an architecture name, open_clip's tag or a weights file. Ignored otherwise.
-        device, dtype: where the model computes, and in float32, bfloat16 or float16.
+        device: where the model computes; None takes cuda if there is one, else cpu.
+        dtype: float32, bfloat16 or float16.
         cache_dir: where downloads are kept (default: the hub's cache). What lies there is taken without asking the hub.
         quick_gelu: the activation of the blocks, which no state dict tells: QuickGELU (True) or GELU (False). None
             decides: configuration of the named tag or folder; OpenAI archive: QuickGELU; safetensors field
@@ -67,9 +69,9 @@ def load_clip(
     Raises:
         WeightsError: weights that cannot be found or read, of another architecture than the one named, or with a tower
             that is not supported (ResNet, timm, no class token); the message names the model.
-        UsageError: an unknown device or dtype.
+        UsageError: an unknown dtype, or a device that is not there.
     """
-    device, dtype = _device(device), _dtype(dtype)
+    device, dtype = resolve_device(device), _dtype(dtype)
     source = str(path_or_name)
     if source == "demo":
         loaded = _load_demo(quick_gelu)
@@ -87,18 +89,19 @@ def wrap_clip(
     tokenizer=None,
     *,
     name: str = "custom",
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
     dtype: str | torch.dtype = "float32",
 ) -> FrozenCLIP:
     """Freeze a copy of an open_clip model that exists already; the model itself stays as it is.
 
     Args:
         tokenizer: open_clip's tokenizer for the model; CLIP's byte-pair encoding by default.
+        device, dtype: see `load_clip`.
 
     Raises:
         WeightsError: the model is no plain vision transformer with a class token.
     """
-    device, dtype = _device(device), _dtype(dtype)
+    device, dtype = resolve_device(device), _dtype(dtype)
     arch.refuse_model(model, name)
     settings = getattr(model.visual, "preprocess_cfg", {})
     return _freeze(_Loaded(copy.deepcopy(model), tokenizer, name, settings), device, dtype)
@@ -341,16 +344,6 @@ def _tokenizer(source: str, cache_dir):
 
 def _is_file_name(source: str) -> bool:
     return source.endswith(WEIGHT_SUFFIXES) or Path(source).is_file()
-
-
-def _device(device: str | torch.device) -> torch.device:
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise UsageError(f"device {device!r}: not a device that PyTorch knows, use cpu or cuda") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"device {str(device)!r}: PyTorch sees no CUDA device here, use cpu")
-    return chosen
 
 
 def _dtype(dtype: str | torch.dtype) -> torch.dtype:

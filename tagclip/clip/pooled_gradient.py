@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from tagclip.clip import attention
 from tagclip.clip.encoder import FrozenCLIP
+from tagclip.precision import exact_float32
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class PooledPatches:
         feature: the projected mean, (embed_dim,), not normalised.
     """
 
+    @exact_float32()
     def __init__(self, clip: FrozenCLIP, tokens: Tensor, *, product_dtype: torch.dtype = torch.float32) -> None:
         visual = clip.model.visual
         self._block = block = clip.blocks[-1]
@@ -91,6 +93,7 @@ class PooledPatches:
         pooled = self._norm_final.output.mean(0)
         self.feature = pooled if self._projection is None else pooled @ self._projection.float()
 
+    @exact_float32()
     def gradient(self, directions: Tensor) -> Tensor:
         """Mean over patches of d (feature . direction) / d a, for each direction.
 
