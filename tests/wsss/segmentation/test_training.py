@@ -100,7 +100,8 @@ def test_a_finished_training_is_not_repeated_and_another_is_refused(trained, con
     assert (work_dir / "iter_8.pth").stat().st_mtime_ns == before
     assert same.outcomes[0].best == trained.outcomes[0].best
     options = {"optim_wrapper.optimizer.lr": 0.02}
-    with pytest.raises(RunError, match=r"belongs to a training with other settings: .*optim_wrapper.optimizer.lr .0.05. there, .0.02. here"):
+    expected = r"belongs to a training with other settings: .*optim_wrapper.optimizer.lr .0.05. there, .0.02. here"
+    with pytest.raises(RunError, match=expected):
         train_segmentor(request(config_file, folders, work_dir, options=options))
 
 
