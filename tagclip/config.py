@@ -1,7 +1,14 @@
-"""Settings of stage one (TagCLIP, arXiv 2312.12828): every constant of the paper is a named field here."""
+"""Settings of stage one (TagCLIP, arXiv 2312.12828): every constant of the paper is a named field here.
+
+The defaults are the paper's constants for VOC and COCO. Constants that differ between data sets stand in the config of
+each (configs/tagging); `wsss.pipeline.recipe.dataset_settings` reads them from Python. Behind a field's name its
+docstring gives the paper's symbol in brackets; docs/constants.md is made from these docstrings.
+"""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from tagclip.errors import UsageError
@@ -15,9 +22,11 @@ class ImageConfig:
     """How an image becomes the model's input.
 
     Attributes:
-        apply_exif: turn the image upright first (the published code does not).
-        max_long_side: cap on the longer side in pixels, None for no cap: attention is quadratic in the patches.
-        position_rounding: see `FrozenCLIP.trunk`; the published tagging code rounds interpolated positions to float16.
+        apply_exif: Turn the image upright first, as its EXIF orientation says. The published code does not.
+        max_long_side: Longest side in pixels that the model sees; a larger image is scaled down, None never scales.
+            Attention takes time and memory with the square of the number of patches.
+        position_rounding: Whether interpolated positions are rounded to float16, as the published code does always
+            ("float16") or, when tagging, away from the native size ("float16_off_native").
     """
 
     apply_exif: bool = True
@@ -34,14 +43,16 @@ class DMARConfig:
     """Dual-masking attention refinement (section "DMAR" of the paper).
 
     Attributes:
-        enabled: False leaves the coarse scores as they are.
-        vote_mask: keep only attention between patches that enough blocks agree on.
-        vote_divisor: enough blocks are ceil(L / vote_divisor): 4 of 12.
-        class_mask: keep only source patches inside the boxes of a class's first refinement.
-        first_block, last_block: blocks whose mean attention is the affinity. Negative numbers count from the end as
-            in Python lists (-1 is the last block), positive ones are 1-based. The paper: 9..11 of 12; COCO-Stuff 1..11.
-        clip_boxes: the published code clips the exclusive ends of boxes to width - 1 and height - 1, so that the last
-            row and column never lie inside a box; only the reference preset does.
+        enabled: Refine patch scores by attention; False leaves the coarse scores as they are.
+        vote_mask (M): Keep only the attention between two patches that enough blocks find above their mean.
+        vote_divisor: The share of blocks that must agree on a pair of patches is one in vote_divisor, rounded
+            up: with 3, a model of L = 12 blocks needs 4 votes.
+        class_mask (B_c): Let a class spread only from patches inside the boxes around its first refinement.
+        first_block, last_block: The blocks whose mean attention spreads scores between patches. Positive numbers
+            count from 1; negative ones count from the end as in Python lists, so that -4 to -2 are blocks 9 to 11 of
+            12, and the same place of any other depth.
+        clip_boxes: Quirk of the published code: the last row and column of patches never lie inside a box, because
+            its exclusive ends are clipped to width - 1 and height - 1.
     """
 
     enabled: bool = True
@@ -81,15 +92,17 @@ class CWRConfig:
     """Class-wise re-identification (section "CWR" of the paper).
 
     Attributes:
-        enabled: False leaves the local scores as they are.
-        threshold: t of the candidates, s_c > lo + t (hi - lo), lo and hi over all patches and classes; COCO-Stuff 0.1.
-        mask_threshold: a patch is on the class where its score, scaled to [0, 1], is higher.
-        attention_bias: added to [CLS] attention at patches off the class.
-        local_weight: share of the local score in the final one.
-        clip_boxes: the published code clips the exclusive ends of the tight box to width - 1 and height - 1.
-        stop_at_degenerate: a box without area ends, in the published code, the step for all later classes of the
-            image; otherwise only that class is skipped.
-        chunk_size: crops in one forward pass; bounds memory.
+        enabled: Ask the model again about a crop of each likely class; False leaves the local scores as they are.
+        threshold (t): A class is asked about again if its score is above lo + t (hi - lo), where lo and hi are the
+            lowest and highest score of any patch and class of the image.
+        mask_threshold: A patch belongs to the class where its score, scaled to [0, 1], is higher than this.
+        attention_bias: Added to the attention of [CLS] to patches outside the class, so that it does not see them.
+        local_weight: Share of the local score in the final score; the crop's score has the rest.
+        clip_boxes: Quirk of the published code: the exclusive ends of the crop's box are clipped to width - 1 and
+            height - 1.
+        stop_at_degenerate: Quirk of the published code: a class whose box has no area ends the step for all later
+            classes of the image, instead of being skipped.
+        chunk_size: Most crops in one forward pass, which bounds memory; results do not depend on it.
     """
 
     enabled: bool = True
@@ -113,22 +126,45 @@ class TagRuleConfig:
     """Which scores become tags; see `tagclip.thresholds.select`.
 
     Attributes:
-        rule: "relative" (the paper): s_c > min(s) + t (max(s) - min(s)); "absolute": s_c > t; "top_k".
-        threshold: t for all classes; COCO-Stuff 0.1.
-        class_thresholds: one t a class, from a calibration; takes the place of `threshold`. Empty: none.
-        top_k: number of tags of the rule "top_k".
-        at_least_one: an image that no class passes gets its best class.
+        rule: How scores s become tags: "relative" (the paper) takes s_c > min(s) + t (max(s) - min(s)), "absolute"
+            takes s_c > t, "top_k" takes the best k.
+        threshold (t): The threshold of all classes, of the relative and the absolute rule.
+        class_thresholds (t_c): Thresholds by class name, {"cat": 0.3}, from a calibration; classes that it does not
+            name keep `threshold`. In Python, a tuple with one threshold per class works too. Empty: none.
+        top_k (k): Number of tags of each image under the rule "top_k".
+        at_least_one: Give an image that no class passes its best class.
     """
 
     rule: Literal["relative", "absolute", "top_k"] = "relative"
     threshold: float = 0.5
-    class_thresholds: tuple[float, ...] = ()
+    class_thresholds: dict[str, float] | tuple[float, ...] = ()
     top_k: int = 3
     at_least_one: bool = True
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
             raise UsageError(f"top_k {self.top_k} must be at least 1")
+
+    def for_classes(self, names: Sequence[str]) -> "TagRuleConfig":
+        """The same rule with one class threshold per class, in the order of `names`; none if it has none.
+
+        Raises:
+            UsageError: a threshold for a class that is not among `names`, or a tuple of another length.
+        """
+        given = self.class_thresholds
+        if isinstance(given, dict):
+            unknown = [name for name in given if name not in names]
+            if unknown:
+                near = get_close_matches(unknown[0], names, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"the {len(names)} classes begin with {names[0]!r}"
+                raise UsageError(f"class_thresholds: {unknown[0]!r} is not a class; {hint}")
+            values = tuple(given.get(name, self.threshold) for name in names) if given else ()
+            return replace(self, class_thresholds=values)
+        if given and len(given) != len(names):
+            raise UsageError(
+                f"class_thresholds: {len(given)} values for {len(names)} classes; name the classes, {{'cat': 0.3}}"
+            )
+        return self
 
 
 def _tagging_templates() -> tuple[str, ...]:
@@ -143,11 +179,18 @@ class TagCLIPConfig:
     """Everything that turns an image into scores and tags.
 
     Attributes:
-        templates: prompt templates of the text classifier, averaged; all synonyms of a class join the average.
-        scorer: "patches" scores patch by patch (the paper); "global" is CLIP's ordinary [CLS] answer, for comparison.
-        local_attention: the last block's self-only attention, exact ("local") or by the published additive mask.
-        batch_size: images of one grid shape in one forward pass.
-        batch_patches: cap on batch_size x patches, so that a batch of large images stays small; None for none.
+        image: How an image becomes the model's input.
+        dmar: Dual-masking attention refinement.
+        cwr: Class-wise re-identification.
+        rule: Which scores become tags.
+        templates: Prompt templates of the text classifier, averaged; all synonyms of a class join the average.
+        scorer: "patches" scores patch by patch (the paper); "global" is CLIP's ordinary answer from its [CLS] token,
+            for comparison.
+        local_attention: How each token of the last block is made to see only itself: exactly ("local"), or by the
+            published additive mask ("masked_local").
+        batch_size: Most images of one patch grid in one forward pass.
+        batch_patches: Cap on images times patches of a forward pass, so that a batch of large images stays small;
+            None for none.
     """
 
     image: ImageConfig = field(default_factory=ImageConfig)
@@ -165,10 +208,11 @@ class TagCLIPConfig:
             raise UsageError(f"batch_size {self.batch_size} must be at least 1")
 
     @classmethod
-    def preset(cls, name: str = "default", vocabulary: str = "custom") -> "TagCLIPConfig":
-        """The settings of a preset ("reference" or "default") for a data set (its vocabulary's name).
+    def preset(cls, name: str = "default") -> "TagCLIPConfig":
+        """The constants of VOC and COCO with the published code's quirks ("reference") or without ("default").
 
-        Names other than "cocostuff" share one set of constants, those of VOC and COCO in the paper.
+        COCO-Stuff has other constants, which neither preset knows: `configs/tagging/cocostuff.py` holds them, and
+        `wsss.pipeline.recipe.dataset_settings("tagging/cocostuff")` reads them.
 
         Raises:
             UsageError: unknown preset.
@@ -176,13 +220,6 @@ class TagCLIPConfig:
         if name not in PRESETS:
             raise UsageError(f"unknown preset {name!r}: use one of {', '.join(PRESETS)}")
         config = cls()
-        if vocabulary == "cocostuff":
-            config = replace(
-                config,
-                dmar=replace(config.dmar, first_block=1),
-                cwr=replace(config.cwr, threshold=0.1),
-                rule=replace(config.rule, threshold=0.1),
-            )
         if name == "default":
             return config
         return replace(

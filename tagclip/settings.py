@@ -46,12 +46,19 @@ def _checked(value: Any, kind: Any, option: str) -> Any:
         if value is None and type(None) in choices:
             return None
         kinds = [choice for choice in choices if choice is not type(None)]
+        kinds.sort(key=lambda choice: (get_origin(choice) or choice) is type(value))  # the last one's error is shown
         for choice in kinds[:-1]:
             try:
                 return _checked(value, choice, option)
             except UsageError:
                 pass
         return _checked(value, kinds[-1], option)
+    elif origin is dict:
+        if isinstance(value, dict):
+            return {
+                _checked(name, choices[0], option): _checked(item, choices[1], f"{option}.{name}")
+                for name, item in value.items()
+            }
     elif origin is tuple:
         if isinstance(value, list | tuple) and (choices[-1] is Ellipsis or len(value) == len(choices)):
             return tuple(_checked(item, choices[0], option) for item in value)

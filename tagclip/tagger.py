@@ -80,13 +80,18 @@ class TagCLIP:
     Args:
         clip: the frozen model.
         vocabulary: target classes and background words.
-        preset: "default", or "reference" for the published implementation's behaviour in every detail.
+        preset: "default", or "reference" for the published implementation's behaviour in every detail. Both have the
+            paper's constants for VOC and COCO, whatever the vocabulary: COCO-Stuff needs others, which
+            `config=dataset_settings("tagging/cocostuff").tagging` takes from its config (`wsss.pipeline.recipe`).
         config: settings in place of the preset's.
         cache_dir: where the text classifier is kept between runs; None keeps nothing.
 
     Attributes:
         classifier: text rows, target classes first, then background words, (C, D) fp32 unit norm.
         request: what a trunk must collect for `score_trunk`.
+
+    Raises:
+        UsageError: class thresholds that do not fit the vocabulary, or affinity blocks that the model does not have.
 
     Example:
         >>> tagger = TagCLIP(load_clip("demo"), Vocabulary.named("voc"))  # doctest: +SKIP
@@ -105,7 +110,8 @@ class TagCLIP:
     ):
         self.clip = clip
         self.vocabulary = vocabulary
-        self.config = config or TagCLIPConfig.preset(preset, vocabulary.name)
+        self.config = config or TagCLIPConfig.preset(preset)
+        self._rule = self.config.rule.for_classes(vocabulary.names)
         rows = [*vocabulary.prompts, *((word,) for word in vocabulary.background)]
         self.classifier = build_text_classifier(clip, rows, self.config.templates, cache_dir=cache_dir)
         self._range = self.config.dmar.block_range(clip.depth)
@@ -191,7 +197,7 @@ class TagCLIP:
         """Apply the tag rule to the scores (B, targets) of a batch."""
         values = scores.cpu().numpy() if isinstance(scores, Tensor) else np.asarray(scores, dtype=np.float32)
         names, found = self.vocabulary.names, []
-        for row, chosen in zip(values, select(values, self.config.rule), strict=True):
+        for row, chosen in zip(values, select(values, self._rule), strict=True):
             indices = np.flatnonzero(chosen).tolist()
             found.append(TagResult(row, indices, [names[index] for index in indices], grid, {}))
         return found

@@ -48,7 +48,7 @@ def select(scores: np.ndarray, config: TagRuleConfig) -> np.ndarray:
         (n, C) bool.
 
     Raises:
-        UsageError: class_thresholds of another length than C.
+        UsageError: class_thresholds of another length than C, or by name (see `TagRuleConfig.for_classes`).
     """
     scores = np.asarray(scores)
     if scores.ndim != 2 or scores.shape[1] == 0:
@@ -60,6 +60,8 @@ def select(scores: np.ndarray, config: TagRuleConfig) -> np.ndarray:
         return chosen
     threshold = np.float32(config.threshold)
     if config.class_thresholds:
+        if isinstance(config.class_thresholds, dict):
+            raise UsageError("class_thresholds by name: bring them into the order of the classes with rule.for_classes")
         threshold = np.asarray(config.class_thresholds, dtype=np.float32)
         if len(threshold) != scores.shape[1]:
             raise UsageError(f"{len(threshold)} class thresholds for {scores.shape[1]} classes")

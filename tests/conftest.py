@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tagclip import devices
-from tests.golden import COPY, DATA, golden_root
+from tests.golden import COPY, DATA, golden_root, golden_settings
 from tests.oracle.model import OracleCLIP
 
 
@@ -70,12 +70,12 @@ def golden_clip(golden_model_path):
 def golden_tagger(golden_clip, tmp_path_factory):
     """(vocabulary name, preset) -> TagCLIP on the golden model; text classifiers are made once a session."""
     from tagclip.tagger import TagCLIP
-    from tagclip.vocabulary import Vocabulary
 
     cache_dir = tmp_path_factory.mktemp("text")
 
     def make(vocabulary: str = "voc", preset: str = "reference", config=None) -> TagCLIP:
-        return TagCLIP(golden_clip, Vocabulary.named(vocabulary), preset, config=config, cache_dir=cache_dir)
+        recipe = golden_settings(vocabulary, preset)
+        return TagCLIP(golden_clip, recipe.vocabulary, config=config or recipe.tagging, cache_dir=cache_dir)
 
     return make
 

@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from wsss.pipeline.recipe import Recipe, dataset_settings
+
 DATA = Path(__file__).parent / "data"
 COPY = DATA / "golden"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+CONFIGS = {"voc": "masks/voc2012", "coco": "masks/coco2017", "cocostuff": "masks/cocostuff"}
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,11 @@ class GoldenCase:
     def image(self) -> Image.Image:
         """The image, RGB."""
         return Image.open(self.image_path).convert("RGB")
+
+
+def golden_settings(vocabulary: str, preset: str = "reference") -> Recipe:
+    """Classes and constants of a golden vocabulary, from the config that ships for it."""
+    return dataset_settings(CONFIGS[vocabulary], preset)
 
 
 def golden_root() -> Path:

@@ -12,8 +12,7 @@ import torch
 
 from tagclip.clip import FrozenCLIP, load_clip
 from tagclip.tagger import TagCLIP
-from tagclip.vocabulary import Vocabulary
-from tests.golden import COPY, GoldenCase, golden_cases
+from tests.golden import COPY, GoldenCase, golden_cases, golden_settings
 from tests.oracle.model import OracleCLIP
 from wsss.dense import dense_features
 from wsss.masks.generator import MaskGenerator
@@ -36,14 +35,13 @@ class Models:
 
     def tagger(self, vocabulary: str) -> TagCLIP:
         if vocabulary not in self.taggers:
-            named = Vocabulary.named(vocabulary)
-            self.taggers[vocabulary] = TagCLIP(self.clip, named, "reference", cache_dir=self.cache_dir)
+            self.taggers[vocabulary] = golden_settings(vocabulary).tagger(self.clip, self.cache_dir)
         return self.taggers[vocabulary]
 
     def generator(self, vocabulary: str) -> MaskGenerator:
         if vocabulary not in self.generators:
-            named = Vocabulary.named(vocabulary)
-            self.generators[vocabulary] = MaskGenerator(self.clip, named, "reference", cache_dir=self.cache_dir)
+            recipe = golden_settings(vocabulary)
+            self.generators[vocabulary] = MaskGenerator(recipe.maps(self.clip, self.cache_dir))
         return self.generators[vocabulary]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tagclip.config import PRESETS, TagCLIPConfig
+from tagclip.config import PRESETS
 from tagclip.devices import resolve_device
 from tagclip.errors import UsageError
 from wsss.cli import console as cli
@@ -23,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", required=True, metavar="SOURCE", help="folder, glob, image, or split list (.txt)")
     parser.add_argument("--image-root", metavar="DIR", help="image root of a split list")
     parser.add_argument("--labels", type=Path, required=True, metavar="PATH", help="plain list, VOC XML, or COCO JSON")
-    parser.add_argument("--vocabulary", default="voc", metavar="NAME|FILE", help="default: %(default)s")
+    parser.add_argument("--config", default="tagging/voc2012", metavar="NAME|FILE",
+                        help="data set whose constants and classes are used (default: %(default)s)")
+    parser.add_argument("--vocabulary", metavar="NAME|FILE", help="other classes than the config's")
     parser.add_argument("--preset", choices=PRESETS, default="default")
     parser.add_argument("--limit", type=cli.positive, metavar="N", help="only the first N images")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
@@ -35,10 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tagclip.image_lists import find_images
     from tagclip.labels import read_labels
     from tagclip.tagger import TagCLIP
-    from tagclip.vocabulary import Vocabulary
     from wsss.evaluation.ablation import ablate_tags, markdown
+    from wsss.pipeline.recipe import dataset_settings
 
-    vocabulary = Vocabulary.load(args.vocabulary)
+    other = {} if args.vocabulary is None else {"vocabulary": args.vocabulary}
+    recipe = dataset_settings(args.config, args.preset, other)
+    vocabulary = recipe.vocabulary
     labels = read_labels(args.labels, vocabulary)
     files = find_images(args.images, root=args.image_root)[: args.limit]
     if not any(file.id in labels for file in files):
@@ -47,8 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     weights = {} if args.pretrained is None else {"pretrained": args.pretrained}
     device, dtype = resolve_device(args.device), args.dtype or "float32"
     clip = load_clip(args.model or "ViT-B-16", device=device, dtype=dtype, **weights)
-    settings = TagCLIPConfig.preset(args.preset, vocabulary.name)
-    tagger = TagCLIP(clip, vocabulary, config=settings, cache_dir=args.cache_dir)
+    tagger = TagCLIP(clip, vocabulary, config=recipe.tagging, cache_dir=args.cache_dir)
     rows = ablate_tags(tagger, files, labels, progress=lambda chunks: tqdm(chunks, desc="images", unit="chunk"))
     print(markdown(rows))
     if args.json:

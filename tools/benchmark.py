@@ -31,7 +31,8 @@ def parser() -> argparse.ArgumentParser:
     add("--pretrained", help="open_clip tag or weights file for --model")
     add("--quick-gelu", action=argparse.BooleanOptionalAction, default=None,
         help="activation of a model file that does not tell")
-    add("--vocabulary", metavar="NAME|FILE", help="built-in vocabulary or class file")
+    add("--config", metavar="NAME|FILE", help="data set whose constants and classes are used, e.g. masks/cocostuff")
+    add("--vocabulary", metavar="NAME|FILE", help="other classes than the config's: built-in name or class file")
     add("--preset", choices=("reference", "default"), help="reference gives the straightforward procedure's outputs")
     add("--tags", type=positive, nargs="+", metavar="K", help="tags an image, and as many crops; one case each")
     add("--size", type=size, metavar="WxH", help="of the photos")

@@ -9,12 +9,12 @@ from pathlib import Path
 from tagclip.clip import load_clip
 from tagclip.devices import resolve_device
 from tagclip.errors import UsageError
-from tagclip.vocabulary import Vocabulary
 from wsss.cli import console as cli
 from wsss.dense.comparison import CAM, VOCABULARIES, CompareConfig, Comparison, draw_bars, to_csv, to_markdown
 from wsss.dense.dense_config import DenseConfig
 from wsss.dense.strategy import strategy_names
 from wsss.files.sources import open_source
+from wsss.pipeline.recipe import dataset_settings
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,7 +23,9 @@ def parser() -> argparse.ArgumentParser:
     add = result.add_argument
     add("data", type=Path, help="folder with JPEGImages/ and SegmentationClass/")
     add("--out", type=Path, required=True, metavar="DIR", help="compare.md, compare.csv and compare.png go here")
-    add("--classes", default="voc", metavar="NAME|FILE", help="vocabulary of the masks (default: %(default)s)")
+    add("--config", default="masks/voc2012", metavar="NAME|FILE",
+        help="data set whose constants and classes are used (default: %(default)s)")
+    add("--classes", metavar="NAME|FILE", help="other classes than the config's")
     add("--list", dest="ann_file", metavar="FILE", help="ids, the first word of each line; default all masks")
     add("--limit", type=cli.positive, metavar="N", help="only the first N images")
     add("--strategies", nargs="+", default=[*strategy_names(), CAM], metavar="S",
@@ -45,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     cli.setup_logging()
     cli.set_threads(args.threads)
-    vocabulary = Vocabulary.load(args.classes)
+    recipe = dataset_settings(args.config, options={} if args.classes is None else {"vocabulary": args.classes})
     source = open_source(args.data, layout="voc", ann_file=args.ann_file)
     source.require_complete()
     pairs = [(sample.image, sample.mask) for sample in source.samples[: args.limit]]
@@ -57,11 +59,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     dense = DenseConfig.from_dict({
         "mode": args.mode, "short_side": args.short_side, "logit_scale": args.logit_scale,
         "background_threshold": args.threshold, "pamr": args.pamr or None,
+        "tagging": recipe.tagging.to_dict(),
     })  # fmt: skip
     config = CompareConfig(
-        tuple(args.strategies), tuple(args.vocabularies), dense=dense, timed_images=args.timed_images
+        tuple(args.strategies), tuple(args.vocabularies), dense=dense, masks=recipe.masks,
+        timed_images=args.timed_images,
     )
-    comparison = Comparison(clip, vocabulary, config, cache_dir=args.cache_dir)
+    comparison = Comparison(clip, recipe.vocabulary, config, cache_dir=args.cache_dir)
     with cli.progress_bar(len(pairs), "comparing") as bar:
         rows = comparison.run(pairs, bar.update)
     view = "whole images" if args.mode == "whole" else "sliding windows"

@@ -19,8 +19,8 @@ from wsss.cli.console import (
     set_threads,
     setup_logging,
 )
+from wsss.configs import read_config
 from wsss.dense.dataset_scores import adapt, build, evaluate, run_mmseg_loop, summary
-from wsss.segmentation.train_settings import read_config
 
 
 def parser() -> argparse.ArgumentParser:

@@ -31,7 +31,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--tags", metavar="NAME,NAME", help="with --images: these classes instead of the tagger's")
     classes = parser.add_mutually_exclusive_group()
     classes.add_argument("--classes", metavar="FILE", help="class file, or names separated by commas")
-    classes.add_argument("--vocabulary", metavar="NAME", default="voc", help="built-in classes (default: %(default)s)")
+    classes.add_argument("--vocabulary", metavar="NAME", help="built-in classes")
+    parser.add_argument("--config", default="masks/voc2012", metavar="NAME|FILE",
+                        help="data set whose constants and classes are used (default: %(default)s)")
     parser.add_argument("--preset", choices=PRESETS, default="default")
     cli.add_model_options(parser)
     return parser
@@ -47,16 +49,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         from tagclip.clip import load_clip
         from tagclip.image_lists import find_images
-        from tagclip.tagger import TagCLIP
         from wsss.masks.generator import MaskGenerator
-        from wsss.pipeline.run_config import MaskRunConfig
+        from wsss.pipeline.recipe import dataset_settings
 
         files = find_images(args.images)[: args.limit]
-        vocabulary = MaskRunConfig(vocabulary=args.classes or args.vocabulary).load_vocabulary()
+        classes = args.classes or args.vocabulary
+        recipe = dataset_settings(args.config, args.preset, {} if classes is None else {"vocabulary": classes})
         cli.set_threads(args.threads)
         clip = load_clip(args.model or "ViT-B-16", args.pretrained or "openai",
                          device=resolve_device(args.device), dtype=args.dtype or "float32")
-        tools = [kind(clip, vocabulary, args.preset, cache_dir=args.cache_dir) for kind in (MaskGenerator, TagCLIP)]
+        generator = MaskGenerator(clip, recipe.vocabulary, config=recipe.masks, cache_dir=args.cache_dir)
+        tools = [generator, recipe.tagger(clip, args.cache_dir)]
         names = [name.strip() for name in args.tags.split(",")] if args.tags else None
         strips = strips_of_images(files, *tools, names, look)
     print(f"{save_strips(strips, args.out, look)} images: {args.out}")

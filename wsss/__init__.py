@@ -6,9 +6,15 @@ from importlib import import_module
 from typing import Any
 
 # Public name -> module. Imported on first use: CRF workers and the mask evaluation never load torch for them.
-_PUBLIC = {"MaskConfig": "wsss.config", "MaskGenerator": "wsss.masks.generator", "MaskResult": "wsss.masks.generator"}
+_PUBLIC = {
+    "MaskConfig": "wsss.config",
+    "MaskGenerator": "wsss.masks.generator",
+    "MaskResult": "wsss.masks.generator",
+    "config_path": "wsss.configs",
+    "dataset_settings": "wsss.pipeline.recipe",
+}
 
-__all__ = ["MaskConfig", "MaskGenerator", "MaskResult"]
+__all__ = ["MaskConfig", "MaskGenerator", "MaskResult", "config_path", "dataset_settings"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,9 @@
-"""Settings of stage two (CAMs, affinity, refinement, masks): every constant of the papers is a named field here."""
+"""Settings of stage two (CAMs, affinity, refinement, masks): every constant of the papers is a named field here.
+
+Constants that differ between data sets stand in the config of each (configs/masks);
+`wsss.pipeline.recipe.dataset_settings` reads them from Python. Behind a field's name its docstring gives the paper's
+symbol in brackets; docs/constants.md is made from these docstrings.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +21,14 @@ class CamConfig:
     """Softmax Grad-CAM (CLIP-ES, arXiv 2212.09506, section 3.1-3.2).
 
     Attributes:
-        template: the one prompt template of the CAM text classifier.
-        reference_names: use the published prompt names where those differ (`Vocabulary.cam_prompts_reference`).
-        precision: of matrix products in the last block: "float32", or "model" for the model's own dtype, which is
-            faster for a half-precision model and changes the maps a little.
-        normalisations: how often a map is scaled to [0, 1]. Two, because a peak may be as small as `epsilon`:
-            the second pass brings it back to 1.
-        epsilon: keeps the scaling of a constant map finite.
+        template: The one prompt template of the text classifier of class maps.
+        reference_names: Quirk of the published code: use its spelling of class names where that differs
+            (`Vocabulary.cam_prompts_reference`).
+        precision: Number format of the matrix products in the last block: "float32", or "model" for the model's own,
+            which is faster for a half-precision model and changes the maps a little.
+        normalisations: How often a map is scaled to [0, 1]. Two, because a peak may be as small as `epsilon`: the
+            second pass brings it back to 1.
+        epsilon: Added to a map's peak before dividing by it, so that scaling a constant map stays finite.
     """
 
     template: str = "a clean origami {}."
@@ -37,14 +43,15 @@ class AffinityConfig:
     """Class-aware attention affinity (CLIP-ES section 3.4).
 
     Attributes:
-        first_block, last_block: range of blocks whose mean attention is the affinity. Negative numbers count from
-            the end as in Python lists (-1 is the last block), positive ones are 1-based. CLIP-ES: the last 8;
-            TagCLIP's VOC setting leaves the last one out (5..11 of 12).
-        box_threshold: threshold of the boxes relative to the map's peak: 0.4 for VOC, 0.7 for COCO and COCO-Stuff.
-        clip_boxes: the published code clips the exclusive box ends to width - 1 and height - 1, so that the last
-            row and column never lie inside a box; only the reference preset does.
-        sinkhorn_rounds: (column, row) normalisations.
-        propagations: how often the symmetric affinity is applied to a map.
+        first_block, last_block: The blocks whose mean attention says which patches belong together. Positive numbers
+            count from 1; negative ones count from the end as in Python lists, so that -8 to -1 are blocks 5 to 12 of
+            12.
+        box_threshold (lambda): A map spreads only inside boxes around what is above this share of its peak.
+        clip_boxes: Quirk of the published code: the last row and column of patches never lie inside a box, because
+            its exclusive ends are clipped to width - 1 and height - 1.
+        sinkhorn_rounds: How often attention is divided by its column sums and then by its row sums, after which both
+            are nearly 1, so that no patch gives or takes more than the others.
+        propagations (t): How often the affinity is applied to a map; each time it spreads further.
     """
 
     first_block: int = -8
@@ -75,13 +82,17 @@ class CrfConfig:
     """Fully connected CRF (Krähenbühl and Koltun, arXiv 1210.5644) with the constants of CLIP-ES.
 
     Attributes:
-        iterations: mean-field steps.
-        gaussian_sxy, gaussian_compat: smoothness kernel, standard deviation in pixels and weight.
-        bilateral_sxy, bilateral_srgb, bilateral_compat: appearance kernel, in pixels and grey levels, and weight.
-        probability_floor: smallest probability of the unary term, whose energy is -log(probability).
-        wrap_dark_pixels: the published code subtracts `mean_bgr` and casts to uint8, so that values below the mean
-            wrap around; only the reference preset does.
-        mean_bgr: that mean.
+        iterations: Number of mean-field steps.
+        gaussian_sxy (theta_gamma): Reach of the smoothness kernel, its standard deviation in pixels.
+        gaussian_compat (w2): Weight of the smoothness kernel, which removes small islands.
+        bilateral_sxy (theta_alpha): Reach of the appearance kernel, its standard deviation in pixels.
+        bilateral_srgb (theta_beta): Difference in grey levels up to which the appearance kernel takes two colours for
+            alike, as a standard deviation.
+        bilateral_compat (w1): Weight of the appearance kernel, which pulls edges of the mask to edges of the image.
+        probability_floor: Smallest probability that enters the CRF, whose energy is -log(probability).
+        wrap_dark_pixels: Quirk of the published code: it subtracts `mean_bgr` and casts to uint8, so that values
+            below the mean wrap around and turn bright.
+        mean_bgr: That mean: blue, green, red.
     """
 
     iterations: int = 10
@@ -108,9 +119,10 @@ class PamrConfig:
     """Pixel-adaptive mask refinement (Araslanov and Roth, arXiv 2005.08104, section 3.3).
 
     Attributes:
-        dilations: of the 3 x 3 neighbourhoods, in pixels.
-        iterations: refinement steps.
-        temperature: factor of the local standard deviation that scales colour differences.
+        dilations: Spacings of the 3 x 3 neighbourhoods in pixels; the largest is how far a pixel looks in one step.
+        iterations (T): Number of refinement steps.
+        temperature: Factor of the local standard deviation of colours, by which colour differences are divided;
+            smaller follows edges more strictly.
     """
 
     dilations: tuple[int, ...] = (1, 2, 4, 8, 12, 24)
@@ -123,8 +135,8 @@ class ViewConfig:
     """Views of an image that its maps are averaged over. Neither paper does it; each view costs a pass of the model.
 
     Attributes:
-        scales: factors of the model's input size; 1.0, the view that tags are read from, must be among them.
-        flip: each scale mirrored as well.
+        scales: Factors of the model's input size; 1.0, the view that tags are read from, must be among them.
+        flip: Average over the mirror image of each scale, too.
     """
 
     scales: tuple[float, ...] = (1.0,)
@@ -148,23 +160,31 @@ class MaskConfig:
     """Everything that turns an image and its tags into a pseudo mask.
 
     Attributes:
-        image: how an image becomes the model's input; masks have the image's own size, whatever the model saw.
-        views: scales and mirror images that the maps are averaged over.
-        score_power: maps are multiplied by (score / best score of the image) ** score_power, so that a doubtful tag
-            does not compete at full strength; 0, as in the papers, leaves every map its peak of 1. Tags without
-            scores count as certain.
-        refiner: "crf", "pamr" or "none".
-        max_refine_side: photos with a longer side, in pixels, are refined at this size, and the labels then brought to
-            the photo's own: the CRF takes 0.3 to 0.4 GB and three seconds per megapixel. None: always at full size.
-        upsampling: how: "guided" follows the photo's edges (Fast Guided Filter, arXiv 1505.00996), "nearest" does not.
-        alpha: exponent of the background score (1 - max_k cam_k) ** alpha.
-        sure_alpha: a larger exponent: pixels that are background with `alpha`, but not with this one, become
-            `ignore_label`, so that only sure background is trained on, as in IRN (Ahn et al., arXiv 1904.05044, which
-            takes two thresholds). The refiner runs twice. None, as in CLIP-ES, trusts the background.
-        confidence: pixels whose highest probability is lower become `ignore_label`; None keeps every pixel.
-        storage_dtype: dtype of CAMs on disk. Masks are always made from CAMs rounded to it, so that masks from
-            memory and from files are the same.
-        round_upsampled: the published code stores the upsampled maps as float16; only the reference preset does.
+        image: How an image becomes the model's input; masks have the image's own size, whatever the model saw.
+        cam: Softmax Grad-CAM.
+        affinity: Class-aware attention affinity.
+        crf: Fully connected CRF.
+        pamr: Pixel-adaptive mask refinement.
+        views: Scales and mirror images that the maps are averaged over.
+        score_power: How much a doubtful tag is held back: each map is multiplied by (its score / the image's best
+            score) to this power. 0, as in the papers, lets all tags compete at full strength; tags without scores
+            always do.
+        refiner: What sharpens the masks: "crf", "pamr" or "none".
+        max_refine_side: A photo with a longer side, in pixels, is refined at this size, and the labels are then
+            brought to the photo's own: the CRF takes 0.3 to 0.4 GB and three seconds per megapixel. None refines at
+            full size.
+        upsampling: How labels are brought to the photo's size: "guided" follows the photo's edges (Fast Guided Filter,
+            arXiv 1505.00996), "nearest" does not.
+        alpha (alpha): Exponent of the background's score, (1 - the strongest map) ** alpha; larger makes the
+            background smaller.
+        sure_alpha: A second, larger exponent, to keep only the background that is sure: pixels that are background
+            with `alpha` but not with this one become `ignore_label`, as with the two thresholds of IRN (Ahn et al.,
+            arXiv 1904.05044). The refiner then runs twice. None, as in CLIP-ES, trusts all background.
+        confidence (mu): Pixels whose highest probability is lower become `ignore_label`; None keeps every pixel.
+        ignore_label: Label of pixels that training and evaluation leave out.
+        storage_dtype: Number format of class maps on disk. Masks are always made from maps rounded to it, so that
+            masks from memory and from files are the same.
+        round_upsampled: Quirk of the published code: the upsampled maps are rounded to float16.
     """
 
     image: ImageConfig = field(default_factory=ImageConfig)
@@ -197,27 +217,24 @@ class MaskConfig:
             raise UsageError(f"max_refine_side {self.max_refine_side} must be positive; use None for the full size")
 
     @classmethod
-    def preset(cls, name: str = "default", vocabulary: str = "custom") -> MaskConfig:
-        """The settings of a preset ("reference" or "default") for a data set (its vocabulary's name).
+    def preset(cls, name: str = "default") -> MaskConfig:
+        """CLIP-ES's constants with the published code's quirks ("reference") or without ("default").
 
-        A vocabulary name that is not one of the built-in ones gets the "custom" settings: CLIP-ES's 8 blocks, 0.4.
+        VOC, COCO and COCO-Stuff have other affinity blocks or another box threshold, which neither preset knows: the
+        files of `configs/masks` hold them, and `wsss.pipeline.recipe.dataset_settings("masks/voc2012")` reads them.
 
         Raises:
             UsageError: unknown preset.
         """
         if name not in PRESETS:
             raise UsageError(f"unknown preset {name!r}: use one of {', '.join(PRESETS)}")
-        affinity = AffinityConfig(
-            last_block=-2 if vocabulary == "voc" else -1,
-            box_threshold=0.7 if vocabulary in ("coco", "cocostuff") else 0.4,
-        )
-        config = cls(affinity=affinity)
+        config = cls()
         if name == "default":
             return config
         return replace(
             config,
             image=ImageConfig(apply_exif=False, max_long_side=None, position_rounding="float16"),
-            affinity=replace(affinity, clip_boxes=True),
+            affinity=replace(config.affinity, clip_boxes=True),
             cam=replace(config.cam, reference_names=True),
             crf=replace(config.crf, wrap_dark_pixels=True),
             storage_dtype="float32",

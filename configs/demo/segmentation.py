@@ -1,7 +1,7 @@
 """DeepLabV3+ on demo scenes at half their size, for two CPU cores (tools/demo.sh).
 
 Its ResNet-18 has half the usual width and has learned to name drawn objects that are not VOC's
-(wsss/segmentation/demo_backbone.py), as a photo's backbone has learned ImageNet.
+(wsss/demo/backbone.py), as a photo's backbone has learned ImageNet.
 """
 
 _base_ = "../segmentation/deeplabv3plus_r18_voc.py"
@@ -15,25 +15,12 @@ model = dict(
     decode_head=dict(c1_in_channels=32, c1_channels=12, in_channels=256, channels=96, dilations=(1, 3, 6, 9)),
     auxiliary_head=dict(in_channels=128, channels=32),
 )
-meta_keys = (
-    "img_path", "seg_map_path", "sample_id", "image_weight", "ori_shape", "img_shape", "pad_shape", "scale_factor",
-    "flip", "flip_direction", "reduce_zero_label",
-)
-train_pipeline = [
-    dict(type="LoadUprightImage"),
-    dict(type="LoadAnnotations"),
-    dict(type="RandomResize", scale=(224, 160), ratio_range=(0.75, 1.25), keep_ratio=True),
-    dict(type="RandomCrop", crop_size=crop_size, cat_max_ratio=0.9),
-    dict(type="RandomFlip", prob=0.5),
-    dict(type="PhotoMetricDistortion"),
-    dict(type="PackSegInputs", meta_keys=meta_keys),
-]
-test_pipeline = [
-    dict(type="LoadUprightImage"),
-    dict(type="Resize", scale=(224, 160), keep_ratio=True),
-    dict(type="LoadAnnotations"),
-    dict(type="PackSegInputs"),
-]
+# The recipe's own steps, at this size.
+train_pipeline = _base_.train_pipeline
+train_pipeline[2].update(scale=(224, 160), ratio_range=(0.75, 1.25))
+train_pipeline[3].update(crop_size=crop_size, cat_max_ratio=0.9)
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].update(scale=(224, 160))
 train_dataloader = dict(
     batch_size=8, num_workers=1, dataset=dict(data_root="runs/demo/run", pipeline=train_pipeline)
 )

@@ -3,7 +3,11 @@ _base_ = "./_base_/model.py"
 
 model = dict(
     classes="{{ fileDirname }}/classes/cocostuff.yaml",
-    dense=dict(short_side=448),
+    dense=dict(
+        short_side=448,
+        # TagCLIP's constants for COCO-Stuff, for vocabulary="tags" (arXiv 2312.12828, sections "DMAR" and "CWR").
+        tagging=dict(rule=dict(threshold=0.1), cwr=dict(threshold=0.1), dmar=dict(first_block=1, last_block=-2)),
+    ),
 )
 
 test_dataloader = dict(

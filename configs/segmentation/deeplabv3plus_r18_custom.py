@@ -1,7 +1,4 @@
 """DeepLabV3+ R18 on your own classes; the run folder or --classes tells how many."""
 
 _base_ = "./_base_/deeplabv3plus_r18.py"
-
-train_dataloader = dict(dataset=dict(data_root="runs/custom", vocabulary=None))
-val_dataloader = dict(dataset=dict(data_root="data/custom", vocabulary=None))
-test_dataloader = val_dataloader
+locals().update(__import__("wsss.segmentation.bases", fromlist=["trained_on"]).trained_on(_base_, "custom"))

@@ -1,8 +1,4 @@
 """DeepLabV3+ R50 on PASCAL VOC 2012, 20 classes and background."""
 
 _base_ = "./_base_/deeplabv3plus_r50.py"
-
-model = dict(decode_head=dict(num_classes=21), auxiliary_head=dict(num_classes=21))
-train_dataloader = dict(dataset=dict(data_root="runs/voc2012", vocabulary="voc"))
-val_dataloader = dict(dataset=dict(data_root="data/VOCdevkit/VOC2012", vocabulary="voc"))
-test_dataloader = val_dataloader
+locals().update(__import__("wsss.segmentation.bases", fromlist=["trained_on"]).trained_on(_base_, "voc"))

@@ -5,8 +5,8 @@ model = dict(
     dtype="float32",
 )
 vocabulary = "voc"  # built-in name or class file
-preset = "default"  # or reference: the published implementation in every detail
-tagging = dict()  # fields of tagclip.config.TagCLIPConfig over the preset's
+preset = "default"  # or reference: the published implementation in every detail; the constants are the same
+tagging = dict()  # fields of tagclip.config.TagCLIPConfig: docs/constants.md explains each
 images = dict(
     source=None,  # folder, glob, image, or split list
     root=None,  # image root of a split list

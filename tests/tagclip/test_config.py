@@ -1,19 +1,19 @@
 """Settings: presets, dicts, wrong values."""
 
+from dataclasses import replace
+
 import pytest
 
-from tagclip.config import CWRConfig, DMARConfig, ImageConfig, TagCLIPConfig
+from tagclip.config import CWRConfig, DMARConfig, ImageConfig, TagCLIPConfig, TagRuleConfig
 from tagclip.errors import UsageError
 
 
 @pytest.mark.parametrize("preset", ["reference", "default"])
-@pytest.mark.parametrize("vocabulary", ["voc", "coco", "cocostuff", "custom"])
-def test_presets_survive_the_way_through_a_dict(preset, vocabulary):
-    config = TagCLIPConfig.preset(preset, vocabulary)
+def test_presets_survive_the_way_through_a_dict(preset):
+    config = TagCLIPConfig.preset(preset)
     assert TagCLIPConfig.from_dict(config.to_dict()) == config
-    stuff = vocabulary == "cocostuff"
-    assert config.rule.threshold == config.cwr.threshold == (0.1 if stuff else 0.5)
-    assert config.dmar.block_range(12) == ((1, 11) if stuff else (9, 11))
+    assert config.rule.threshold == config.cwr.threshold == 0.5
+    assert config.dmar.block_range(12) == (9, 11)
 
 
 def test_reference_has_every_quirk_and_default_none():
@@ -32,7 +32,7 @@ def test_reference_has_every_quirk_and_default_none():
 
 
 def test_dict_is_written_over_a_base():
-    base = TagCLIPConfig.preset("reference", "cocostuff")
+    base = replace(TagCLIPConfig.preset("reference"), cwr=CWRConfig(threshold=0.1))
     config = TagCLIPConfig.from_dict({"cwr": {"enabled": False}, "batch_size": 2, "templates": ["a {}."]}, base)
     assert not config.cwr.enabled
     assert config.cwr.threshold == 0.1
@@ -51,6 +51,8 @@ def test_dict_is_written_over_a_base():
         ({"dmar": None}, "tagging.dmar must be a dict"),
         ({"batch_size": 0}, "batch_size 0"),
         ({"templates": "a {}."}, "tagging.templates"),
+        ({"rule": {"class_thresholds": {"cat": "low"}}}, "tagging.rule.class_thresholds.cat is 'low'"),
+        ({"rule": {"class_thresholds": "cat"}}, "tagging.rule.class_thresholds is 'cat'"),
     ],
 )
 def test_wrong_settings_are_named(values, message):
@@ -77,3 +79,25 @@ def test_values_out_of_range_are_refused(make):
 
 def test_affinity_of_a_shallow_model_begins_at_its_first_block():
     assert DMARConfig().block_range(3) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [((), ()), ({}, ()), ({"dog": 0.25}, (0.5, 0.25, 0.5)), ((0.1, 0.2, 0.3), (0.1, 0.2, 0.3))],
+)
+def test_class_thresholds_take_the_order_of_the_classes(given, expected):
+    rule = TagCLIPConfig.from_dict({"rule": {"class_thresholds": given}}).rule
+    assert rule.for_classes(["cat", "dog", "bird"]).class_thresholds == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"dgo": 0.3}, r"'dgo' is not a class; did you mean 'dog'\?"),
+        ({"zebra crossing": 0.3}, "the 3 classes begin with 'cat'"),
+        ((0.1, 0.2), "2 values for 3 classes"),
+    ],
+)
+def test_class_thresholds_that_do_not_fit_the_classes(given, message):
+    with pytest.raises(UsageError, match=message):
+        TagRuleConfig(class_thresholds=given).for_classes(["cat", "dog", "bird"])

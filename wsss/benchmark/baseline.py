@@ -15,11 +15,10 @@ from PIL import Image
 
 from tagclip.clip import FrozenCLIP
 from tagclip.errors import UsageError
-from tagclip.vocabulary import Vocabulary
 from wsss.benchmark.measure import Clock
 from wsss.benchmark.procedure import Outcome
 from wsss.benchmark.workload import ClassRows, Photo
-from wsss.config import MaskConfig
+from wsss.pipeline.recipe import Recipe
 
 PACKAGE = "tagclip_oracle"  # the name it is imported under
 
@@ -52,18 +51,25 @@ class StraightforwardProcedure:
 
     Args:
         clip: a float32 model on the CPU, of OpenAI's layout; its parameters are read, not copied.
+        recipe: classes, and the constants that differ between data sets.
+
+    Raises:
+        UsageError: attention heads, or blocks of DMAR's affinity, that the transcription does not know.
     """
 
     stage_one = ("prepare", "tags")
 
-    def __init__(self, clip: FrozenCLIP, vocabulary: Vocabulary, rows: ClassRows):
+    def __init__(self, clip: FrozenCLIP, recipe: Recipe, rows: ClassRows):
         self._tagclip, self._clip_es = load_oracle("tagclip"), load_oracle("clip_es")
         quick = "QuickGELU" in clip.architecture
         self._oracle = load_oracle("model").OracleCLIP(clip.model.state_dict(), quick_gelu=quick)
         if self._oracle.heads != clip.heads:
             raise UsageError(f"{clip.name}: the straightforward procedure knows attention heads of 64 channels only")
-        self._targets, self._name = len(vocabulary), vocabulary.name
-        self._affinity = MaskConfig.preset("reference", vocabulary.name).affinity
+        depth, dmar = clip.depth, recipe.tagging.dmar.block_range(clip.depth)
+        if dmar not in ((1, depth - 1), (depth - 3, depth - 1)):
+            raise UsageError(f"the straightforward procedure does not know an affinity of blocks {dmar[0]}..{dmar[1]}")
+        self._targets, self._all_layers = len(recipe.vocabulary), dmar[0] == 1
+        self._affinity = recipe.masks.affinity
         self._blocks = self._affinity.block_range(clip.depth)
         self._rows = [torch.from_numpy(values) for values in (rows.tagging, rows.cam, rows.cam_background)]
 
@@ -78,7 +84,7 @@ class StraightforwardProcedure:
         with clock("tags"):
             traced = self._tagclip.tag_image(
                 self._oracle, image, tagging_rows, self._targets,
-                threshold=photo.threshold, all_layers=self._name == "cocostuff",
+                threshold=photo.threshold, all_layers=self._all_layers,
             )  # fmt: skip
             scores = traced.scores.numpy()
         with clock("maps"):

@@ -13,18 +13,16 @@ from torch import Tensor
 from tagclip.boxes import box_masks
 from tagclip.clip import FrozenCLIP, Trunk
 from tagclip.clip.trunk import AttentionRequest
-from tagclip.config import TagCLIPConfig
 from tagclip.cwr import find_regions, reidentify
 from tagclip.dmar import coarse_scores, local_scores, masked_affinity, refine_scores
 from tagclip.errors import UsageError
 from tagclip.images import decode_image, prepare_image
-from tagclip.vocabulary import Vocabulary
 from wsss.benchmark.measure import Clock
 from wsss.benchmark.workload import ClassRows, Photo
-from wsss.config import MaskConfig
 from wsss.maps.affinity import refine_cams, sinkhorn
 from wsss.maps.gradcam import scale_to_unit, softmax_gradcam
 from wsss.masks.label_map import label_scores
+from wsss.pipeline.recipe import Recipe
 
 
 @dataclass
@@ -49,20 +47,18 @@ class FastProcedure:
     """Ours. Stages: prepare, trunk, local head, DMAR, CWR, CAM, CAA, upsample.
 
     Args:
+        recipe: classes and constants of both stages. The local attention is always the exact one, which gives the
+            same outputs.
         rows: text rows.
-        preset: of both stages; "reference" with the exact local attention, which gives the same outputs.
         cam_precision: see `CamConfig.precision`.
     """
 
     stage_one = ("prepare", "trunk", "local head", "DMAR", "CWR")
 
-    def __init__(
-        self, clip: FrozenCLIP, vocabulary: Vocabulary, rows: ClassRows, preset: str, cam_precision: str = "float32"
-    ):
-        self.clip, self.vocabulary = clip, vocabulary
-        self.tagging = replace(TagCLIPConfig.preset(preset, vocabulary.name), local_attention="local")
-        masks = MaskConfig.preset(preset, vocabulary.name)
-        self.masks = replace(masks, cam=replace(masks.cam, precision=cam_precision))
+    def __init__(self, clip: FrozenCLIP, recipe: Recipe, rows: ClassRows, cam_precision: str = "float32"):
+        self.clip, self.vocabulary = clip, recipe.vocabulary
+        self.tagging = replace(recipe.tagging, local_attention="local")
+        self.masks = replace(recipe.masks, cam=replace(recipe.masks.cam, precision=cam_precision))
         self.rows = [
             torch.from_numpy(values).to(clip.device) for values in (rows.tagging, rows.cam, rows.cam_background)
         ]

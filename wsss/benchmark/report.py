@@ -11,7 +11,8 @@ def tables(result: dict[str, Any]) -> str:
     settings, machine = result["settings"], result["machine"]
     width, height = settings["size"]
     lines = [
-        f"{settings['model']}, {settings['vocabulary']}, {width}x{height} ({result['tokens']} tokens), "
+        f"{settings['model']}, {settings['vocabulary'] or settings['config']}, "
+        f"{width}x{height} ({result['tokens']} tokens), "
         f"{settings['count']} photos x {settings['repeats']} rounds, batch {settings['batch']}, "
         f"preset {settings['preset']}",
         f"{machine.get('accelerator', machine['processor'])}, {machine['threads']} threads, torch {machine['torch']}; "

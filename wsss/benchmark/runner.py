@@ -14,7 +14,6 @@ import torch
 
 from tagclip.clip import FrozenCLIP
 from tagclip.images import decode_image
-from tagclip.vocabulary import Vocabulary
 from wsss.benchmark.agreement import compare
 from wsss.benchmark.baseline import StraightforwardProcedure
 from wsss.benchmark.measure import GIGA, MEBIBYTE, Clock, FlopClock, PeakMemory, machine, matmul_peak
@@ -28,9 +27,10 @@ from wsss.benchmark.workload import (
     make_clip,
     make_rows,
     open_photos,
-    read_vocabulary,
+    read_recipe,
 )
 from wsss.masks.label_map import mask_from_maps
+from wsss.pipeline.recipe import Recipe
 
 BASELINE = "straightforward"
 Procedure = FastProcedure | StraightforwardProcedure
@@ -46,10 +46,10 @@ def run_benchmark(settings: BenchmarkSettings, note: Callable[[str], None] = lam
     result: dict[str, Any] = {"settings": settings.to_dict(), "machine": machine(settings.device, settings.threads)}
     with open_photos(settings) as photos:
         note("model")
-        vocabulary = read_vocabulary(settings.vocabulary)
+        recipe = read_recipe(settings)
         clips = {dtype: make_clip(settings, dtype) for dtype in settings.dtypes}
-        rows = make_rows(settings, next(iter(clips.values())), vocabulary, photos)
-        bench = _Bench(settings, vocabulary, rows, clips)
+        rows = make_rows(settings, next(iter(clips.values())), recipe, photos)
+        bench = _Bench(settings, recipe, rows, clips)
         note("matrix-multiply peak")
         tokens = bench.count_tokens(photos[0])
         peaks = bench.peaks(tokens)
@@ -71,16 +71,14 @@ def run_benchmark(settings: BenchmarkSettings, note: Callable[[str], None] = lam
 class _Bench:
     """The sides of a benchmark by name: the straightforward procedure, then ours by dtype."""
 
-    def __init__(
-        self, settings: BenchmarkSettings, vocabulary: Vocabulary, rows: ClassRows, clips: dict[str, FrozenCLIP]
-    ):
-        self.settings, self.vocabulary, self.clips = settings, vocabulary, clips
+    def __init__(self, settings: BenchmarkSettings, recipe: Recipe, rows: ClassRows, clips: dict[str, FrozenCLIP]):
+        self.settings, self.vocabulary, self.clips = settings, recipe.vocabulary, clips
         self.sides: dict[str, Procedure] = {}
         if settings.baseline:
             plain = clips.get("float32") or make_clip(settings, "float32")
-            self.sides[BASELINE] = StraightforwardProcedure(plain, vocabulary, rows)
+            self.sides[BASELINE] = StraightforwardProcedure(plain, recipe, rows)
         for dtype, clip in clips.items():
-            self.sides[dtype] = FastProcedure(clip, vocabulary, rows, settings.preset, settings.cam_precision)
+            self.sides[dtype] = FastProcedure(clip, recipe, rows, settings.cam_precision)
         self.first: FastProcedure = self.sides[settings.dtypes[0]]
 
     def count_tokens(self, photo: Photo) -> int:
@@ -222,12 +220,12 @@ def measure_memory(
         "loaded": with the model, before the first photo, "peak": while working; "device": peak on an accelerator.
     """
     torch.set_num_threads(settings.threads)
-    vocabulary = read_vocabulary(settings.vocabulary)
+    recipe = read_recipe(settings)
     clip = make_clip(settings, "float32" if side == BASELINE else side)
     if side == BASELINE:
-        procedure: Procedure = StraightforwardProcedure(clip, vocabulary, rows)
+        procedure: Procedure = StraightforwardProcedure(clip, recipe, rows)
     else:
-        procedure = FastProcedure(clip, vocabulary, rows, settings.preset, settings.cam_precision)
+        procedure = FastProcedure(clip, recipe, rows, settings.cam_precision)
     memory = PeakMemory()
     for batch in batches(photos, settings.batch):
         procedure(batch, Clock(settings.device))

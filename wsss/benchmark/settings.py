@@ -20,7 +20,8 @@ class BenchmarkSettings:
     Attributes:
         model, pretrained: as `tagclip.clip.load_clip` takes them, or "random:ARCHITECTURE".
         quick_gelu: activation of a model file that does not tell.
-        vocabulary: built-in name or class file; sets the number of classes.
+        config: config of the data set whose constants and classes are used, by name or path.
+        vocabulary: other classes than the config's: built-in name or class file; sets the number of classes.
         preset: "reference" computes what the straightforward procedure computes; "default" is what users get.
         tags: numbers of tags an image; each is a case of its own, with as many CWR crops.
         size: (width, height) of the photos.
@@ -41,7 +42,8 @@ class BenchmarkSettings:
     model: str = RANDOM + "ViT-B-16-quickgelu"
     pretrained: str | None = None
     quick_gelu: bool | None = None
-    vocabulary: str = "voc"
+    config: str = "masks/voc2012"
+    vocabulary: str | None = None
     preset: str = "reference"
     tags: tuple[int, ...] = (1, 2, 4)
     size: tuple[int, int] = (500, 375)
@@ -73,7 +75,7 @@ class BenchmarkSettings:
     def to_dict(self) -> dict[str, Any]:
         """For the JSON; of files and folders only the names, so that it says nothing of the machine."""
         values = dataclasses.asdict(self)
-        for name in ("model", "pretrained", "vocabulary", "images"):
+        for name in ("model", "pretrained", "config", "vocabulary", "images"):
             value = values[name]
             if value is not None and Path(value).exists():
                 values[name] = Path(value).name

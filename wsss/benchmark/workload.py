@@ -19,9 +19,9 @@ from tagclip.clip import FrozenCLIP, load_clip, wrap_clip
 from tagclip.errors import UsageError, WeightsError
 from tagclip.images import decode_image, find_images, image_size, prepare_image
 from tagclip.tagger import TagCLIP
-from tagclip.vocabulary import Vocabulary
 from wsss.benchmark.settings import RANDOM, BenchmarkSettings
 from wsss.maps.gradcam_source import GradCamSource
+from wsss.pipeline.recipe import Recipe, dataset_settings
 
 TRAINED_LOGIT_SCALE = 100.0  # of CLIP's published models
 ATTENTION_GAIN = 1.5  # on random queries and keys, whose attention is flatter than a trained model's
@@ -58,9 +58,14 @@ class Photo:
     threshold: float = 0.5
 
 
-def read_vocabulary(name: str) -> Vocabulary:
-    """Built-in vocabulary or class file."""
-    return Vocabulary.named(name) if name in Vocabulary.built_in() else Vocabulary.from_file(name)
+def read_recipe(settings: BenchmarkSettings) -> Recipe:
+    """Classes and constants of the settings' data set.
+
+    Raises:
+        UsageError: no such config or vocabulary.
+    """
+    other = {} if settings.vocabulary is None else {"vocabulary": settings.vocabulary}
+    return dataset_settings(settings.config, settings.preset, other)
 
 
 def make_clip(settings: BenchmarkSettings, dtype: str) -> FrozenCLIP:
@@ -138,11 +143,12 @@ def textured_noise(width: int, height: int, generator: np.random.Generator) -> n
     return np.clip(total + 128, 0, 255).astype(np.uint8)
 
 
-def make_rows(settings: BenchmarkSettings, clip: FrozenCLIP, vocabulary: Vocabulary, photos: list[Photo]) -> ClassRows:
+def make_rows(settings: BenchmarkSettings, clip: FrozenCLIP, recipe: Recipe, photos: list[Photo]) -> ClassRows:
     """Text rows: a real model's own, or for random weights, whose text tower says nothing, image-like ones."""
+    vocabulary = recipe.vocabulary
     if not settings.model.startswith(RANDOM):
-        generator = GradCamSource(clip, vocabulary, settings.preset)
-        tagger = TagCLIP(clip, vocabulary, settings.preset)
+        generator = GradCamSource(clip, vocabulary, config=recipe.masks)
+        tagger = TagCLIP(clip, vocabulary, config=recipe.tagging)
         rows = (tagger.classifier, generator.tag_rows, generator.background_rows)
         return ClassRows(*(values.float().cpu().numpy() for values in rows))
     features = []

@@ -40,7 +40,9 @@ class CompareConfig:
     Attributes:
         strategies: names or files of strategies; "cam" is Grad-CAM + CAA, its mask without CRF.
         vocabularies: any of "all", "tags", "labels".
-        dense: settings common to all strategies; its own strategy, options and vocabulary do not count.
+        dense: settings common to all strategies; its own strategy, options and vocabulary do not count. Its `tagging`
+            holds the tagger's constants for the data set.
+        masks: constants of "cam" for the data set; its image settings, refiner and confidence do not count.
         timed_images: images on which each combination is run and timed by itself, in turn, after one round that
             does not count; 0: none.
         ignore_index: label of the ground truth that is not scored.
@@ -49,6 +51,7 @@ class CompareConfig:
     strategies: tuple[str, ...]
     vocabularies: tuple[str, ...] = VOCABULARIES
     dense: DenseConfig = field(default_factory=DenseConfig)
+    masks: MaskConfig = field(default_factory=MaskConfig)
     timed_images: int = 10
     ignore_index: int = 255
 
@@ -87,7 +90,7 @@ class Comparison:
     ):
         self.clip, self.vocabulary, self.config = clip, vocabulary, config
         self.strategies = {name: get_strategy(name) for name in config.strategies if name != CAM}
-        tagging = TagCLIPConfig.from_dict(config.dense.tagging, TagCLIPConfig.preset("default", vocabulary.name))
+        tagging = TagCLIPConfig.from_dict(config.dense.tagging)
         image = ImageConfig(config.dense.apply_exif, config.dense.max_long_side)
         self.tagger = None
         if "tags" in config.vocabularies:
@@ -96,9 +99,7 @@ class Comparison:
         self.segmenter = DenseSegmenter(clip, vocabulary, base, tagger=self.tagger, cache_dir=cache_dir)
         self.maps = None
         if CAM in config.strategies:
-            masks = replace(
-                MaskConfig.preset("default", vocabulary.name), image=image, refiner="none", confidence=None
-            )
+            masks = replace(config.masks, image=image, refiner="none", confidence=None)
             self.maps = GradCamSource(clip, vocabulary, config=masks, cache_dir=cache_dir)
         scoring = MaskEvaluationConfig(ignore_index=config.ignore_index, boundary_width=0)
         self.scorers = {

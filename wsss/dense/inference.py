@@ -129,7 +129,7 @@ class DenseSegmenter:
             clip, [name for name, _ in prompts], self.config.templates, cache_dir=cache_dir
         ).to(clip.device)
         if tagger is None and self.config.vocabulary == "tags":
-            tagging = TagCLIPConfig.from_dict(self.config.tagging, TagCLIPConfig.preset("default", vocabulary.name))
+            tagging = TagCLIPConfig.from_dict(self.config.tagging)
             tagger = TagCLIP(clip, vocabulary, config=tagging, cache_dir=cache_dir)
         self.tagger = tagger
 

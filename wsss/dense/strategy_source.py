@@ -26,7 +26,7 @@ class StrategySource(ClassMapSource):
     a map's complement, 1 - max_k p_k, is what the background words and the other classes leave to the background.
 
     Args:
-        clip, vocabulary, preset, config, cache_dir: see `wsss.maps.gradcam_source.MaskGenerator`.
+        clip, vocabulary, preset, config, cache_dir: see `wsss.maps.gradcam_source.GradCamSource`.
         dense: strategy, its options, logit scale and templates. The vocabulary of an image is its tags plus the
             background words, whatever `dense.vocabulary` says; the image is seen whole, as `config.image` says.
 
@@ -44,7 +44,7 @@ class StrategySource(ClassMapSource):
         dense: DenseConfig | None = None,
         cache_dir: Path | str | None = None,
     ):
-        super().__init__(clip, vocabulary, config or MaskConfig.preset(preset, vocabulary.name))
+        super().__init__(clip, vocabulary, config or MaskConfig.preset(preset))
         dense = replace(dense or DenseConfig(), vocabulary="all", mode="whole", background_threshold=0.0)
         self.segmenter = DenseSegmenter(clip, vocabulary, dense, cache_dir=cache_dir)
         if "auto" in vars(self.segmenter.strategy.options).values():

@@ -25,7 +25,8 @@ class GradCamSource(ClassMapSource):
     Args:
         clip: the frozen model.
         vocabulary: target classes and background words.
-        preset: "default", or "reference" for the published implementation's behaviour in every detail.
+        preset: "default", or "reference" for the published implementation's behaviour in every detail. Both have
+            CLIP-ES's constants, whatever the vocabulary: see `MaskConfig.preset` for those of a data set.
         config: settings in place of the preset's.
         cache_dir: where the text classifier is kept between runs; None keeps nothing.
 
@@ -46,7 +47,7 @@ class GradCamSource(ClassMapSource):
         config: MaskConfig | None = None,
         cache_dir: Path | str | None = None,
     ):
-        super().__init__(clip, vocabulary, config or MaskConfig.preset(preset, vocabulary.name))
+        super().__init__(clip, vocabulary, config or MaskConfig.preset(preset))
         cam = self.config.cam
         names = vocabulary.cam_prompts_reference if cam.reference_names else vocabulary.cam_prompts
         rows = build_text_classifier(clip, [*names, *vocabulary.cam_background], [cam.template], cache_dir=cache_dir)

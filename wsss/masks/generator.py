@@ -56,7 +56,8 @@ class MaskGenerator:
         source: where class maps come from; or a model, whose class activation maps (CLIP-ES, arXiv 2212.09506) are
             then taken, with the four arguments that follow.
         vocabulary: target classes and background words.
-        preset: "default", or "reference" for the published implementation's behaviour in every detail.
+        preset: "default", or "reference" for the published implementation's behaviour in every detail. Both have
+            CLIP-ES's constants, whatever the vocabulary: see `MaskConfig.preset` for those of a data set.
         config: settings in place of the preset's; with a source, its own settings are the default.
         cache_dir: where the text classifier is kept between runs; None keeps nothing.
 

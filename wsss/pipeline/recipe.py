@@ -1,9 +1,9 @@
-"""A run's settings, resolved, and the objects that they describe."""
+"""A run's settings, resolved, and the objects that they describe; those of a data set, from its config."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +14,14 @@ from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
 from wsss.files.digests import file_digest
 from wsss.pipeline.memory import workers_that_fit
-from wsss.pipeline.run_config import CAM, MaskRunConfig
+from wsss.pipeline.run_config import CAM, MaskRunConfig, load_run_config
 
 if TYPE_CHECKING:
     from tagclip.clip import FrozenCLIP
     from tagclip.tagger import TagCLIP
     from wsss.maps.source import ClassMapSource
     from wsss.pipeline.masks import WorkShare
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -39,7 +40,7 @@ class Recipe:
             UsageError: an unknown vocabulary, field or value.
         """
         vocabulary = run.load_vocabulary()
-        return cls(run, vocabulary, run.tagger_config(vocabulary), run.mask_config(vocabulary))
+        return cls(run, vocabulary, run.tagger_config(vocabulary), run.mask_config())
 
     def resolved(self) -> dict[str, Any]:
         """Every setting, presets written out, for the run folder's config.py; not where that folder lies."""
@@ -101,3 +102,29 @@ class Recipe:
 
         dense = DenseConfig.from_dict({**self.run.dense, "strategy": source})
         return StrategySource(clip, self.vocabulary, config=self.masks, dense=dense, cache_dir=cache_dir)
+
+
+def dataset_settings(
+    name: str | Path, preset: str | None = None, options: Mapping[str, Any] | None = None
+) -> Recipe:
+    """The settings of a data set, as its config says.
+
+    Args:
+        name: of a shipped config of `configs/masks`, `configs/tagging` or `configs/demo`, or path of a config file.
+        preset: "default" or "reference"; None: the config's.
+        options: dotted fields written over the config's, {"masks.refiner": "none"}.
+
+    Returns:
+        A recipe: `.vocabulary`, `.tagging` (a `TagCLIPConfig`) and `.masks` (a `MaskConfig`).
+
+    Raises:
+        UsageError: no such config, or a wrong field or value.
+
+    Example:
+        >>> stuff = dataset_settings("masks/cocostuff")
+        >>> stuff.tagging.rule.threshold, stuff.masks.affinity.box_threshold, len(stuff.vocabulary)
+        (0.1, 0.7, 171)
+        >>> tagger = TagCLIP(clip, stuff.vocabulary, config=stuff.tagging)  # doctest: +SKIP
+    """
+    given = {"preset": preset} if preset is not None else {}
+    return Recipe.resolve(load_run_config(name, {**given, **(options or {})}, MaskRunConfig()))

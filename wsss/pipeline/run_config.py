@@ -1,4 +1,4 @@
-"""Configuration of a run: an mmengine config file, written over by options."""
+"""Configuration of a run: a config file, shipped or your own, written over by options."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tagclip.errors import UsageError
 from tagclip.settings import overlay
 from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
+from wsss.configs import read_config
 
 CAM = "cam"
 
@@ -50,8 +51,8 @@ class TaggingRunConfig:
 
     Attributes:
         vocabulary: built-in name, class file, or class names separated by commas.
-        preset: "default" or "reference".
-        tagging: fields of `TagCLIPConfig` over the preset's.
+        preset: "default", or "reference" with the quirks of the published code; the constants are the same.
+        tagging: fields of `TagCLIPConfig` over the preset's: the data set's constants, and others.
         top_k: keep only the k best scores of an image; None keeps all.
         out: run folder.
     """
@@ -71,8 +72,14 @@ class TaggingRunConfig:
         return Vocabulary(names) if len(names) > 1 else Vocabulary.load(self.vocabulary)
 
     def tagger_config(self, vocabulary: Vocabulary) -> TagCLIPConfig:
-        """The preset for this vocabulary with `tagging` written over it."""
-        return TagCLIPConfig.from_dict(self.tagging, TagCLIPConfig.preset(self.preset, vocabulary.name))
+        """The preset with `tagging` written over it.
+
+        Raises:
+            UsageError: an unknown field or value, or class thresholds that do not fit the vocabulary.
+        """
+        config = TagCLIPConfig.from_dict(self.tagging, TagCLIPConfig.preset(self.preset))
+        config.rule.for_classes(vocabulary.names)
+        return config
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ class MaskRunConfig(TaggingRunConfig):
     Attributes:
         tags: take the tags from here instead of the model: tags.jsonl, a plain list, VOC XML folder, COCO JSON.
         tag_ids: what the numbers of a plain list are: "index", "raw" or "auto".
-        masks: fields of `MaskConfig` over the preset's.
+        masks: fields of `MaskConfig` over the preset's: the data set's constants, and others.
         method: where class maps come from: "cam", or a training-free strategy of `wsss.dense`; several: their mean.
         dense: fields of `DenseConfig` for the strategies.
         raw_cams: keep the maps before the affinity too, to look at them.
@@ -115,31 +122,27 @@ class MaskRunConfig(TaggingRunConfig):
         """Where class maps come from, one name or several."""
         return (self.method,) if isinstance(self.method, str) else self.method
 
-    def mask_config(self, vocabulary: Vocabulary) -> MaskConfig:
-        """The preset for this vocabulary with `masks` written over it."""
-        return MaskConfig.from_dict(self.masks, MaskConfig.preset(self.preset, vocabulary.name))
+    def mask_config(self) -> MaskConfig:
+        """The preset with `masks` written over it."""
+        return MaskConfig.from_dict(self.masks, MaskConfig.preset(self.preset))
 
 
 RunConfig = TypeVar("RunConfig", bound=TaggingRunConfig)
 
 
-def load_run_config(path: Path, options: Mapping[str, Any], base: RunConfig) -> RunConfig:
-    """Read a config file and write dotted options ("tagging.rule.threshold": 0.4) over it.
+def load_run_config(name: str | Path, options: Mapping[str, Any], base: RunConfig) -> RunConfig:
+    """Read a config and write dotted options ("tagging.rule.threshold": 0.4) over it.
 
     Args:
-        base: what the file is written over, usually `TaggingRunConfig()`.
+        name: of a shipped config ("masks/voc2012"), or path of a config file.
+        base: what the config is written over, usually `TaggingRunConfig()`.
 
     Raises:
-        UsageError: no such file, not a config, an unknown field, or a value of the wrong type.
+        UsageError: no such config, one that cannot be read, an unknown field, or a value of the wrong type.
     """
-    from mmengine.config import Config
-
-    if not path.is_file():
-        raise UsageError(f"--config {path}: no such file")
+    config = read_config(name)
     try:
-        loaded = Config.fromfile(str(path))
-        loaded.merge_from_dict(dict(options))
-        values = loaded.to_dict()
-    except Exception as error:  # a config file is Python and may raise anything
-        raise UsageError(f"--config {path}: {type(error).__name__}: {error}") from error
-    return overlay(base, values, "config")
+        config.merge_from_dict(dict(options))
+    except (KeyError, TypeError, IndexError, ValueError, AssertionError) as error:
+        raise UsageError(f"--set {' '.join(options)}: {error}") from None
+    return overlay(base, config.to_dict(), "config")

@@ -13,8 +13,9 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 
-from tagclip.errors import TagclipError, UsageError
+from tagclip.errors import UsageError
 from tagclip.vocabulary import Vocabulary
+from wsss.configs import read_config
 from wsss.files.sources import label_names, load_vocabulary
 from wsss.segmentation.preflight import PreflightConfig
 from wsss.segmentation.self_training import SelfTrainingConfig
@@ -26,7 +27,7 @@ VOLATILE = (
     "work_dir", "launcher", "resume", "load_from", "log_level", "log_processor", "env_cfg", "visualizer",
     "vis_backends",
     "default_hooks", "custom_hooks", "experiment_name", "model_wrapper_cfg", "self_training", "tta_model",
-    "tta_pipeline", "multi_scale_test", "test_dataloader", "test_evaluator", "test_cfg",
+    "tta_pipeline", "multi_scale_test", "data_sets", "test_dataloader", "test_evaluator", "test_cfg",
 )  # fmt: skip
 VOLATILE_ENDINGS = ("num_workers", "persistent_workers")
 
@@ -36,7 +37,7 @@ class TrainRequest:
     """What `tools/train_segmentor.py` and `tools/pipeline.py --train` ask for.
 
     Attributes:
-        config: a config of `configs/segmentation` or one that inherits from it.
+        config: name of a shipped config ("segmentation/deeplabv3plus_r18_custom"), or path of a config file.
         run: run folder, or VOC-layout folder, with the training masks.
         val: folder to validate on (VOC layout or run folder); None trains without validation.
         work_dir: where checkpoints and logs go; None for `<run>/segmentation`.
@@ -58,7 +59,7 @@ class TrainRequest:
         preflight: what to check of every mask before training.
     """
 
-    config: Path
+    config: str | Path
     run: Path
     val: Path | None = None
     work_dir: Path | None = None
@@ -99,7 +100,7 @@ def resolve_config(request: TrainRequest) -> tuple[Config, Vocabulary]:
     _merge(cfg, request.options)  # once more: what was asked for by name wins over what was derived
     cfg.work_dir = str(request.work_dir or Path(request.run, "segmentation"))
     # The Runner's global logger and message hub are found by this name; two trainings must not share them.
-    cfg.experiment_name = f"{request.config.stem}-{uuid.uuid4().hex[:8]}"
+    cfg.experiment_name = f"{Path(request.config).stem}-{uuid.uuid4().hex[:8]}"
     cfg.resume = request.resume and not request.overwrite
     cfg.load_from = str(request.load_from) if request.load_from else cfg.get("load_from")
     if cfg.load_from and not cfg.resume and not Path(cfg.load_from).is_file() and "://" not in cfg.load_from:
@@ -107,22 +108,6 @@ def resolve_config(request: TrainRequest) -> tuple[Config, Vocabulary]:
     _set_device(cfg, request)
     _check_batch(cfg)
     return cfg, vocabulary
-
-
-def read_config(path: Path) -> Config:
-    """Raises:
-    UsageError: no such file, or a config that Python or mmengine refuses.
-    """
-    if not path.is_file():
-        raise UsageError(f"config {path} does not exist; configs/segmentation holds ours")
-    try:
-        # mmengine writes the config into every checkpoint; beautifying it takes longer than saving a small model.
-        return Config.fromfile(str(path), format_python_code=False)
-    except TagclipError:
-        raise
-    except Exception as error:  # configs are Python: they may raise anything
-        cause = error.__cause__ or error
-        raise UsageError(f"config {path}: {type(cause).__name__}: {str(cause).splitlines()[0]}") from None
 
 
 def self_training_of(cfg: Config, request: TrainRequest) -> SelfTrainingConfig:

@@ -16,6 +16,9 @@ model = dict(
         short_side=336,
         logit_scale=40.0,
         background_threshold=0.0,
+        tagging=dict(  # of the tagger for vocabulary="tags": TagCLIP's constants for VOC and COCO
+            rule=dict(threshold=0.5), cwr=dict(threshold=0.5), dmar=dict(first_block=-4, last_block=-2)
+        ),
         pamr=None,  # dict() refines with PAMR
     ),
 )

@@ -1,4 +1,13 @@
-"""Pseudo masks in, 512 px crops out; `--run` and `--val` of tools/train_segmentor.py set the two folders."""
+"""Pseudo masks in, 512 px crops out; the command line's --run and --val set the two folders."""
+
+# What differs between data sets: classes, run folder, validation folder, iterations. Each
+# configs/segmentation/<model>_<data set>.py takes one of these; None for classes: those of the run.
+data_sets = dict(
+    voc=dict(vocabulary="voc", run="runs/voc2012", val="data/VOCdevkit/VOC2012", iterations=20000),
+    coco=dict(vocabulary="coco", run="runs/coco2014", val="data/coco2014_voc", iterations=80000),
+    cocostuff=dict(vocabulary="cocostuff", run="runs/cocostuff", val="data/cocostuff_voc", iterations=80000),
+    custom=dict(vocabulary=None, run="runs/custom", val="data/custom", iterations=20000),
+)
 
 crop_size = (512, 512)
 meta_keys = (

@@ -7,10 +7,6 @@ over 20 000 iterations, batch statistics frozen, tested on the original size wit
 _base_ = "./deeplabv3_r50.py"
 
 crop_size = (321, 321)
-meta_keys = (
-    "img_path", "seg_map_path", "sample_id", "image_weight", "ori_shape", "img_shape", "pad_shape", "scale_factor",
-    "flip", "flip_direction", "reduce_zero_label",
-)
 frozen_norm = dict(type="BN", requires_grad=False)
 model = dict(
     data_preprocessor=dict(size=crop_size),
@@ -37,7 +33,7 @@ train_pipeline = [
     ),
     dict(type="RandomCrop", crop_size=crop_size, cat_max_ratio=0.75),
     dict(type="RandomFlip", prob=0.5),
-    dict(type="PackSegInputs", meta_keys=meta_keys),
+    dict(type="PackSegInputs", meta_keys=_base_.meta_keys),
 ]
 test_pipeline = [dict(type="LoadUprightImage"), dict(type="LoadAnnotations"), dict(type="PackSegInputs")]
 train_dataloader = dict(batch_size=10, dataset=dict(pipeline=train_pipeline))

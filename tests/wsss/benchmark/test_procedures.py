@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tagclip import TagCLIP, Vocabulary
+from tagclip import TagCLIP
 from tagclip.clip import wrap_clip
 from tagclip.errors import UsageError
 from tests.clip_models import B16, make_model
@@ -17,7 +17,7 @@ from wsss.benchmark.baseline import StraightforwardProcedure, load_oracle
 from wsss.benchmark.measure import Clock, FlopClock
 from wsss.benchmark.procedure import FastProcedure
 from wsss.benchmark.settings import BenchmarkSettings
-from wsss.benchmark.workload import choose_tags, make_rows, open_photos
+from wsss.benchmark.workload import choose_tags, make_rows, open_photos, read_recipe
 from wsss.maps.gradcam_source import GradCamSource
 
 SETTINGS = BenchmarkSettings(count=2, size=(200, 150))
@@ -30,22 +30,23 @@ def clip():
     return wrap_clip(model)
 
 
-@pytest.fixture(scope="module", params=["voc", "cocostuff"])
+@pytest.fixture(scope="module", params=["masks/voc2012", "masks/cocostuff"])
 def case(request, clip):
-    """A vocabulary, rows, ours, and photos with two tags each."""
-    vocabulary = Vocabulary.named(request.param)
+    """A recipe, rows, ours, and photos with two tags each."""
+    recipe = read_recipe(replace(SETTINGS, config=request.param))
     with open_photos(SETTINGS) as photos:
-        rows = make_rows(SETTINGS, clip, vocabulary, photos)
-        fast = FastProcedure(clip, vocabulary, rows, "reference")
+        rows = make_rows(SETTINGS, clip, recipe, photos)
+        fast = FastProcedure(clip, recipe, rows)
         tagged = []
         for photo in photos:
             local, patches = fast.tag_locally(fast.trunk(fast.prepare([photo])), Clock())
             tagged.append(choose_tags(photo, local[0].numpy(), float(patches.min()), float(patches.max()), 2))
-        yield vocabulary, rows, fast, tagged
+        yield recipe, rows, fast, tagged
 
 
 def test_ours_is_what_the_package_computes(case, clip):
-    vocabulary, rows, fast, photos = case
+    recipe, rows, fast, photos = case
+    vocabulary = recipe.vocabulary
     config = replace(fast.tagging, templates=("{}",))
     outcomes = fast(photos, Clock())
     for photo, outcome in zip(photos, outcomes, strict=True):
@@ -62,9 +63,10 @@ def test_ours_is_what_the_package_computes(case, clip):
 
 
 def test_ours_is_what_the_plain_transcription_computes(case, clip):
-    vocabulary, rows, fast, photos = case
-    plain = StraightforwardProcedure(clip, vocabulary, rows)
-    found = compare(fast(photos, Clock()), plain(photos, Clock()), photos, fast.tagging.rule, len(vocabulary) + 1, True)
+    recipe, rows, fast, photos = case
+    plain = StraightforwardProcedure(clip, recipe, rows)
+    labels = len(recipe.vocabulary) + 1
+    found = compare(fast(photos, Clock()), plain(photos, Clock()), photos, fast.tagging.rule, labels, True)
     assert found["max_difference_scores"] < 1e-5
     assert found["max_difference_raw"] < 1e-4
     assert found["max_difference_refined"] < 1e-4
@@ -73,10 +75,10 @@ def test_ours_is_what_the_plain_transcription_computes(case, clip):
 
 
 def test_ours_needs_less_arithmetic(case, clip):
-    vocabulary, rows, fast, photos = case
+    recipe, rows, fast, photos = case
     ours, theirs = FlopClock(), FlopClock()
     fast(photos[:1], ours)
-    StraightforwardProcedure(clip, vocabulary, rows)(photos[:1], theirs)
+    StraightforwardProcedure(clip, recipe, rows)(photos[:1], theirs)
     assert tuple(ours.flop)[: len(fast.stage_one)] == fast.stage_one
     assert 1.3 < theirs.flop.total() / ours.flop.total() < 3
 

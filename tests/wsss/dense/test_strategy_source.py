@@ -9,28 +9,24 @@ from PIL import Image
 
 from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
+from wsss.configs import list_configs
 from wsss.dense.dense_config import DenseConfig
 from wsss.dense.strategy_source import StrategySource
 from wsss.masks.generator import MaskGenerator
-from wsss.pipeline.recipe import Recipe
-from wsss.pipeline.run_config import MaskRunConfig, load_run_config
+from wsss.pipeline.recipe import dataset_settings
 
 ROOT = Path(__file__).resolve().parents[3]
-CONFIGS = sorted((ROOT / "configs" / "masks").glob("*_gclip.py"))
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_only_the_source_of_maps_differs(path):
-    options = {"vocabulary": "cat,dog"} if path.stem.startswith("custom") else {}
-    run = load_run_config(path, options, MaskRunConfig())
-    plain = load_run_config(path.with_name(path.name.replace("_gclip", "")), options, MaskRunConfig())
-    assert run.method == "gclip"
-    assert plain.method == "cam"
-    assert run.out != plain.out
-    assert Recipe.resolve(run).masks == Recipe.resolve(plain).masks
-    assert Recipe.resolve(run).tagging == Recipe.resolve(plain).tagging
-    assert Recipe.resolve(run).identity() != Recipe.resolve(plain).identity()
-    assert DenseConfig.from_dict(run.dense).logit_scale == 40.0
+@pytest.mark.parametrize("name", list_configs("masks"))
+def test_only_the_source_of_maps_differs(name):
+    options = {"vocabulary": "cat,dog"} if name == "masks/custom" else {}
+    plain, gclip = (dataset_settings(name, options={**options, "method": method}) for method in ("cam", "gclip"))
+    assert (plain.run.sources, gclip.run.sources) == (("cam",), ("gclip",))
+    assert gclip.masks == plain.masks
+    assert gclip.tagging == plain.tagging
+    assert gclip.identity() != plain.identity()
+    assert DenseConfig.from_dict(gclip.run.dense).logit_scale == 40.0
 
 
 def test_run_folder_from_gclip(golden_clip, golden_model_path, tmp_path):
@@ -45,7 +41,7 @@ def test_run_folder_from_gclip(golden_clip, golden_model_path, tmp_path):
     spec.loader.exec_module(tool)
     out = tmp_path / "run"
     tool.main(
-        [str(ROOT / "configs/masks/custom_gclip.py"), "--images", str(tmp_path / "photos"), "--classes", str(classes),
+        ["masks/custom", "--method", "gclip", "--images", str(tmp_path / "photos"), "--classes", str(classes),
          "--tags", str(tmp_path / "tags.txt"), "--model", str(golden_model_path), "--out", str(out), "--refine", "none",
          "--device", "cpu", "--crf-workers", "1"]
     )  # fmt: skip

@@ -11,7 +11,7 @@ from PIL import Image
 from tagclip.clip import AttentionRequest, Trunk
 from tagclip.errors import ImageError, UsageError, VocabularyError
 from tagclip.vocabulary import Vocabulary
-from tests.golden import golden_cases, golden_text
+from tests.golden import golden_cases, golden_settings, golden_text
 from wsss import MaskConfig, MaskGenerator
 from wsss.maps.gradcam import scale_to_unit
 from wsss.masks.label_map import mask_from_maps
@@ -24,12 +24,12 @@ def vocabulary():
 
 @pytest.fixture(scope="module")
 def reference(golden_clip, vocabulary):
-    return MaskGenerator(golden_clip, vocabulary, preset="reference")
+    return MaskGenerator(golden_clip, vocabulary, config=golden_settings("voc").masks)
 
 
 @pytest.fixture(scope="module")
 def generator(golden_clip, vocabulary):
-    return MaskGenerator(golden_clip, vocabulary)
+    return MaskGenerator(golden_clip, vocabulary, config=golden_settings("voc", "default").masks)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_golden_images(reference, vocabulary, case):
 @pytest.mark.parametrize("case", golden_cases("cam"), ids=str)
 def test_golden_labels_without_crf(vocabulary, case):
     golden = case.arrays()
-    config = MaskConfig.from_dict({"refiner": "none", "confidence": None}, MaskConfig.preset("reference", "voc"))
+    config = MaskConfig.from_dict({"refiner": "none", "confidence": None}, golden_settings("voc").masks)
     found = mask_from_maps(np.asarray(case.image()), unit(golden["refined"]), golden["ids"].tolist(), config)
     assert (found.mask == golden["cam_label"]).mean() >= 0.999
 
@@ -141,7 +141,7 @@ def test_shared_trunk_gives_the_same_maps(generator, scene):
 
 
 def test_long_images_are_capped_but_masks_are_not(golden_clip, vocabulary, scene):
-    config = MaskConfig.from_dict({"image": {"max_long_side": 64}}, MaskConfig.preset("default", "voc"))
+    config = MaskConfig.from_dict({"image": {"max_long_side": 64}}, golden_settings("voc", "default").masks)
     result = MaskGenerator(golden_clip, vocabulary, config=config)(scene, tags=["bicycle"])
     assert max(result.maps.shape[1:]) == 4
     assert result.mask.shape == (224, 224)
@@ -166,7 +166,7 @@ def test_exif_is_nothing_to_the_reference(reference, turned):
 
 
 def test_pamr_and_no_refinement(golden_clip, vocabulary, scene):
-    base = MaskConfig.preset("default", "voc")
+    base = golden_settings("voc", "default").masks
     masks = {}
     for refiner in ("crf", "pamr", "none"):
         config = MaskConfig.from_dict({"refiner": refiner, "confidence": None}, base)
@@ -176,7 +176,7 @@ def test_pamr_and_no_refinement(golden_clip, vocabulary, scene):
 
 
 def test_stuff_has_no_background(golden_clip, scene):
-    generator = MaskGenerator(golden_clip, Vocabulary.named("cocostuff"))
+    generator = MaskGenerator(golden_settings("cocostuff", "default").maps(golden_clip))
     names = generator.vocabulary.names
     result = generator(scene, tags=[names[3], names[120]])
     assert set(np.unique(result.mask)) <= {3, 120, 255}
