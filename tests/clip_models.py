@@ -171,3 +171,8 @@ def save_hub_cache(cache: Path, repository: str, name: str, content: Path) -> Pa
     blob.hardlink_to(content)
     (snapshot / name).symlink_to(blob)
     return snapshot / name
+
+
+def assert_close(actual: Tensor, expected: Tensor, **tolerances: float) -> None:
+    """`torch.testing.assert_close` for tensors of any devices."""
+    torch.testing.assert_close(actual.cpu(), expected.cpu(), **tolerances)

@@ -1,5 +1,6 @@
 """Fixtures that several test folders share."""
 
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -59,23 +60,30 @@ def golden_model_path() -> Path:
 
 
 @pytest.fixture(scope="session")
-def golden_clip(golden_model_path):
-    """The golden model as a FrozenCLIP, fp32 on the CPU."""
+def golden_clip_on(golden_model_path):
+    """Device -> the golden model as a FrozenCLIP in fp32, loaded once per device."""
     from tagclip.clip import load_clip
 
-    return load_clip(str(golden_model_path))
+    return cache(lambda device: load_clip(golden_model_path, device=device))
 
 
 @pytest.fixture(scope="session")
-def golden_tagger(golden_clip, tmp_path_factory):
-    """(vocabulary name, preset) -> TagCLIP on the golden model; text classifiers are made once a session."""
+def golden_clip(golden_clip_on):
+    """The golden model as a FrozenCLIP, fp32 on the CPU."""
+    return golden_clip_on(torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def golden_tagger(golden_clip_on, tmp_path_factory):
+    """(vocabulary name, preset) -> TagCLIP on the golden model; text classifiers are made once per session."""
     from tagclip.tagger import TagCLIP
 
-    cache_dir = tmp_path_factory.mktemp("text")
+    cache_dir, cpu = tmp_path_factory.mktemp("text"), torch.device("cpu")
 
-    def make(vocabulary: str = "voc", preset: str = "reference", config=None) -> TagCLIP:
+    def make(vocabulary: str = "voc", preset: str = "reference", config=None, device: torch.device = cpu) -> TagCLIP:
         recipe = golden_settings(vocabulary, preset)
-        return TagCLIP(golden_clip, recipe.vocabulary, config=config or recipe.tagging, cache_dir=cache_dir)
+        clip = golden_clip_on(device)
+        return TagCLIP(clip, recipe.vocabulary, config=config or recipe.tagging, cache_dir=cache_dir)
 
     return make
 

@@ -56,10 +56,11 @@ def test_neighbouring_maps_do_not_touch():
 
 
 @pytest.mark.parametrize(("clip_last", "inside"), [(True, False), (False, True)])
-def test_quirk_last_row_and_column_lie_in_a_box_only_by_default(clip_last, inside):
-    values = torch.zeros(5, 6)
+def test_quirk_last_row_and_column_lie_in_a_box_only_by_default(clip_last, inside, device):
+    values = torch.zeros(5, 6, device=device)
     values[2:, 3:] = 1
     mask = box_masks(values, 0.5, clip_last=clip_last)
+    assert mask.device.type == device.type
     assert mask[2:4, 3:5].all()
     assert bool(mask[4, 4]) is inside
     assert bool(mask[3, 5]) is inside
@@ -70,14 +71,14 @@ def test_map_without_region_has_no_box():
     assert box_masks(torch.zeros(0, 3, 4), 0.5).shape == (0, 3, 4)
 
 
-def test_one_threshold_per_map():
-    values = torch.tensor([[[0.2, 0.6, 1.0]], [[0.2, 0.6, 1.0]]])
-    got = threshold_maps(values, torch.tensor([0.1, 0.7]))
+def test_one_threshold_per_map(device):
+    values = torch.tensor([[[0.2, 0.6, 1.0]], [[0.2, 0.6, 1.0]]], device=device)
+    got = threshold_maps(values, torch.tensor([0.1, 0.7], device=device))
     assert got.tolist() == [[[True, True, True]], [[False, False, True]]]
 
 
-def test_scaled_maps_span_zero_to_one_and_constant_maps_vanish():
-    maps = torch.stack([torch.arange(6.0).reshape(2, 3) - 4, torch.full((2, 3), 7.0)])
+def test_scaled_maps_span_zero_to_one_and_constant_maps_vanish(device):
+    maps = torch.stack([torch.arange(6.0).reshape(2, 3) - 4, torch.full((2, 3), 7.0)]).to(device)
     scaled = scale_maps(maps)
     assert scaled[0].min() == 0
     assert scaled[0].max() == 1

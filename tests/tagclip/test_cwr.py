@@ -21,17 +21,17 @@ def scores_with_blobs(*blobs):
     return maps.flatten(1).T[None].contiguous()
 
 
-def test_candidates_stand_out_of_all_patches_and_classes():
-    local = torch.tensor([[0.9, 0.5, 0.2], [0.3, 0.2, 0.1]])
+def test_candidates_stand_out_of_all_patches_and_classes(device):
+    local = torch.tensor([[0.9, 0.5, 0.2], [0.3, 0.2, 0.1]], device=device)
     patch_scores = torch.tensor(
         [[[0.0, 0.5, 0.2, 0.1], [0.9, 0.1, 0.1, 0.0]], [[0.3, 0.2, 0.1, 1.0], [0.1, 0.0, 0.0, 0.9]]]
     )
-    assert find_candidates(local, patch_scores, 0.5).tolist() == [[True, True, False], [False, False, False]]
+    assert find_candidates(local, patch_scores.to(device), 0.5).tolist() == [[True, True, False], [False, False, False]]
 
 
-def test_regions_are_tight_and_ordered_by_image_then_class():
-    patch_scores = torch.cat([scores_with_blobs((slice(1, 3), slice(2, 4)), (0, 0))] * 2)
-    regions = find_regions(torch.ones(2, 2, dtype=torch.bool), patch_scores, GRID, CWRConfig())
+def test_regions_are_tight_and_ordered_by_image_then_class(device):
+    patch_scores = torch.cat([scores_with_blobs((slice(1, 3), slice(2, 4)), (0, 0))] * 2).to(device)
+    regions = find_regions(torch.ones(2, 2, dtype=torch.bool, device=device), patch_scores, GRID, CWRConfig())
     assert regions.image.tolist() == [0, 0, 1, 1]
     assert regions.label.tolist() == [0, 1, 0, 1]
     assert regions.boxes.tolist() == [[2, 1, 4, 3], [0, 0, 1, 1]] * 2
@@ -47,10 +47,10 @@ def test_quirk_exclusive_ends_reach_the_border_only_by_default():
 
 
 @pytest.mark.parametrize(("stop", "labels"), [(True, [0]), (False, [0, 2])])
-def test_quirk_degenerate_box_skips_that_class_only_by_default(stop, labels):
+def test_quirk_degenerate_box_skips_that_class_only_by_default(stop, labels, device):
     blobs = ((1, 1), (1, 4), (2, 2))  # the second one lies in the last column: no area once its end is clipped
-    patch_scores = torch.cat([scores_with_blobs(*blobs), scores_with_blobs((0, 0), (0, 1), (0, 2))])
-    candidates = torch.ones(2, 3, dtype=torch.bool)
+    patch_scores = torch.cat([scores_with_blobs(*blobs), scores_with_blobs((0, 0), (0, 1), (0, 2))]).to(device)
+    candidates = torch.ones(2, 3, dtype=torch.bool, device=device)
     config = CWRConfig(clip_boxes=True, stop_at_degenerate=stop)
     regions = find_regions(candidates, patch_scores, GRID, config)
     assert regions.label[regions.image == 0].tolist() == labels
@@ -66,10 +66,10 @@ def test_first_entry_degenerate_and_no_candidates(stop):
     assert len(find_regions(torch.zeros(1, 2, dtype=torch.bool), patch_scores, GRID, config).label) == 0
 
 
-def test_crops_are_cut_in_pixels_and_brought_to_the_native_input():
-    images = torch.rand(1, 3, GRID.height * 16, GRID.width * 16)
-    patch_scores = scores_with_blobs((slice(1, 3), slice(2, 4)))
-    regions = find_regions(torch.ones(1, 1, dtype=torch.bool), patch_scores, GRID, CWRConfig())
+def test_crops_are_cut_in_pixels_and_brought_to_the_native_input(device):
+    images = torch.rand(1, 3, GRID.height * 16, GRID.width * 16, device=device)
+    patch_scores = scores_with_blobs((slice(1, 3), slice(2, 4))).to(device)
+    regions = find_regions(torch.ones(1, 1, dtype=torch.bool, device=device), patch_scores, GRID, CWRConfig())
     crops, masks = cut_regions(images, regions, 16, Grid(2, 2))
     torch.testing.assert_close(crops, images[:, :, 16:48, 32:64])
     assert masks.shape == (1, 2, 2)
@@ -77,18 +77,19 @@ def test_crops_are_cut_in_pixels_and_brought_to_the_native_input():
 
 
 @pytest.mark.parametrize("chunk_size", [1, 2, 32])
-def test_final_scores_blend_each_candidate_whatever_the_chunks(golden_clip, chunk_size):
-    torch.manual_seed(0)
-    images = torch.randn(2, 3, 64, 80)
-    text = F.normalize(torch.randn(4, golden_clip.embed_dim), dim=-1)
-    patch_scores = torch.cat([scores_with_blobs((0, 0), (slice(1, 3), slice(0, 2)), (3, slice(1, 5)), (0, 4))] * 2)
-    local = torch.tensor([[0.9, 0.8, 0.1], [0.0, 0.95, 0.6]])
+def test_final_scores_blend_each_candidate_whatever_the_chunks(golden_clip_on, chunk_size, device):
+    golden_clip, generator = golden_clip_on(device), torch.Generator().manual_seed(0)
+    images = torch.randn(2, 3, 64, 80, generator=generator).to(device)
+    text = F.normalize(torch.randn(4, golden_clip.embed_dim, generator=generator), dim=-1).to(device)
+    blobs = ((0, 0), (slice(1, 3), slice(0, 2)), (3, slice(1, 5)), (0, 4))
+    patch_scores = torch.cat([scores_with_blobs(*blobs)] * 2).to(device)
+    local = torch.tensor([[0.9, 0.8, 0.1], [0.0, 0.95, 0.6]], device=device)
     config = CWRConfig(chunk_size=chunk_size)
     got = reidentify(golden_clip, images, local, patch_scores, text, GRID, config)
     assert got[0, 2] == local[0, 2]
     assert got[1, 0] == local[1, 0]
     for image, label in ((0, 0), (0, 1), (1, 1), (1, 2)):
-        only = torch.zeros(2, 3, dtype=torch.bool)
+        only = torch.zeros(2, 3, dtype=torch.bool, device=device)
         only[image, label] = True
         crop, mask = cut_regions(images, find_regions(only, patch_scores, GRID, config), 16, golden_clip.native_grid)
         feature = golden_clip.encode_masked(crop, mask)

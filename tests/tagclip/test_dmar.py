@@ -18,19 +18,19 @@ WITH_AFFINITY = [case for case in golden_cases("tag") if "affinity" in case.arra
 
 
 @pytest.mark.parametrize("case", WITH_AFFINITY, ids=str)
-def test_refinement_equals_the_recorded_one(case):
+def test_refinement_equals_the_recorded_one(case, device):
     recorded = case.arrays()
     got = refine_scores(
-        torch.from_numpy(recorded["coarse"])[None],
-        torch.from_numpy(recorded["affinity"])[None],
+        torch.from_numpy(recorded["coarse"])[None].to(device),
+        torch.from_numpy(recorded["affinity"])[None].to(device),
         Grid(*recorded["grid"].tolist()),
         DMARConfig(clip_boxes=True),
     )
-    assert np.abs(got.scores[0].numpy() - recorded["refined"]).max() < 1e-5
+    assert np.abs(got.scores[0].cpu().numpy() - recorded["refined"]).max() < 1e-5
     if "first" in recorded:
-        assert np.abs(got.first[0].numpy() - recorded["first"]).max() < 1e-5
+        assert np.abs(got.first[0].cpu().numpy() - recorded["first"]).max() < 1e-5
     local = local_scores(got.scores, TARGETS[case.vocabulary])
-    assert np.abs(local[0].numpy() - recorded["local"]).max() < 1e-5
+    assert np.abs(local[0].cpu().numpy() - recorded["local"]).max() < 1e-5
 
 
 def random_batch(batch=3, classes=6):
@@ -41,9 +41,9 @@ def random_batch(batch=3, classes=6):
 
 
 @pytest.mark.parametrize("clip_boxes", [True, False])
-def test_batch_equals_a_loop_over_images_and_classes(clip_boxes):
+def test_batch_equals_a_loop_over_images_and_classes(clip_boxes, device):
     coarse, affinity, grid = random_batch()
-    got = refine_scores(coarse, affinity, grid, DMARConfig(clip_boxes=clip_boxes)).scores
+    got = refine_scores(coarse.to(device), affinity.to(device), grid, DMARConfig(clip_boxes=clip_boxes)).scores.cpu()
     for image in range(len(coarse)):
         first = affinity[image] @ coarse[image]
         for c in range(coarse.shape[2]):
@@ -70,8 +70,9 @@ def test_class_mask_switch_leaves_the_first_refinement():
     torch.testing.assert_close(got.scores, affinity @ coarse)
 
 
-def test_votes_mask_the_affinity():
-    affinity, votes = torch.ones(1, 2, 2), torch.tensor([[[3, 4], [5, 0]]], dtype=torch.uint8)
+def test_votes_mask_the_affinity(device):
+    affinity = torch.ones(1, 2, 2, device=device)
+    votes = torch.tensor([[[3, 4], [5, 0]]], dtype=torch.uint8, device=device)
     assert masked_affinity(affinity, votes, 4).tolist() == [[[0, 1], [1, 0]]]
     assert masked_affinity(affinity, None, 4).tolist() == [[[1, 1], [1, 1]]]
 
@@ -81,9 +82,9 @@ def test_votes_needed_are_a_third_of_the_blocks_rounded_up(depth, needed):
     assert DMARConfig().votes_needed(depth) == needed
 
 
-def test_coarse_scores_are_distributions_over_all_classes():
-    features = torch.nn.functional.normalize(torch.randn(2, 5, 8), dim=-1)
-    text = torch.nn.functional.normalize(torch.randn(4, 8), dim=-1)
+def test_coarse_scores_are_distributions_over_all_classes(device):
+    features = torch.nn.functional.normalize(torch.randn(2, 5, 8, device=device), dim=-1)
+    text = torch.nn.functional.normalize(torch.randn(4, 8, device=device), dim=-1)
     got = coarse_scores(features.bfloat16(), text, 100.0)
     assert got.dtype == torch.float32
-    torch.testing.assert_close(got.sum(dim=-1), torch.ones(2, 5))
+    torch.testing.assert_close(got.sum(dim=-1), torch.ones(2, 5, device=device))

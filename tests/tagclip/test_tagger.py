@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tagclip.clip import Grid
+from tagclip.clip import Grid, load_clip
 from tagclip.config import TagCLIPConfig
 from tagclip.errors import UsageError
 from tagclip.images import Size
@@ -17,19 +17,19 @@ from tests.golden import COPY, golden_cases, golden_text
 from tests.oracle.tagclip import tag_image
 
 TOLERANCE = 1e-4
-VOTE_MARGIN = 1e-6
+VOTE_MARGIN = {"cpu": 1e-6, "cuda": 1e-5}  # how near a vote lies to its layer's mean that float error may turn
 
 
 @pytest.mark.parametrize("vocabulary", ["voc", "coco", "cocostuff"])
-def test_classifier_equals_the_recorded_text_rows(golden_tagger, vocabulary):
-    got = golden_tagger(vocabulary).classifier
+def test_classifier_equals_the_recorded_text_rows(golden_tagger, vocabulary, device):
+    got = golden_tagger(vocabulary, device=device).classifier.cpu()
     assert got.dtype == torch.float32
     assert np.abs(got.numpy() - golden_text("tagging")[vocabulary]).max() < 1e-5
 
 
 @pytest.mark.parametrize("case", golden_cases("tag"), ids=str)
-def test_reference_preset_equals_the_published_arrays(golden_tagger, oracle_clip, case):
-    tagger, recorded = golden_tagger(case.vocabulary), case.arrays()
+def test_reference_preset_equals_the_published_arrays(golden_tagger, oracle_clip, case, device):
+    tagger, recorded = golden_tagger(case.vocabulary, device=device), case.arrays()
     (result,) = tagger([case.image_path], details=True)
     assert (result.grid.height, result.grid.width) == tuple(recorded["grid"])
     got = {**result.details, "scores": result.scores}
@@ -40,7 +40,7 @@ def test_reference_preset_equals_the_published_arrays(golden_tagger, oracle_clip
         if flipped.any():
             maps = oracle_clip.trunk(oracle_clip.prepare(case.image()), "off_native")[1]
             margins = torch.stack([(layer - layer.mean()).abs() for layer in maps]).amin(dim=0).numpy()
-            assert (margins[flipped] < VOTE_MARGIN).all()
+            assert (margins[flipped] < VOTE_MARGIN[device.type]).all()
     for name in ("patch_features", "coarse", "affinity", "first", "refined", "local", "scores"):
         # A vote that flips on float error changes the affinity there and a row of what follows, not the scores.
         if recorded.get(name) is not None and not (flipped.any() and name in ("affinity", "first", "refined")):
@@ -50,6 +50,8 @@ def test_reference_preset_equals_the_published_arrays(golden_tagger, oracle_clip
     assert result.scores.dtype == np.float32
 
 
+# Other batch sizes may take other kernels on an accelerator, which sum in another order.
+BATCH_TOLERANCE = {"cpu": 1e-6, "cuda": 1e-4}
 SCENES = [COPY / "images" / f"{name}.png" for name in ("scene0_224x224", "scene3_97x310", "scene5_160x160")]
 
 
@@ -63,32 +65,32 @@ def variants():
 
 
 @pytest.fixture(scope="module")
-def together(golden_tagger, variants):
-    return golden_tagger(preset="default")(variants)
+def together(golden_tagger, variants, device):
+    return golden_tagger(preset="default", device=device)(variants)
 
 
-def test_batches_equal_single_images(golden_tagger, variants, together):
-    tagger = golden_tagger(preset="default")
+def test_batches_equal_single_images(golden_tagger, variants, together, device):
+    tagger = golden_tagger(preset="default", device=device)
     for image, result in zip(variants, together, strict=True):
         (alone,) = tagger([image])
-        assert np.abs(alone.scores - result.scores).max() < 1e-6
+        assert np.abs(alone.scores - result.scores).max() < BATCH_TOLERANCE[device.type]
         assert alone.tags == result.tags
 
 
-def test_order_of_images_does_not_matter(golden_tagger, variants, together):
+def test_order_of_images_does_not_matter(golden_tagger, variants, together, device):
     order = np.random.default_rng(3).permutation(len(variants))
-    shuffled = golden_tagger(preset="default")([variants[index] for index in order])
+    shuffled = golden_tagger(preset="default", device=device)([variants[index] for index in order])
     for index, result in zip(order, shuffled, strict=True):
-        assert np.abs(result.scores - together[index].scores).max() < 1e-6
+        assert np.abs(result.scores - together[index].scores).max() < BATCH_TOLERANCE[device.type]
         assert result.tags == together[index].tags
 
 
-def test_thread_count_does_not_matter(golden_tagger, variants, together):
+def test_thread_count_does_not_matter(golden_tagger, variants, together, device):
     threads = torch.get_num_threads()
     other = 1 if threads > 1 else 2
     try:
         torch.set_num_threads(other)
-        results = golden_tagger(preset="default")(variants)
+        results = golden_tagger(preset="default", device=device)(variants)
     finally:
         torch.set_num_threads(threads)
     for result, expected in zip(results, together, strict=True):
@@ -96,8 +98,8 @@ def test_thread_count_does_not_matter(golden_tagger, variants, together):
         assert result.tags == expected.tags
 
 
-def test_same_call_twice_gives_the_same_bits(golden_tagger, variants, together):
-    again = golden_tagger(preset="default")(variants)
+def test_same_call_twice_gives_the_same_bits(golden_tagger, variants, together, device):
+    again = golden_tagger(preset="default", device=device)(variants)
     assert all(np.array_equal(a.scores, b.scores) for a, b in zip(again, together, strict=True))
 
 
@@ -114,9 +116,9 @@ def test_no_images_no_results(golden_tagger):
 
 @pytest.mark.parametrize("preset", ["reference", "default"])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (16, 17), (3, 2000)])
-def test_tiny_and_thin_images_get_finite_scores(golden_tagger, preset, shape):
+def test_tiny_and_thin_images_get_finite_scores(golden_tagger, preset, shape, device):
     pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    (result,) = golden_tagger(preset=preset)([pixels])
+    (result,) = golden_tagger(preset=preset, device=device)([pixels])
     assert np.isfinite(result.scores).all()
     assert result.tags
     # In the published code the only row or column of a thin grid lies outside every box.
@@ -195,9 +197,9 @@ def test_without_dmar_no_attention_is_asked_for_and_patch_scores_are_local(golde
     assert "affinity" not in result.details
 
 
-def test_ablation_rows_equal_their_switches(golden_tagger, golden_clip, variants):
-    images = variants[:4]
-    tagger = golden_tagger(preset="default")
+def test_ablation_rows_equal_their_switches(golden_tagger, golden_clip_on, variants, device):
+    images, golden_clip = variants[:4], golden_clip_on(device)
+    tagger = golden_tagger(preset="default", device=device)
     rows = tagger.ablation(images)
     assert tuple(rows) == ABLATION
     config = tagger.config
@@ -209,11 +211,11 @@ def test_ablation_rows_equal_their_switches(golden_tagger, golden_clip, variants
         "+ CWR": config,
     }
     for name, setting in settings.items():
-        expected = np.stack([result.scores for result in golden_tagger(config=setting)(images)])
-        assert np.abs(rows[name] - expected).max() < 1e-6, name
+        expected = np.stack([result.scores for result in golden_tagger(config=setting, device=device)(images)])
+        assert np.abs(rows[name] - expected).max() < BATCH_TOLERANCE[device.type], name
     feature = golden_clip.encode_image(tagger.prepare(images[0])[None])
     probabilities = (golden_clip.logit_scale * feature @ tagger.classifier.T).softmax(dim=-1)[0, :20]
-    assert np.abs(rows["CLIP global"][0] - probabilities.numpy()).max() < 1e-5
+    assert np.abs(rows["CLIP global"][0] - probabilities.cpu().numpy()).max() < 1e-5
 
 
 def test_shared_trunk_gives_the_same_scores(golden_tagger, golden_clip):
@@ -265,11 +267,12 @@ def test_plan_leaves_out_images_that_failed(golden_tagger):
     assert tagger.plan([Grid(2, 2), None, Grid(2, 2), Grid(2, 2)]) == [[0, 2], [3]]
 
 
-def test_reduced_precision_keeps_the_scores_close(golden_model_path, golden_tagger, tmp_path):
-    from tagclip.clip import load_clip
-
-    full = golden_tagger(preset="default")
-    half = TagCLIP(load_clip(str(golden_model_path), dtype="bfloat16"), full.vocabulary, config=full.config)
+def test_reduced_precision_keeps_the_scores_close(golden_model_path, golden_tagger, device):
+    full = golden_tagger(preset="default", device=device)
+    clip = load_clip(golden_model_path, dtype="bfloat16", device=device)
+    # bfloat16 text takes minutes on processors that emulate it, and is replaced below.
+    config = replace(full.config, templates=full.config.templates[:1])
+    half = TagCLIP(clip, full.vocabulary, config=config)
     half.classifier = full.classifier
     expected, (got,) = full([SCENES[0]])[0], half([SCENES[0]])
     assert got.scores.dtype == np.float32

@@ -10,7 +10,7 @@ from tagclip.clip import AttentionRequest, Grid, attention, wrap_clip
 from tagclip.clip.attention import AttentionStatistics
 from tagclip.errors import UsageError
 from tests import clip_models
-from tests.clip_models import B16, B32, L14, SHAPES
+from tests.clip_models import B16, B32, L14, SHAPES, assert_close
 from tests.golden import golden_cases
 
 TOLERANCE = 5e-5
@@ -22,8 +22,8 @@ def models():
 
 
 @pytest.fixture(scope="module")
-def clips(models):
-    return {name: wrap_clip(model) for name, model in models.items()}
+def clips(models, device):
+    return {name: wrap_clip(model, device=device) for name, model in models.items()}
 
 
 def picture(shape, rows, columns, batch=1, seed=0):
@@ -57,10 +57,10 @@ def test_native_grid_equals_open_clip(shape, clips, models):
     images = picture(shape, shape.grid, shape.grid, batch=2)
     clip, model = clips[shape.name], models[shape.name]
     expected = model.encode_image(images, normalize=True)
-    torch.testing.assert_close(clip.encode_image(images), expected, atol=TOLERANCE, rtol=0)
+    assert_close(clip.encode_image(images), expected, atol=TOLERANCE, rtol=0)
     tokens = clip.last_block(clip.trunk(images).tokens)
     stepwise = F.normalize(clip.project(tokens[:, 0]), dim=-1)
-    torch.testing.assert_close(stepwise, expected, atol=TOLERANCE, rtol=0)
+    assert_close(stepwise, expected, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize(("shape", "rows", "columns"), [(B32, 5, 9), (B16, 3, 1), (L14, 6, 5)], ids=str)
@@ -69,21 +69,21 @@ def test_trunk_at_any_grid(shape, rows, columns, clips, models):
     images = picture(shape, rows, columns, batch=2)
     request = AttentionRequest(votes=True, ranges=((2, 3), (1, shape.depth)), keep=(1, 3))
     trunk = clip.trunk(images, request)
-    start = embed(model, images, clip.positions(Grid(rows, columns)))
+    start = embed(model, images, clip.positions(Grid(rows, columns)).cpu())
     outputs, maps = plain_blocks(model, start)
     maps = maps[:, :, 1:, 1:]
     assert (trunk.grid, trunk.grid.count) == (Grid(rows, columns), rows * columns)
-    torch.testing.assert_close(trunk.tokens, outputs[-2], atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(trunk.kept[1], start, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(trunk.kept[3], outputs[1], atol=1e-4, rtol=1e-4)
+    assert_close(trunk.tokens, outputs[-2], atol=1e-4, rtol=1e-4)
+    assert_close(trunk.kept[1], start, atol=1e-5, rtol=1e-5)
+    assert_close(trunk.kept[3], outputs[1], atol=1e-4, rtol=1e-4)
     assert set(trunk.kept) == {1, 3}
     for first, last in request.ranges:
         expected = maps[first - 1 : last].mean(0)
-        torch.testing.assert_close(trunk.affinity[first, last], expected, atol=1e-5, rtol=0)
+        assert_close(trunk.affinity[first, last], expected, atol=1e-5, rtol=0)
     above = maps > maps.mean((-2, -1), keepdim=True)
     unsure = ((maps - maps.mean((-2, -1), keepdim=True)).abs() < 1e-5).any(0)
     assert trunk.votes.dtype == torch.uint8
-    assert torch.equal(trunk.votes[~unsure].long(), above.sum(0)[~unsure])
+    assert torch.equal(trunk.votes.cpu()[~unsure].long(), above.sum(0)[~unsure])
     assert unsure.float().mean() < 0.02 or trunk.grid.count < 4
 
 
@@ -92,7 +92,7 @@ def test_maps_do_not_change_the_tokens_and_nothing_unasked_is_kept(clips):
     bare = clips["B/32"].trunk(images)
     assert (bare.votes, bare.affinity, bare.kept) == (None, {}, {})
     mapped = clips["B/32"].trunk(images, AttentionRequest(votes=True))
-    torch.testing.assert_close(bare.tokens, mapped.tokens, atol=1e-4, rtol=1e-4)
+    assert_close(bare.tokens, mapped.tokens, atol=1e-4, rtol=1e-4)
 
 
 def test_batch_equals_single_images(clips):
@@ -101,37 +101,37 @@ def test_batch_equals_single_images(clips):
     together = clips["B/16"].trunk(images, request)
     for index in range(3):
         alone = clips["B/16"].trunk(images[index : index + 1], request)
-        torch.testing.assert_close(together.tokens[index], alone.tokens[0], atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(together.affinity[2, 4][index], alone.affinity[2, 4][0], atol=1e-5, rtol=0)
+        assert_close(together.tokens[index], alone.tokens[0], atol=1e-4, rtol=1e-4)
+        assert_close(together.affinity[2, 4][index], alone.affinity[2, 4][0], atol=1e-5, rtol=0)
         assert (together.votes[index] != alone.votes[0]).float().mean() < 0.01
 
 
-def test_statistics_count_and_average():
+def test_statistics_count_and_average(device):
     generator = torch.Generator().manual_seed(0)
-    maps = torch.rand(4, 2, 5, 5, generator=generator)
-    statistics = AttentionStatistics(True, ((2, 3), (4, 4)), depth=4, batch=2, count=5, device=torch.device("cpu"))
+    maps = torch.rand(4, 2, 5, 5, generator=generator).to(device)
+    statistics = AttentionStatistics(True, ((2, 3), (4, 4)), depth=4, batch=2, count=5, device=device)
     for number in range(1, 5):
         for image in range(2):
             statistics.receiver(number)(image, maps[number - 1, image])
-    torch.testing.assert_close(statistics.affinity[2, 3], maps[1:3].mean(0))
-    torch.testing.assert_close(statistics.affinity[4, 4], maps[3])
+    assert_close(statistics.affinity[2, 3], maps[1:3].mean(0))
+    assert_close(statistics.affinity[4, 4], maps[3])
     assert torch.equal(statistics.votes.long(), (maps > maps.mean((-2, -1), keepdim=True)).sum(0))
-    only_late = AttentionStatistics(False, ((3, 4),), depth=4, batch=1, count=5, device=torch.device("cpu"))
+    only_late = AttentionStatistics(False, ((3, 4),), depth=4, batch=1, count=5, device=device)
     assert [only_late.wants(number) for number in range(1, 5)] == [False, False, True, True]
 
 
 @pytest.mark.parametrize("heads_per_step", [1, 2, 3])
-def test_heads_in_steps_give_the_same_attention_and_maps(heads_per_step, monkeypatch):
+def test_heads_in_steps_give_the_same_attention_and_maps(heads_per_step, monkeypatch, device):
     """Accelerators take several heads a step, CPUs one; 3 heads in steps of 2 leave a shorter last step."""
     monkeypatch.setattr(attention, "_heads_per_step", lambda device, dtype, heads, count: heads_per_step)
     generator = torch.Generator().manual_seed(4)
-    q, k, v = (torch.randn(2, 3, 7, 16, generator=generator) for _ in range(3))
+    q, k, v = (torch.randn(2, 3, 7, 16, generator=generator).to(device) for _ in range(3))
     maps = {}
     attended = attention.attend_with_maps(q, k, v, lambda image, average: maps.update({image: average.clone()}))
     weights = attention.attention_weights(q, k)
-    torch.testing.assert_close(attended, attention.merge_heads(weights @ v))
-    torch.testing.assert_close(attended, attention.attend(q, k, v))
-    torch.testing.assert_close(torch.stack([maps[0], maps[1]]), weights.mean(1)[:, 1:, 1:])
+    assert_close(attended, attention.merge_heads(weights @ v))
+    assert_close(attended, attention.attend(q, k, v))
+    assert_close(torch.stack([maps[0], maps[1]]), weights.mean(1)[:, 1:, 1:])
     assert attention.attend_with_maps(q, k, None, lambda image, average: None) is None
 
 
@@ -154,30 +154,31 @@ def test_scratch_memory_of_an_accelerator_is_bounded():
 
 
 @pytest.mark.parametrize("limit", [0, attention.PLAIN_PRODUCT_SCORES])
-def test_bfloat16_attention_by_plain_products_and_by_the_fused_kernel(limit, monkeypatch):
+def test_bfloat16_attention_by_plain_products_and_by_the_fused_kernel(limit, monkeypatch, device):
     monkeypatch.setattr(attention, "PLAIN_PRODUCT_SCORES", limit)
     generator = torch.Generator().manual_seed(5)
-    q, k, v = (torch.randn(2, 3, 7, 16, generator=generator) for _ in range(3))
-    bias = torch.zeros(2, 1, 7, 7).index_fill_(3, torch.tensor([2]), -1000.0)
+    q, k, v = (torch.randn(2, 3, 7, 16, generator=generator).to(device) for _ in range(3))
+    bias = torch.zeros(2, 1, 7, 7).index_fill_(3, torch.tensor([2]), -1000.0).to(device)
     for given in (None, bias):
         exact = attention.attend(q, k, v, given)
         half = attention.attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), given)
-        torch.testing.assert_close(half.float(), exact, atol=0.03, rtol=0.03)
+        assert_close(half.float(), exact, atol=0.03, rtol=0.03)
 
 
 def test_local_last_block_is_the_value_path(clips, models):
     clip, block = clips["B/32"], models["B/32"].visual.transformer.resblocks[-1]
-    tokens = clip.trunk(picture(B32, 5, 6)).tokens
+    trunk = clip.trunk(picture(B32, 5, 6)).tokens
+    tokens = trunk.cpu()
     normed = block.ln_1(tokens)
     width = tokens.shape[-1]
     value = F.linear(normed, block.attn.in_proj_weight[2 * width :], block.attn.in_proj_bias[2 * width :])
     expected = tokens + block.attn.out_proj(value)
     expected = expected + block.mlp(block.ln_2(expected))
-    local = clip.last_block(tokens, "local")
-    torch.testing.assert_close(local, expected, atol=1e-4, rtol=1e-4)
-    masked = clip.last_block(tokens, "masked_local")
-    torch.testing.assert_close(masked, local, atol=1e-4, rtol=1e-4)
-    assert (clip.last_block(tokens) - local).abs().max() > 0.1
+    local = clip.last_block(trunk, "local")
+    assert_close(local, expected, atol=1e-4, rtol=1e-4)
+    masked = clip.last_block(trunk, "masked_local")
+    assert_close(masked, local, atol=1e-4, rtol=1e-4)
+    assert (clip.last_block(trunk) - local).abs().max() > 0.1
 
 
 def test_last_block_from_norm_differentiates_by_the_norm(clips):
@@ -185,23 +186,23 @@ def test_last_block_from_norm_differentiates_by_the_norm(clips):
     tokens = clip.trunk(picture(B16, 4, 5)).tokens
     normed = clip.norm_last(tokens).requires_grad_(True)
     output = clip.last_block_from_norm(tokens, normed)
-    torch.testing.assert_close(output.detach(), clip.last_block(tokens), atol=1e-5, rtol=1e-5)
-    weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
+    assert_close(output.detach(), clip.last_block(tokens), atol=1e-5, rtol=1e-5)
+    weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(1)).to(output.device)
     (gradient,) = torch.autograd.grad((output * weights).sum(), normed)
     step = 1e-2 * gradient / gradient.norm()
     with torch.no_grad():
         up, down = (clip.last_block_from_norm(tokens, normed + sign * step) for sign in (1, -1))
     numeric = ((up - down) * weights).sum() / 2
-    torch.testing.assert_close(numeric, (gradient * step).sum(), rtol=2e-2, atol=0)
+    assert_close(numeric, (gradient * step).sum(), rtol=2e-2, atol=0)
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in clip.parameters())
 
 
 def test_run_blocks_continues_from_a_kept_block(clips):
     clip = clips["L/14"]
     trunk = clip.trunk(picture(L14, 5, 4), AttentionRequest(keep=(2, 5)))
-    torch.testing.assert_close(clip.run_blocks(trunk.kept[2], 2, 4), trunk.tokens, atol=1e-4, rtol=1e-4)
+    assert_close(clip.run_blocks(trunk.kept[2], 2, 4), trunk.tokens, atol=1e-4, rtol=1e-4)
     assert torch.equal(trunk.kept[5], trunk.tokens)
-    torch.testing.assert_close(clip.run_blocks(trunk.tokens, 5, 5), clip.last_block(trunk.tokens))
+    assert_close(clip.run_blocks(trunk.tokens, 5, 5), clip.last_block(trunk.tokens))
 
 
 def test_run_blocks_with_bias_equals_masked_attention(clips, models):
@@ -209,8 +210,9 @@ def test_run_blocks_with_bias_equals_masked_attention(clips, models):
     images = picture(B32, 3, 4)
     start = clip.trunk(images, AttentionRequest(keep=(1,))).kept[1]
     bias = torch.randn(1, 1, 13, 13, generator=torch.Generator().manual_seed(2)) * 3
-    outputs, _ = plain_blocks(model, start, bias[0, 0])
-    torch.testing.assert_close(clip.run_blocks(start, 1, 4, bias=bias), outputs[-1], atol=1e-4, rtol=1e-4)
+    outputs, _ = plain_blocks(model, start.cpu(), bias[0, 0])
+    blocks = clip.run_blocks(start, 1, 4, bias=bias.to(clip.device))
+    assert_close(blocks, outputs[-1], atol=1e-4, rtol=1e-4)
 
 
 def test_mlp_scales_act_on_one_channel_and_leave_the_model_alone(clips):
@@ -218,14 +220,14 @@ def test_mlp_scales_act_on_one_channel_and_leave_the_model_alone(clips):
     tokens = clip.trunk(picture(B32, 3, 4)).tokens
     weight = clip.blocks[-1].mlp.c_proj.weight
     before = weight.clone()
-    scale = torch.ones(clip.width)
+    scale = torch.ones(clip.width, device=clip.device)
     scale[5] = 0.25
     scaled = clip.run_blocks(tokens, 4, 4, mlp_scales={4: scale})
     assert torch.equal(weight, before)
     weight.data[5] *= 0.25
     expected = clip.last_block(tokens)
     weight.data.copy_(before)
-    torch.testing.assert_close(scaled, expected, atol=1e-5, rtol=1e-5)
+    assert_close(scaled, expected, atol=1e-5, rtol=1e-5)
     changed = (scaled - clip.last_block(tokens)).abs().amax((0, 1)) > 1e-4
     assert changed.nonzero().flatten().tolist() == [5]
 
@@ -241,25 +243,25 @@ def test_encode_masked_is_an_additive_mask_on_the_class_row(bias, clips, models)
     outputs, _ = plain_blocks(model, start, full.repeat_interleave(clip.heads, 0))
     expected = F.normalize(model.visual.ln_post(outputs[-1][:, 0]) @ model.visual.proj, dim=-1)
     masked = clip.encode_masked(images, masks, bias=bias)
-    torch.testing.assert_close(masked, expected, atol=TOLERANCE, rtol=0)
+    assert_close(masked, expected, atol=TOLERANCE, rtol=0)
     assert (masked - clip.encode_image(images)).abs().max() > 1e-3
     everything = clip.encode_masked(images, torch.ones_like(masks), bias=bias)
-    torch.testing.assert_close(everything, clip.encode_image(images), atol=TOLERANCE, rtol=0)
+    assert_close(everything, clip.encode_image(images), atol=TOLERANCE, rtol=0)
 
 
 def test_positions_follow_the_published_interpolation(clips, models):
     clip = clips["B/16"]
     weights = models["B/16"].visual.positional_embedding
-    assert torch.equal(clip.positions(Grid(14, 14)), weights)
+    assert torch.equal(clip.positions(Grid(14, 14)).cpu(), weights)
     patches = weights[1:].T.reshape(1, -1, 14, 14)
     expected = nn.functional.interpolate(patches, size=(9, 21), mode="bilinear", align_corners=False)
     positions = clip.positions(Grid(9, 21))
-    assert torch.equal(positions[0], weights[0])
-    torch.testing.assert_close(positions[1:], expected.flatten(2)[0].T)
+    assert torch.equal(positions[0].cpu(), weights[0])
+    assert_close(positions[1:], expected.flatten(2)[0].T)
 
 
-def test_position_rounding(tmp_path):
-    clip = wrap_clip(clip_models.make_model(B32, half_values=False))
+def test_position_rounding(device):
+    clip = wrap_clip(clip_models.make_model(B32, half_values=False), device=device)
     native, other = clip.native_grid, Grid(4, 5)
     for grid, rounding, rounded in [
         (native, "none", False),
@@ -297,8 +299,8 @@ def test_mlp_in_half_precision_rounds_no_more_than_step_by_step(dtype, scale, bi
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_is_close_and_statistics_stay_fp32(dtype, models, clips):
-    clip = wrap_clip(models["B/16"], dtype=dtype)
+def test_half_precision_is_close_and_statistics_stay_fp32(dtype, models, clips, device):
+    clip = wrap_clip(models["B/16"], dtype=dtype, device=device)
     images = picture(B16, 5, 6, batch=2)
     trunk = clip.trunk(images, AttentionRequest(votes=True, ranges=((2, 4),)))
     exact = clips["B/16"].trunk(images, AttentionRequest(votes=True, ranges=((2, 4),)))
@@ -310,7 +312,7 @@ def test_half_precision_is_close_and_statistics_stay_fp32(dtype, models, clips):
     assert (trunk.affinity[2, 4] - exact.affinity[2, 4]).abs().mean() < 2e-2
     rows = clip.encode_text(["a cat"])
     assert rows.dtype == torch.float32
-    torch.testing.assert_close(rows.norm(dim=-1), torch.ones(1))
+    assert_close(rows.norm(dim=-1), torch.ones(1))
 
 
 @pytest.mark.parametrize(
@@ -339,19 +341,19 @@ def prepared(image, clip):
 
 
 @pytest.mark.parametrize("case", [case for case in golden_cases("tag") if case.vocabulary == "voc"], ids=str)
-def test_golden_patch_features_votes_and_affinity(case, golden_clip):
-    arrays = case.arrays()
+def test_golden_patch_features_votes_and_affinity(case, golden_clip_on, device):
+    arrays, golden_clip = case.arrays(), golden_clip_on(device)
     images = prepared(case.image(), golden_clip)
     request = AttentionRequest(votes=True, ranges=((9, 11),))
     trunk = golden_clip.trunk(images, request, position_rounding="float16_off_native")
     expected = torch.from_numpy(arrays["patch_features"])
     for mode in ("masked_local", "local"):
         features = F.normalize(golden_clip.project(golden_clip.last_block(trunk.tokens, mode)), dim=-1)[0]
-        torch.testing.assert_close(features[-len(expected) :], expected, atol=1e-4, rtol=0)
+        assert_close(features[-len(expected) :], expected, atol=1e-4, rtol=0)
     if "vote_mask" in arrays:
-        votes = trunk.votes[0] >= 4
+        votes = trunk.votes[0].cpu() >= 4
         differing = votes != torch.from_numpy(arrays["vote_mask"])
         assert int(differing.sum()) <= 1
-        affinity = trunk.affinity[9, 11][0] * votes
+        affinity = trunk.affinity[9, 11][0].cpu() * votes
         error = (affinity - torch.from_numpy(arrays["affinity"])).abs()
         assert error[~differing].max() <= 1e-4
