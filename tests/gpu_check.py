@@ -1,0 +1,106 @@
+"""What `tools/gpu_check.sh` runs: core tests, golden arrays and speed on an accelerator, into one JSON.
+
+    python -m tests.gpu_check --out runs/gpu_check.json [--device cpu]
+
+`--device cpu` runs the same road on the CPU, which shows that it works before somebody has an accelerator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tagclip.clip import load_clip
+from tagclip.tagger import TagCLIP
+from tests.golden import COPY, golden_cases, golden_settings
+from wsss.benchmark.measure import machine
+from wsss.benchmark.runner import run_benchmark
+from wsss.benchmark.settings import BenchmarkSettings
+from wsss.files.provenance import write_record
+from wsss.masks.generator import MaskGenerator
+
+ROOT = Path(__file__).parents[1]
+TEST_SECONDS = 120
+FEW: dict[str, Any] = {"count": 2, "repeats": 1, "batch": 1, "dtypes": ("float32",)}
+MANY: dict[str, Any] = {"count": 32, "repeats": 5, "batch": 16, "dtypes": ("float32", "bfloat16")}
+
+
+def run_tests(device: torch.device) -> dict[str, Any]:
+    """The tests that are written for every device, on this one."""
+    takes_a_device = re.compile(r"def test_\w+\([^)]*\bdevice\b")
+    pages = sorted((ROOT / "tests").rglob("test_*.py"))
+    files = [str(path) for path in pages if takes_a_device.search(path.read_text(encoding="utf-8"))]
+    command = [sys.executable, "-m", "pytest", "-q", "--durations=0", "-k", device.type, *files]
+    start = time.perf_counter()
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TEST_SECONDS)
+    except subprocess.TimeoutExpired:
+        return {"seconds": TEST_SECONDS, "result": f"not done within {TEST_SECONDS} s"}
+    lines = [line for line in done.stdout.splitlines() if re.search(r"\d+ (passed|failed)", line)]
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    result = lines[-1] if lines else f"exit code {done.returncode}"
+    return {"seconds": round(time.perf_counter() - start, 1), "result": result, "failed": failed, "files": len(files)}
+
+
+def golden_differences(device: torch.device) -> dict[str, float]:
+    """Largest differences between the recorded arrays and what is computed on a device in float32."""
+    clip = load_clip(str(COPY / "model.safetensors"), device=device)
+    found = {"scores": 0.0, "cams": 0.0}
+    for case in golden_cases("tag"):
+        recorded = case.arrays()
+        recipe = golden_settings(case.vocabulary, "reference")
+        scores = TagCLIP(clip, recipe.vocabulary, config=recipe.tagging)([case.image()])[0].scores
+        found["scores"] = max(found["scores"], float(abs(scores - recorded["scores"]).max()))
+    for case in golden_cases("cam"):
+        recorded = case.arrays()
+        recipe = golden_settings(case.vocabulary, "reference")
+        generator = MaskGenerator(clip, recipe.vocabulary, config=recipe.masks)
+        tags = [recipe.vocabulary.names[index] for index in recorded["ids"]]
+        raw = generator(case.image(), tags=tags).raw
+        found["cams"] = max(found["cams"], float(abs(raw - recorded["cam"]).max()))
+    return found
+
+
+def speed(device: torch.device) -> dict[str, Any]:
+    """Images per second of tags and class maps, ViT-B/16 shapes, random weights."""
+    settings = BenchmarkSettings(
+        device=str(device), tags=(2,), baseline=False, crf=False, memory=False, **(FEW if device.type == "cpu" else MANY)
+    )  # fmt: skip
+    return run_benchmark(settings, note=lambda text: print(f"[{text}]", file=sys.stderr, flush=True))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON file for all figures")
+    parser.add_argument("--device", help="default: cuda, which must be there")
+    args = parser.parse_args()
+    if args.device is None and not torch.cuda.is_available():
+        print("error: no accelerator here; --device cpu runs the same checks on the CPU", file=sys.stderr)
+        return 2
+    device = torch.device(args.device or "cuda")
+    start = time.perf_counter()
+    record: dict[str, Any] = {
+        "machine": machine(str(device), torch.get_num_threads()),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "torch": torch.__version__,
+    }
+    for name, check in (("tests", run_tests), ("golden", golden_differences), ("speed", speed)):
+        print(f"[{name}]", file=sys.stderr, flush=True)
+        record[name] = check(device)
+        record["seconds"] = round(time.perf_counter() - start, 1)
+        write_record(args.out, record)
+    print(json.dumps({key: record[key] for key in ("device", "tests", "golden", "seconds")}, indent=1))
+    print(f"all figures: {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
