@@ -38,7 +38,7 @@ def run_tests(device: torch.device) -> dict[str, Any]:
     takes_a_device = re.compile(r"def test_\w+\([^)]*\bdevice\b")
     pages = sorted((ROOT / "tests").rglob("test_*.py"))
     files = [str(path) for path in pages if takes_a_device.search(path.read_text(encoding="utf-8"))]
-    command = [sys.executable, "-m", "pytest", "-q", "--durations=0", "-k", device.type, *files]
+    command = [sys.executable, "-m", "pytest", "-v", "--durations=0", "-k", device.type, *files]
     start = time.perf_counter()
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TEST_SECONDS)
