@@ -1,10 +1,13 @@
 """Packaging of tagclip-wsss: image tags and segmentation from class names alone."""
 
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
-CLIP = ["open_clip_torch>=3.2,<4", "safetensors>=0.4,<1"]
+CONFIGS = Path(__file__).with_name("configs")
+
 # A source distribution that needs a C++ compiler and, from Python 3.13 on, another Cython than the one it pins:
 # tools/make_env.sh builds it where it can be built. Not in `all`, which must install everywhere.
 CRF = ["pydensecrf2>=1.1,<2; python_version < '3.13'"]
@@ -16,8 +19,25 @@ SEG = [
     "onnx>=1.16,<2",
     "onnxruntime>=1.18,<2",
 ]
-REPORT = ["jinja2>=3.1", "pycocotools>=2.0.8"]
-DEV = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6"]
+DEV = [
+    "hypothesis>=6.100,<7",
+    "import-linter>=2.1,<3",
+    "pytest>=8,<10",
+    "ruff>=0.6,<1",
+    "setuptools>=70.1",  # builds the wheel that a test installs
+]
+SPRITES = ["resvg-py"]  # tools/make_demo_sprites.py
+
+class BuildWithConfigs(build_py):
+    """Packs configs/ as wsss/_configs; an editable installation finds them in the clone (see wsss/configs.py)."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib, "wsss", "_configs")
+            shutil.rmtree(target, ignore_errors=True)  # an earlier build may have left configs that are gone
+            shutil.copytree(CONFIGS, target, ignore=shutil.ignore_patterns("__pycache__"))
+
 
 setup(
     name="tagclip-wsss",
@@ -28,11 +48,17 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.15",
     packages=find_packages(include=["tagclip*", "wsss*"]),
+    cmdclass={"build_py": BuildWithConfigs},
     include_package_data=True,
-    package_data={"tagclip": ["vocabularies/*.yaml", "demo/assets/*"], "wsss": ["demo/assets/*"]},
+    package_data={
+        "tagclip": ["py.typed", "vocabularies/*.yaml", "demo/assets/*"],
+        "wsss": ["py.typed", "demo/assets/*"],
+    },
     install_requires=[
         "torch>=2.5,<3",
-        "torchvision",
+        "open_clip_torch>=3.2,<4",  # brings torchvision, which nothing here imports
+        "safetensors>=0.4,<1",
+        "huggingface_hub>=0.23,<3",
         "numpy>=2.0.1,<3",
         "pillow>=10,<14",
         "opencv-python>=4.9,<6",
@@ -41,15 +67,14 @@ setup(
         "tqdm>=4.66,<5",
         "scikit-learn>=1.4,<2",
         "matplotlib>=3.8,<4",
-        "psutil>=5.9",
-        *CLIP,
+        "psutil>=5.9,<8",
+        "filelock>=3.12,<4",
     ],
     extras_require={
-        "clip": CLIP,
         "crf": CRF,
         "seg": SEG,
-        "report": REPORT,
         "dev": DEV,
-        "all": sorted({*CLIP, *SEG, *REPORT, *DEV}),
+        "sprites": SPRITES,
+        "all": sorted({*SEG, *DEV}),
     },
 )

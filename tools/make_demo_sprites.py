@@ -2,7 +2,7 @@
 """Packs the sprite packages of the npm registry into the atlases that the demo ships.
 
 Packages (unpack each with `npm pack NAME && tar xzf`): emoji-datasource-google and @svgmoji/noto (Noto),
-@twemoji/svg (Twemoji), @lobehub/fluent-emoji-flat, @lobehub/fluent-emoji-3d. Needs `pip install resvg-py`.
+@twemoji/svg (Twemoji), @lobehub/fluent-emoji-flat, @lobehub/fluent-emoji-3d. Needs the extra `sprites`.
 """
 
 import argparse

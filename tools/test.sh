@@ -1,7 +1,14 @@
 #!/usr/bin/env bash
-# Runs all tests, after setting up the environment if need be. Arguments go to pytest.
+# Runs all checks, after setting up the environment if need be: style, rules of import, tests. Arguments go to pytest.
 set -euo pipefail
 . "$(dirname "$0")/setup_env.sh"
 cd "$ROOT"
+"$PY" - <<'EOF'
+import importlib.metadata as metadata, platform
+names = ("torch", "numpy", "open_clip_torch", "onedl-mmengine", "onedl-mmcv", "onedl-mmsegmentation", "pydensecrf2", "pytest")
+found = {dist.metadata["Name"].lower(): dist.version for dist in metadata.distributions()}
+print("Python", platform.python_version(), *(f"{name} {found.get(name.lower(), 'missing')}" for name in names), sep="; ")
+EOF
 "$PY" -m ruff check .
+"$(dirname "$PY")/lint-imports" --no-cache
 exec "$PY" -m pytest "$@"
