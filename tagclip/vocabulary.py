@@ -143,11 +143,6 @@ class Vocabulary:
         return cls._from_entries(entries, str(path), {"name": path.stem})
 
     @classmethod
-    def from_names(cls, names: Sequence[str], **options) -> "Vocabulary":
-        """From a Python list; the same as `Vocabulary(names)`."""
-        return cls(names, **options)
-
-    @classmethod
     def load(cls, source: "Vocabulary | str | Path | Sequence[str]") -> "Vocabulary":
         """From whatever a user gives: a built-in name, a file, a list of names, or a vocabulary."""
         if isinstance(source, Vocabulary):

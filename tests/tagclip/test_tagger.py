@@ -13,6 +13,7 @@ from tagclip.errors import UsageError
 from tagclip.images import Size
 from tagclip.tagger import ABLATION, TagCLIP
 from tagclip.vocabulary import Vocabulary
+from tests.clip_models import class_feature
 from tests.golden import COPY, golden_cases, golden_text
 from tests.oracle.tagclip import tag_image
 
@@ -213,7 +214,7 @@ def test_ablation_rows_equal_their_switches(golden_tagger, golden_clip_on, varia
     for name, setting in settings.items():
         expected = np.stack([result.scores for result in golden_tagger(config=setting, device=device)(images)])
         assert np.abs(rows[name] - expected).max() < BATCH_TOLERANCE[device.type], name
-    feature = golden_clip.encode_image(tagger.prepare(images[0])[None])
+    feature = class_feature(golden_clip, tagger.prepare(images[0])[None])
     probabilities = (golden_clip.logit_scale * feature @ tagger.classifier.T).softmax(dim=-1)[0, :20]
     assert np.abs(rows["CLIP global"][0] - probabilities.cpu().numpy()).max() < 1e-5
 
