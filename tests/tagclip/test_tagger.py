@@ -78,6 +78,29 @@ def test_batches_equal_single_images(golden_tagger, variants, together, device):
         assert alone.tags == result.tags
 
 
+def test_one_image_gives_one_result_whatever_stands_for_it(golden_tagger):
+    tagger = golden_tagger(preset="default")
+    (expected,) = tagger([SCENES[0]])
+    picture = Image.open(SCENES[0]).convert("RGB")
+    for one in (str(SCENES[0]), SCENES[0], picture, np.asarray(picture)):
+        result = tagger(one)
+        assert np.array_equal(result.scores, expected.scores)
+    assert tagger([]) == []
+    batch = tagger(np.stack([np.asarray(picture)] * 2))
+    assert [result.tags for result in batch] == [expected.tags] * 2
+    with pytest.raises(UsageError, match="NoneType is no image"):
+        tagger(None)
+
+
+def test_scores_by_name_are_best_first(golden_tagger):
+    tagger = golden_tagger(preset="default")
+    result = tagger(SCENES[0])
+    named = result.scores_by_name
+    assert len(named) == len(tagger.vocabulary)
+    assert list(named.values()) == sorted(named.values(), reverse=True)
+    assert all(named[name] == result.scores[tagger.vocabulary.index(name)] for name in result.tags)
+
+
 def test_order_of_images_does_not_matter(golden_tagger, variants, together, device):
     order = np.random.default_rng(3).permutation(len(variants))
     shuffled = golden_tagger(preset="default", device=device)([variants[index] for index in order])

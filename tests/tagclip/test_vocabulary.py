@@ -39,6 +39,18 @@ def test_labels_with_and_without_a_background():
     assert without.label_palette.tolist() == [[128, 0, 0], [0, 128, 0]]
 
 
+def test_one_string_is_one_word():
+    vocabulary = Vocabulary(["cat"], background="sky", cam_background="grass", coarse=[0], coarse_names="pets")
+    assert vocabulary.background == ("sky",)
+    assert vocabulary.cam_background == ("grass",)
+    assert vocabulary.coarse_names == ("pets",)
+    assert Vocabulary(["cat"], prompts={"cat": "tomcat"}).prompts == (("tomcat",),)
+    with pytest.raises(VocabularyError, match=r"Vocabulary\(\['cat'\]\) has this one class"):
+        Vocabulary("cat")
+    with pytest.raises(VocabularyError, match="prompts: 'tomcat' for 1 classes; give one per class"):
+        Vocabulary(["cat"], prompts="tomcat")
+
+
 def test_all_built_in_names_are_listed():
     assert Vocabulary.built_in() == ("coco", "cocostuff", "context", "voc")
 
