@@ -16,12 +16,12 @@ IdKind = Literal["index", "raw", "auto"]
 
 @dataclass(frozen=True)
 class TagRecord:
-    """Tags of one image.
+    """Tags of one image, as a line of a file holds them.
 
     Attributes:
-        id: of the image.
+        id: of the image: its path relative to the image root, without suffix.
         indices: of its tags, ascending.
-        path: of the image; None in plain text.
+        path: of the image file; None in plain text.
         size: (height, width) in pixels, upright; None in plain text.
         scores: (C,) float32, NaN where the file keeps only the top k; None in plain text.
     """
@@ -33,35 +33,37 @@ class TagRecord:
     scores: np.ndarray | None = None
 
 
-def tag_line(
-    image_id: str,
-    path: str,
-    size: tuple[int, int],
-    scores: np.ndarray,
-    indices: Sequence[int],
-    vocabulary: Vocabulary,
-    *,
-    top_k: int | None = None,
-) -> dict[str, Any]:
-    """One image as a JSON-ready line of tags.jsonl.
+def tag_line(record: TagRecord, vocabulary: Vocabulary, *, top_k: int | None = None) -> dict[str, Any]:
+    """One image as a JSON-ready line of tags.jsonl; `parse_tag_line` reads it back.
 
     Args:
-        size: (height, width).
-        scores: (C,) float32.
-        top_k: keep the k best scores by name (those of tags always); None keeps all, in class order.
+        record: of the image, path and size included. Scores that are NaN are not known and left out.
+        top_k: keep only the k best scores (those of tags always); None keeps all.
 
     Returns:
-        {"id", "path", "size": [H, W], "scores": [C numbers] or {name: number}, "tags": [names]}. Numbers are the
-        shortest that read back as the same float32.
+        {"id", "path", "size": [H, W], "scores": [C numbers] or {name: number}, "tags": [names]}; no "scores" without
+        any. Scores are in class order while all are known, else by name. Numbers are the shortest that read back as
+        the same float32.
     """
-    numbers = [float(str(value)) for value in np.asarray(scores, np.float32)]
-    kept: list[float] | dict[str, float] = numbers
+    line: dict[str, Any] = {"id": record.id, "path": record.path, "size": list(record.size or ())}
+    if record.scores is not None:
+        line["scores"] = _stored_scores(record.scores, record.indices, vocabulary, top_k)
+    return {**line, "tags": [vocabulary.names[index] for index in record.indices]}
+
+
+def _stored_scores(
+    scores: np.ndarray, indices: Sequence[int], vocabulary: Vocabulary, top_k: int | None
+) -> list[float] | dict[str, float]:
+    scores = np.asarray(scores, np.float32)
+    known = ~np.isnan(scores)
     if top_k is not None:
-        best = np.argsort(-np.asarray(numbers), kind="stable")
-        chosen = [*best[:top_k].tolist(), *(index for index in indices if index not in best[:top_k])]
-        kept = {vocabulary.names[index]: numbers[index] for index in chosen}
-    tags = [vocabulary.names[index] for index in indices]
-    return {"id": image_id, "path": path, "size": list(size), "scores": kept, "tags": tags}
+        best = [index for index in np.argsort(-scores, kind="stable")[:top_k].tolist() if known[index]]
+        kept = [*best, *(index for index in indices if index not in best and known[index])]
+    elif known.all():
+        return [float(str(value)) for value in scores]
+    else:
+        kept = np.flatnonzero(known).tolist()
+    return {vocabulary.names[index]: float(str(scores[index])) for index in kept}
 
 
 def parse_tag_line(line: dict[str, Any], vocabulary: Vocabulary, place: str = "tags") -> TagRecord:

@@ -1,15 +1,16 @@
 """TagCLIP: images -> scores -> tags, with the batches that make it fast."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import overload
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tagclip.arguments import ImageInput, as_images, is_one_image
 from tagclip.batches import plan_batches
 from tagclip.clip import AttentionRequest, FrozenCLIP, Grid, Trunk, build_text_classifier
 from tagclip.config import TagCLIPConfig
@@ -60,18 +61,29 @@ class TagResult:
     """Tags of one image.
 
     Attributes:
-        scores: of every target class, (C,) float32, in [0, 1].
+        scores: of every target class, (C,) float32, in [0, 1]. `scores_by_name` has them by class name.
         indices: classes that the tag rule chose, ascending.
-        tags: their names.
+        names: of the C classes.
         grid: patch grid that the image was seen on.
         details: intermediate arrays by name (see `Stages`) if they were asked for, else empty.
     """
 
     scores: np.ndarray
     indices: list[int]
-    tags: list[str]
+    names: tuple[str, ...]
     grid: Grid
-    details: dict[str, np.ndarray]
+    details: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+
+    @property
+    def tags(self) -> list[str]:
+        """Names of the classes that the tag rule chose, in class order."""
+        return [self.names[index] for index in self.indices]
+
+    @property
+    def scores_by_name(self) -> dict[str, float]:
+        """Class name -> score, best first."""
+        order = np.argsort(-self.scores, kind="stable").tolist()
+        return {self.names[index]: float(self.scores[index]) for index in order}
 
 
 class TagCLIP:
@@ -95,7 +107,7 @@ class TagCLIP:
 
     Example:
         >>> tagger = TagCLIP(load_clip("demo"), Vocabulary.named("voc"))  # doctest: +SKIP
-        >>> tagger(["street.jpg"])[0].tags  # doctest: +SKIP
+        >>> tagger("street.jpg").tags  # doctest: +SKIP
         ['bus', 'person']
     """
 
@@ -124,7 +136,7 @@ class TagCLIP:
             return AttentionRequest()
         return AttentionRequest(votes=dmar.vote_mask, ranges=(self._range,))
 
-    def prepare(self, image: Any) -> Tensor:
+    def prepare(self, image: ImageInput) -> Tensor:
         """Decode an image (path, PIL or (H, W, 3) uint8 RGB array) into the model's input, (3, H', W') float32.
 
         Raises:
@@ -146,22 +158,33 @@ class TagCLIP:
         """Batches of images of one grid, planned over the whole list: see `tagclip.batches.plan_batches`."""
         return plan_batches(grids, self.config.batch_size, self.config.batch_patches)
 
-    def __call__(self, images: Sequence[Any], *, details: bool = False) -> list[TagResult]:
-        """Tag images; they may have any sizes, those of one patch grid go through the model together.
+    @overload
+    def __call__(self, images: ImageInput, *, details: bool = False) -> TagResult: ...
+    @overload
+    def __call__(self, images: Iterable[ImageInput], *, details: bool = False) -> list[TagResult]: ...
+    def __call__(
+        self, images: ImageInput | Iterable[ImageInput], *, details: bool = False
+    ) -> TagResult | list[TagResult]:
+        """Tag one image or several; they may have any sizes, those of one patch grid go through the model together.
 
         All images are held in memory: feed a large collection piece by piece.
 
         Args:
-            images: paths, PIL images or (H, W, 3) uint8 RGB arrays.
+            images: a path, PIL image or (H, W, 3) uint8 RGB array; or a list of them.
             details: keep the intermediate arrays (N x N maps among them); the scorer "global" has none.
 
         Returns:
-            One result an image, in the order given.
+            One result for one image; for a list, a list with one result per image, in the order given.
 
         Raises:
             ImageError: a file that cannot be read as an image.
+            UsageError: something else than images.
         """
-        results: list[TagResult | None] = [None] * len(images)
+        results = self._tag(as_images(images), details)
+        return results[0] if is_one_image(images) else results
+
+    def _tag(self, images: Sequence[ImageInput], details: bool) -> list[TagResult]:
+        results: dict[int, TagResult] = {}
         for indices, batch in self._batches(images):
             trunk = self.trunk(batch)
             stages = self.stages(trunk, batch) if self.config.scorer == "patches" else None
@@ -170,7 +193,7 @@ class TagCLIP:
                 if details and stages is not None:
                     result.details = stages.of_image(position)
                 results[indices[position]] = result
-        return results
+        return [results[index] for index in range(len(images))]
 
     def trunk(self, images: Tensor) -> Trunk:
         """Blocks 1..L-1 of a batch (B, 3, H, W) of prepared images, with what `score_trunk` needs."""
@@ -196,11 +219,11 @@ class TagCLIP:
     def results(self, scores: Tensor | np.ndarray, grid: Grid) -> list[TagResult]:
         """Apply the tag rule to the scores (B, targets) of a batch."""
         values = scores.cpu().numpy() if isinstance(scores, Tensor) else np.asarray(scores, dtype=np.float32)
-        names, found = self.vocabulary.names, []
-        for row, chosen in zip(values, select(values, self._rule), strict=True):
-            indices = np.flatnonzero(chosen).tolist()
-            found.append(TagResult(row, indices, [names[index] for index in indices], grid, {}))
-        return found
+        chosen = select(values, self._rule)
+        return [
+            TagResult(row, np.flatnonzero(tagged).tolist(), self.vocabulary.names, grid)
+            for row, tagged in zip(values, chosen, strict=True)
+        ]
 
     @torch.no_grad()
     @exact_float32()
@@ -229,13 +252,14 @@ class TagCLIP:
         scores = self._reidentify(images, local, refined, grid) if config.cwr.enabled else local
         return Stages(grid, features, coarse, vote_mask, affinity, first, refined, local, scores)
 
-    def ablation(self, images: Sequence[Any]) -> dict[str, np.ndarray]:
-        """Scores of the paper's ablation table, all from one trunk pass an image.
+    def ablation(self, images: ImageInput | Iterable[ImageInput]) -> dict[str, np.ndarray]:
+        """Scores of the paper's ablation table, all from one trunk pass per image.
 
         Returns:
             Row of the table -> (n, targets) float32: "CLIP global" ([CLS] over the same input), "patch scores"
             (best patch of the local last block), "+ DMAR", "+ CWR" (the whole method).
         """
+        images = as_images(images)
         rows = {name: np.zeros((len(images), len(self.vocabulary)), dtype=np.float32) for name in ABLATION}
         for indices, batch in self._batches(images):
             trunk = self.clip.trunk(
@@ -275,7 +299,7 @@ class TagCLIP:
             position_rounding=self.config.image.position_rounding,
         )
 
-    def _batches(self, images: Sequence[Any]) -> Iterator[tuple[list[int], Tensor]]:
+    def _batches(self, images: Sequence[ImageInput]) -> Iterator[tuple[list[int], Tensor]]:
         """Indices and stacked inputs (B, 3, H, W) of each batch."""
         inputs = [self.prepare(image) for image in images]
         patch = self.clip.patch_size

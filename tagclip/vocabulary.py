@@ -1,9 +1,11 @@
 """Class names with all that goes with them: prompt names, background words, palette, label ids."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tagclip.arguments import as_names
 from tagclip.errors import VocabularyError
 from tagclip.vocabulary_files import ClassEntry, read_text, read_yaml
 
@@ -25,17 +28,17 @@ SAFE_NAME_BYTES = 48  # a token covers at least a byte, so a name this short fit
 PromptNames = Mapping[str, str | Sequence[str]] | Sequence[str | Sequence[str]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Vocabulary:
     """The target classes of a run, in label order.
 
     Args:
         names: C class names; unique (ignoring case), not empty.
-        prompts: tagging prompt names (synonyms are averaged), by class name or one entry a class; default the name.
+        prompts: tagging prompt names (synonyms are averaged), by class name or one entry per class; default the name.
         background: words that take part in the tagging softmax but never become a tag. Default: generic words that are
             not classes themselves. () for none.
         cam_prompts: prompt name of each class for class activation maps, where CLIP-ES fuses synonyms into one
-            string; by class name or one entry a class; default the tagging prompts joined by commas.
+            string; by class name or one entry per class; default the tagging prompts joined by commas.
         cam_prompts_reference: what the published implementation uses where that differs; by class name.
         cam_background: background words for class activation maps; default `background`, or "background" without one.
         palette: colours, (C + 1, 3) uint8 RGB, row 0 is the background; default the VOC colour map.
@@ -47,60 +50,78 @@ class Vocabulary:
 
     Raises:
         VocabularyError: names that are missing, duplicate, empty or longer than CLIP's 77 tokens; tables that name
-            an unknown class or have the wrong length.
+            an unknown class or have the wrong length; one string where a list of class names is needed.
 
     Example:
         >>> Vocabulary(["cat", "dog"], prompts={"dog": ["dog", "puppy"]}).prompts
         (('cat',), ('dog', 'puppy'))
     """
 
-    names: Sequence[str]
-    _: KW_ONLY
-    prompts: PromptNames | None = None
-    background: Sequence[str] | None = None
-    cam_prompts: Mapping[str, str] | Sequence[str] | None = None
-    cam_prompts_reference: Mapping[str, str] | Sequence[str] | None = None
-    cam_background: Sequence[str] | None = None
-    palette: np.ndarray | None = field(default=None, compare=False, repr=False)
-    name: str = "custom"
-    has_background: bool = True
-    raw_ids: Sequence[int] | None = None
-    coarse: Sequence[int] | None = None
-    coarse_names: Sequence[str] | None = None
+    names: tuple[str, ...]
+    prompts: tuple[tuple[str, ...], ...]
+    background: tuple[str, ...]
+    cam_prompts: tuple[str, ...]
+    cam_prompts_reference: tuple[str, ...]
+    cam_background: tuple[str, ...]
+    palette: np.ndarray = field(compare=False, repr=False)
+    name: str
+    has_background: bool
+    raw_ids: tuple[int, ...] | None
+    coarse: tuple[int, ...] | None
+    coarse_names: tuple[str, ...] | None
 
-    def __post_init__(self):
-        if isinstance(self.names, str):
-            raise VocabularyError(f"class names {self.names!r}: a list of names is needed, not one string")
-        entries = [ClassEntry(name, (), f"entry {number}") for number, name in enumerate(self.names, start=1)]
-        names = _checked_names(entries, self.name)
-        prompts = tuple(
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        prompts: PromptNames | None = None,
+        background: Sequence[str] | None = None,
+        cam_prompts: Mapping[str, str] | Sequence[str] | None = None,
+        cam_prompts_reference: Mapping[str, str] | Sequence[str] | None = None,
+        cam_background: Sequence[str] | None = None,
+        palette: Any = None,
+        name: str = "custom",
+        has_background: bool = True,
+        raw_ids: Sequence[int] | None = None,
+        coarse: Sequence[int] | None = None,
+        coarse_names: Sequence[str] | None = None,
+    ):
+        if isinstance(names, str):
+            raise VocabularyError(
+                f"class names {names!r}: a list of names is needed, not one string; Vocabulary([{names!r}]) has this "
+                f"one class, Vocabulary.load({names!r}) looks for a built-in list or a file"
+            )
+        entries = [ClassEntry(entry, (), f"entry {number}") for number, entry in enumerate(names, start=1)]
+        names = _checked_names(entries, name)
+        own = [(entry,) for entry in names]
+        groups = tuple(
             (entry,) if isinstance(entry, str) else tuple(entry)
-            for entry in _per_class(self.prompts, names, [(name,) for name in names], "prompts")
+            for entry in _per_class(prompts, names, own, "prompts")
         )
-        for name, group in zip(names, prompts, strict=True):
-            _check_prompts(name, group, f"vocabulary {self.name!r}")
-        background = self.background
+        for one, group in zip(names, groups, strict=True):
+            _check_prompts(one, group, f"vocabulary {name!r}")
         if background is None:
-            taken = {_key(prompt) for group in prompts for prompt in group} | {_key(name) for name in names}
+            taken = {_key(prompt) for group in groups for prompt in group} | {_key(one) for one in names}
             background = [word for word in GENERIC_BACKGROUND if word not in taken]
-        cam = _per_class(self.cam_prompts, names, [",".join(group) for group in prompts], "cam_prompts")
-        cam_reference = _per_class(self.cam_prompts_reference, names, cam, "cam_prompts_reference")
-        cam_background = self.cam_background
-        if cam_background is None:
-            cam_background = background or ("background",)
-        for field_name, value in {
+        background = as_names(background, "background")
+        cam = _per_class(cam_prompts, names, [",".join(group) for group in groups], "cam_prompts")
+        for attribute, value in {
             "names": names,
-            "prompts": prompts,
-            "background": tuple(background),
+            "prompts": groups,
+            "background": background,
             "cam_prompts": tuple(cam),
-            "cam_prompts_reference": tuple(cam_reference),
-            "cam_background": tuple(cam_background),
-            "palette": _palette(self.palette, len(names) + 1, self.name),
-            "raw_ids": _ids(self.raw_ids, names, "raw_ids"),
-            "coarse": _ids(self.coarse, names, "coarse"),
-            "coarse_names": None if self.coarse_names is None else tuple(self.coarse_names),
+            "cam_prompts_reference": tuple(_per_class(cam_prompts_reference, names, cam, "cam_prompts_reference")),
+            "cam_background": as_names(
+                background or ("background",) if cam_background is None else cam_background, "cam_background"
+            ),
+            "palette": _palette(palette, len(names) + 1, name),
+            "name": name,
+            "has_background": has_background,
+            "raw_ids": _ids(raw_ids, names, "raw_ids"),
+            "coarse": _ids(coarse, names, "coarse"),
+            "coarse_names": None if coarse_names is None else as_names(coarse_names, "coarse_names"),
         }.items():
-            object.__setattr__(self, field_name, value)
+            object.__setattr__(self, attribute, value)
 
     @classmethod
     def built_in(cls) -> tuple[str, ...]:
@@ -109,7 +130,7 @@ class Vocabulary:
         return tuple(sorted(Path(file.name).stem for file in files if file.name.endswith(".yaml")))
 
     @classmethod
-    def named(cls, name: str) -> "Vocabulary":
+    def named(cls, name: str) -> Vocabulary:
         """A built-in vocabulary: "voc" (20), "coco" (80), "cocostuff" (171), "context" (59)."""
         if name not in cls.built_in():
             raise VocabularyError(
@@ -119,12 +140,12 @@ class Vocabulary:
         return cls._from_yaml(file.read_text(encoding="utf-8"), f"{name}.yaml", name)
 
     @classmethod
-    def from_file(cls, path: Path | str) -> "Vocabulary":
+    def from_file(cls, path: Path | str) -> Vocabulary:
         """From a file of class names.
 
         `.yaml` / `.yml`: a list of names (or of `name: [synonyms]`), or a mapping with `classes` and any keyword
-        argument of this class. Anything else is text, one class a line: `name`, or `name: synonym, synonym`; `#` starts
-        a comment.
+        argument of this class. Anything else is text, one class per line: `name`, or `name: synonym, synonym`; `#`
+        starts a comment.
 
         Raises:
             VocabularyError: no such file, not text, or a bad line, which is named with the remedy.
@@ -136,19 +157,14 @@ class Vocabulary:
             raise VocabularyError(f"{path}: not a UTF-8 text file of class names") from error
         except OSError as error:
             reason = error.strerror or error
-            raise VocabularyError(f"class file {path}: {reason}; give a text file, one class name a line") from error
+            raise VocabularyError(f"class file {path}: {reason}; give a text file, one class per line") from error
         if path.suffix.lower() in (".yaml", ".yml"):
             return cls._from_yaml(text, str(path), path.stem)
         entries = read_text(text, str(path))
         return cls._from_entries(entries, str(path), {"name": path.stem})
 
     @classmethod
-    def from_names(cls, names: Sequence[str], **options) -> "Vocabulary":
-        """From a Python list; the same as `Vocabulary(names)`."""
-        return cls(names, **options)
-
-    @classmethod
-    def load(cls, source: "Vocabulary | str | Path | Sequence[str]") -> "Vocabulary":
+    def load(cls, source: Vocabulary | str | Path | Sequence[str]) -> Vocabulary:
         """From whatever a user gives: a built-in name, a file, a list of names, or a vocabulary."""
         if isinstance(source, Vocabulary):
             return source
@@ -159,12 +175,12 @@ class Vocabulary:
         return cls.named(source) if isinstance(source, str) else cls(list(source))
 
     @classmethod
-    def _from_yaml(cls, text: str, source: str, default_name: str) -> "Vocabulary":
+    def _from_yaml(cls, text: str, source: str, default_name: str) -> Vocabulary:
         entries, options = read_yaml(text, source)
         return cls._from_entries(entries, source, {"name": default_name, **options})
 
     @classmethod
-    def _from_entries(cls, entries: list[ClassEntry], source: str, options: dict) -> "Vocabulary":
+    def _from_entries(cls, entries: list[ClassEntry], source: str, options: dict) -> Vocabulary:
         names = _checked_names(entries, source)
         prompts = {name: (name, *entry.synonyms) for name, entry in zip(names, entries, strict=True) if entry.synonyms}
         return cls(names, **{**options, "prompts": {**prompts, **options.get("prompts", {})}})
@@ -175,7 +191,7 @@ class Vocabulary:
         return {**json.loads(json.dumps({**values, "palette": None})), "palette": self.palette.tolist()}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Vocabulary":
+    def from_dict(cls, values: Mapping[str, Any]) -> Vocabulary:
         """The vocabulary that `to_dict` was called on."""
         return cls(**values)
 
@@ -190,6 +206,11 @@ class Vocabulary:
             self.cam_background, self.has_background, self.coarse,
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    @cached_property
+    def label_names(self) -> tuple[str, ...]:
+        """Names by mask label: "background" first, if there is one."""
+        return ("background", *self.names) if self.has_background else tuple(self.names)
 
     @cached_property
     def label_palette(self) -> np.ndarray:
@@ -283,7 +304,7 @@ def _prompt_tokens(name: str) -> int:
     return max(count_tokens(template.replace("{}", name)) for template in (*TAGGING_TEMPLATES, CAM_TEMPLATE))
 
 
-def _per_class(table, names: tuple[str, ...], default: list, what: str) -> list:
+def _per_class(table: Any, names: tuple[str, ...], default: Sequence[Any], what: str) -> list[Any]:
     if table is None:
         return list(default)
     if isinstance(table, Mapping):
@@ -292,7 +313,8 @@ def _per_class(table, names: tuple[str, ...], default: list, what: str) -> list:
             raise VocabularyError(f"{what}: {unknown[0]!r} is not a class; use a name of the class list")
         return [table.get(name, fallback) for name, fallback in zip(names, default, strict=True)]
     if isinstance(table, str) or len(table) != len(names):
-        raise VocabularyError(f"{what}: {len(table)} entries for {len(names)} classes; give one a class, or a mapping")
+        given = repr(table) if isinstance(table, str) else f"{len(table)} entries"
+        raise VocabularyError(f"{what}: {given} for {len(names)} classes; give one per class, or a mapping")
     return list(table)
 
 
@@ -300,5 +322,5 @@ def _ids(values: Sequence[int] | None, names: tuple[str, ...], what: str) -> tup
     if values is None:
         return None
     if len(values) != len(names):
-        raise VocabularyError(f"{what}: {len(values)} ids for {len(names)} classes; give one a class")
+        raise VocabularyError(f"{what}: {len(values)} ids for {len(names)} classes; give one per class")
     return tuple(int(value) for value in values)

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import open_clip
 import torch
+import torch.nn.functional as F
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from tagclip.clip import FrozenCLIP
 
 OPENAI_ONLY = ("input_resolution", "context_length", "vocab_size")
 
@@ -86,6 +89,12 @@ def make_model(
             if half_values:
                 values.data = values.data.half().float()
     return model.eval().requires_grad_(False)
+
+
+def class_feature(clip: FrozenCLIP, images: Tensor) -> Tensor:
+    """CLIP's ordinary [CLS] feature at any grid, (B, embed_dim) fp32 unit norm, by trunk, last block and projection."""
+    tokens = clip.last_block(clip.trunk(images).tokens)
+    return F.normalize(clip.project(tokens[:, 0]).float(), dim=-1)
 
 
 def state_dict(model: nn.Module, dtype: torch.dtype | None = torch.float16) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from wsss.cli.console import (
     setup_logging,
 )
 from wsss.configs import read_config
-from wsss.dense.dataset_scores import adapt, build, evaluate, run_mmseg_loop, summary
+from wsss.dense.dataset_scores import adapt, build_dataset_and_model, run_mmseg_loop, score_dataset, summary
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,9 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         scores = run_mmseg_loop(config)
         result = {"dense": config.model.dense.to_dict(), **{key: float(value) for key, value in scores.items()}}
     else:
-        dataset, model = build(config)
+        dataset, model = build_dataset_and_model(config)
         with progress_bar(len(dataset), "segmenting") as bar:
-            found = evaluate(
+            found = score_dataset(
                 dataset, model, device=resolve_device(args.device), boundary_width=args.boundary, progress=bar.update
             )
         print(found.table())

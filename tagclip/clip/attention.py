@@ -85,12 +85,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, *, causa
     return merge_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal))
 
 
-def attention_weights(q: Tensor, k: Tensor, *, scale: float | None = None, bias: Tensor | None = None) -> Tensor:
-    """softmax(scale * q k^T + bias) per head: (B, heads, T, T) fp32, rows sum to 1. `scale` defaults to 1/sqrt(d)."""
-    scores = (q @ k.transpose(-1, -2)).float() * (q.shape[-1] ** -0.5 if scale is None else scale)
-    return (scores if bias is None else scores + bias).softmax(dim=-1)
-
-
 def out_project(attended: Tensor, block: nn.Module) -> Tensor:
     """Output projection (and layer scale, if the model has one) of attended values, (B, T, width) -> (B, T, width)."""
     projection = block.attn.out_proj

@@ -204,21 +204,6 @@ class FrozenCLIP(nn.Module):
         return attention.finish_block(tokens, attention.attend(*attention.qkv(tokens, block), bias), block)
 
     @exact_float32()
-    def last_block_from_norm(self, tokens: Tensor, normed: Tensor) -> Tensor:
-        """The ordinary last block with a = ln_1(tokens) given, so that a gradient with respect to a can be taken.
-
-        Args:
-            tokens: input of the last block, (B, 1 + N, width); enters the residual.
-            normed: a, (B, 1 + N, width); enters attention.
-        """
-        block = self.blocks[-1]
-        return attention.finish_block(tokens, attention.attend(*attention.qkv_from_norm(normed, block)), block)
-
-    def norm_last(self, tokens: Tensor) -> Tensor:
-        """a = ln_1(tokens) of the last block, (B, 1 + N, width)."""
-        return attention.layer_norm(tokens, self.blocks[-1].ln_1)
-
-    @exact_float32()
     def run_blocks(
         self,
         tokens: Tensor,
@@ -285,13 +270,6 @@ class FrozenCLIP(nn.Module):
         row[:, 0, 0, 1:] = outside.to(tokens.dtype) * bias
         return self._class_feature(tokens, row)
 
-    @torch.no_grad()
-    @exact_float32()
-    def encode_image(self, images: Tensor, *, position_rounding: PositionRounding = "none") -> Tensor:
-        """CLIP's ordinary [CLS] feature at any grid: (B, 3, H, W) normalised -> (B, embed_dim) fp32, unit norm."""
-        tokens, _ = self._embed(images, position_rounding)
-        return self._class_feature(tokens, None)
-
     def positions(self, grid: Grid, rounding: PositionRounding = "none") -> Tensor:
         """Positional embeddings for a grid, [CLS] first, (1 + N, width) fp32."""
         if rounding not in ("none", "float16_off_native", "float16"):
@@ -328,7 +306,7 @@ class FrozenCLIP(nn.Module):
         tokens = torch.cat([first, patches], dim=1) + self.positions(grid, rounding).to(self.dtype)
         return attention.layer_norm(tokens, visual.ln_pre), grid
 
-    def _class_feature(self, tokens: Tensor, row_bias: Tensor | None) -> Tensor:
+    def _class_feature(self, tokens: Tensor, row_bias: Tensor) -> Tensor:
         """[CLS] feature; `row_bias` (B, 1, 1, 1 + N) is added to the [CLS] row's scores in every block."""
         for number, block in enumerate(self.blocks, start=1):
             q, k, v = attention.qkv(tokens, block)

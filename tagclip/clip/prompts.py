@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tagclip.arguments import as_names
 from tagclip.clip.encoder import FrozenCLIP
 from tagclip.errors import UsageError, VocabularyError
 
@@ -39,16 +40,17 @@ CACHE_VERSION = 1
 
 def build_text_classifier(
     clip: FrozenCLIP,
-    names: Sequence[str | Sequence[str]],
-    templates: Sequence[str],
+    names: str | Sequence[str | Sequence[str]],
+    templates: str | Sequence[str],
     *,
     cache_dir: Path | str | None = None,
 ) -> Tensor:
-    """One unit-norm row a class: all prompts encoded, normalised, averaged, normalised.
+    """One unit-norm row per class: all prompts encoded, normalised, averaged, normalised.
 
     Args:
-        names: for each class its prompt name, or several synonyms, whose prompts are averaged together.
-        templates: with one "{}" each.
+        names: for each class its prompt name, or several synonyms, whose prompts are averaged together; one string is
+            one class.
+        templates: with one "{}" each; one string is one template.
         cache_dir: where the matrix is kept as .npz between runs; None keeps nothing. The key holds the model's
             architecture, weights digest and dtype, the templates and the names. A damaged file is made anew.
 
@@ -59,8 +61,9 @@ def build_text_classifier(
         UsageError: no template, or one without "{}".
         VocabularyError: a class without a name, or a prompt that does not fit into the text tower.
     """
-    templates = list(templates)
-    synonyms = [[name] if isinstance(name, str) else list(name) for name in names]
+    templates = list(as_names(templates, "prompt templates"))
+    names = (names,) if isinstance(names, str) else names
+    synonyms = [list(as_names(name, "class names")) for name in names]
     if not templates:
         raise UsageError("no prompt template given")
     for template in templates:

@@ -7,16 +7,30 @@ import numpy as np
 import pytest
 
 from tagclip.errors import UsageError
-from tagclip.tag_files import map_ids, parse_tag_line, read_plain, read_tags, tag_line, to_arrays, write_plain
+from tagclip.tag_files import (
+    TagRecord,
+    map_ids,
+    parse_tag_line,
+    read_plain,
+    read_tags,
+    tag_line,
+    to_arrays,
+    write_plain,
+)
 from tagclip.vocabulary import Vocabulary
 
 PETS = Vocabulary(["cat", "dog", "bird"], name="pets")
 STUFF = Vocabulary.named("cocostuff")
 
 
+def record(scores):
+    return TagRecord("i", (0,), "i.jpg", (4, 5), None if scores is None else np.array(scores, np.float32))
+
+
 def test_scores_read_back_to_the_bit(tmp_path):
     scores = np.random.default_rng(0).random((40, 3), dtype=np.float32) ** 9
-    lines = [tag_line(f"i{n}", f"x/i{n}.jpg", (4, 5), row, [0, 2], PETS) for n, row in enumerate(scores)]
+    rows = [TagRecord(f"i{n}", (0, 2), f"x/i{n}.jpg", (4, 5), row) for n, row in enumerate(scores)]
+    lines = [tag_line(row, PETS) for row in rows]
     path = tmp_path / "tags.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     records = read_tags(path, PETS)
@@ -31,11 +45,20 @@ def test_scores_read_back_to_the_bit(tmp_path):
 
 
 def test_top_k_keeps_the_best_and_the_tags():
-    line = tag_line("i", "i.jpg", (4, 5), np.array([0.1, 0.7, 0.3], np.float32), [0], PETS, top_k=1)
+    line = tag_line(record([0.1, 0.7, 0.3]), PETS, top_k=1)
     assert line["scores"] == {"dog": 0.7, "cat": 0.1}
-    record = parse_tag_line(line, PETS)
-    assert np.isnan(record.scores[2])
-    assert record.scores[1] == np.float32(0.7)
+    back = parse_tag_line(line, PETS)
+    assert np.isnan(back.scores[2])
+    assert back.scores[1] == np.float32(0.7)
+
+
+def test_scores_that_are_not_known_are_left_out():
+    assert "scores" not in tag_line(record(None), PETS)
+    nan = float("nan")
+    line = tag_line(record([nan, 0.7, 0.3]), PETS)
+    assert line == {"id": "i", "path": "i.jpg", "size": [4, 5], "scores": {"dog": 0.7, "bird": 0.3}, "tags": ["cat"]}
+    assert tag_line(record([nan, 0.2, 0.3]), PETS, top_k=2)["scores"] == {"bird": 0.3, "dog": 0.2}
+    assert tag_line(record([nan, 0.2, nan]), PETS, top_k=2)["scores"] == {"dog": 0.2}
 
 
 def test_plain_text_round_trip(tmp_path):

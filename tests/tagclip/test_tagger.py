@@ -13,6 +13,7 @@ from tagclip.errors import UsageError
 from tagclip.images import Size
 from tagclip.tagger import ABLATION, TagCLIP
 from tagclip.vocabulary import Vocabulary
+from tests.clip_models import class_feature
 from tests.golden import COPY, golden_cases, golden_text
 from tests.oracle.tagclip import tag_image
 
@@ -75,6 +76,29 @@ def test_batches_equal_single_images(golden_tagger, variants, together, device):
         (alone,) = tagger([image])
         assert np.abs(alone.scores - result.scores).max() < BATCH_TOLERANCE[device.type]
         assert alone.tags == result.tags
+
+
+def test_one_image_gives_one_result_whatever_stands_for_it(golden_tagger):
+    tagger = golden_tagger(preset="default")
+    (expected,) = tagger([SCENES[0]])
+    picture = Image.open(SCENES[0]).convert("RGB")
+    for one in (str(SCENES[0]), SCENES[0], picture, np.asarray(picture)):
+        result = tagger(one)
+        assert np.array_equal(result.scores, expected.scores)
+    assert tagger([]) == []
+    batch = tagger(np.stack([np.asarray(picture)] * 2))
+    assert [result.tags for result in batch] == [expected.tags] * 2
+    with pytest.raises(UsageError, match="NoneType is no image"):
+        tagger(None)
+
+
+def test_scores_by_name_are_best_first(golden_tagger):
+    tagger = golden_tagger(preset="default")
+    result = tagger(SCENES[0])
+    named = result.scores_by_name
+    assert len(named) == len(tagger.vocabulary)
+    assert list(named.values()) == sorted(named.values(), reverse=True)
+    assert all(named[name] == result.scores[tagger.vocabulary.index(name)] for name in result.tags)
 
 
 def test_order_of_images_does_not_matter(golden_tagger, variants, together, device):
@@ -213,7 +237,7 @@ def test_ablation_rows_equal_their_switches(golden_tagger, golden_clip_on, varia
     for name, setting in settings.items():
         expected = np.stack([result.scores for result in golden_tagger(config=setting, device=device)(images)])
         assert np.abs(rows[name] - expected).max() < BATCH_TOLERANCE[device.type], name
-    feature = golden_clip.encode_image(tagger.prepare(images[0])[None])
+    feature = class_feature(golden_clip, tagger.prepare(images[0])[None])
     probabilities = (golden_clip.logit_scale * feature @ tagger.classifier.T).softmax(dim=-1)[0, :20]
     assert np.abs(rows["CLIP global"][0] - probabilities.cpu().numpy()).max() < 1e-5
 

@@ -30,6 +30,27 @@ def test_built_in(name, classes, background, cam_background, has_background):
     assert len({tuple(colour) for colour in vocabulary.palette.tolist()}) == classes + 1
 
 
+def test_labels_with_and_without_a_background():
+    with_background = Vocabulary(["cat", "dog"])
+    assert with_background.label_names == ("background", "cat", "dog")
+    assert with_background.label_palette[:2].tolist() == [[0, 0, 0], [128, 0, 0]]
+    without = Vocabulary(["cat", "dog"], has_background=False)
+    assert without.label_names == ("cat", "dog")
+    assert without.label_palette.tolist() == [[128, 0, 0], [0, 128, 0]]
+
+
+def test_one_string_is_one_word():
+    vocabulary = Vocabulary(["cat"], background="sky", cam_background="grass", coarse=[0], coarse_names="pets")
+    assert vocabulary.background == ("sky",)
+    assert vocabulary.cam_background == ("grass",)
+    assert vocabulary.coarse_names == ("pets",)
+    assert Vocabulary(["cat"], prompts={"cat": "tomcat"}).prompts == (("tomcat",),)
+    with pytest.raises(VocabularyError, match=r"Vocabulary\(\['cat'\]\) has this one class"):
+        Vocabulary("cat")
+    with pytest.raises(VocabularyError, match="prompts: 'tomcat' for 1 classes; give one per class"):
+        Vocabulary(["cat"], prompts="tomcat")
+
+
 def test_all_built_in_names_are_listed():
     assert Vocabulary.built_in() == ("coco", "cocostuff", "context", "voc")
 

@@ -9,13 +9,17 @@ import numpy as np
 
 from tagclip.config import TagRuleConfig
 from tagclip.thresholds import select
-from wsss.benchmark.procedure import Outcome
+from wsss.benchmark.procedure import PhotoResult
 from wsss.benchmark.workload import Photo
 from wsss.evaluation.scorer import MaskEvaluationConfig, MaskScorer
 
 
-def compare(
-    outcomes: Sequence[Outcome], others: Sequence[Outcome], photos: Sequence[Photo], rule: TagRuleConfig, labels: int,
+def compare_results(
+    outcomes: Sequence[PhotoResult],
+    others: Sequence[PhotoResult],
+    photos: Sequence[Photo],
+    rule: TagRuleConfig,
+    labels: int,
     has_background: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """Largest differences, photos whose tags by the rule differ, and mIoU between the masks (arg max, no CRF).
@@ -38,7 +42,7 @@ def compare(
     return result
 
 
-def arg_max_mask(outcome: Outcome, photo: Photo, has_background: bool) -> np.ndarray:
+def arg_max_mask(outcome: PhotoResult, photo: Photo, has_background: bool) -> np.ndarray:
     """(H, W) uint8: 0 background and class c -> c + 1, or without background c -> c."""
     ids = [label + has_background for label in photo.labels]
     if has_background:

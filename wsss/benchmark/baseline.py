@@ -16,7 +16,7 @@ from PIL import Image
 from tagclip.clip import FrozenCLIP
 from tagclip.errors import UsageError
 from wsss.benchmark.measure import Clock
-from wsss.benchmark.procedure import Outcome
+from wsss.benchmark.procedure import PhotoResult
 from wsss.benchmark.workload import ClassRows, Photo
 from wsss.pipeline.recipe import Recipe
 
@@ -73,11 +73,11 @@ class StraightforwardProcedure:
         self._blocks = self._affinity.block_range(clip.depth)
         self._rows = [torch.from_numpy(values) for values in (rows.tagging, rows.cam, rows.cam_background)]
 
-    def __call__(self, photos: Sequence[Photo], clock: Clock) -> list[Outcome]:
+    def __call__(self, photos: Sequence[Photo], clock: Clock) -> list[PhotoResult]:
         """Results of each photo for its tags."""
         return [self._one(photo, clock) for photo in photos]
 
-    def _one(self, photo: Photo, clock: Clock) -> Outcome:
+    def _one(self, photo: Photo, clock: Clock) -> PhotoResult:
         tagging_rows, cam_rows, background_rows = self._rows
         with clock("prepare"):
             image = self._oracle.prepare(Image.open(photo.path))
@@ -94,4 +94,4 @@ class StraightforwardProcedure:
                 first_block=first, last_block=last, box_threshold=self._affinity.box_threshold,
             )  # fmt: skip
         crops = int((np.abs(scores - traced.local.numpy()) > 0).sum())
-        return Outcome(scores, maps.cams, maps.refined, maps.stacked, crops)
+        return PhotoResult(scores, maps.cams, maps.refined, maps.stacked, crops)

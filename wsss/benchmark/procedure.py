@@ -26,7 +26,7 @@ from wsss.pipeline.recipe import Recipe
 
 
 @dataclass
-class Outcome:
+class PhotoResult:
     """Results of one photo with K tags, as numpy arrays.
 
     Attributes:
@@ -67,7 +67,7 @@ class FastProcedure:
         self.request = AttentionRequest(votes=True, ranges=tuple(dict.fromkeys((self._votes_range, self._cam_range))))
 
     @torch.no_grad()
-    def __call__(self, photos: Sequence[Photo], clock: Clock) -> list[Outcome]:
+    def __call__(self, photos: Sequence[Photo], clock: Clock) -> list[PhotoResult]:
         """Results of a batch of photos of one size, each for its own tags."""
         with clock("prepare"):
             images = self.prepare(photos)
@@ -125,7 +125,7 @@ class FastProcedure:
             refined = refine_scores(coarse, affinity, trunk.grid, dmar).scores
             return local_scores(refined, len(self.vocabulary)), refined
 
-    def _maps(self, trunk: Trunk, image: int, photo: Photo, clock: Clock) -> Outcome:
+    def _maps(self, trunk: Trunk, image: int, photo: Photo, clock: Clock) -> PhotoResult:
         config, labels = self.masks, list(photo.labels)
         with clock("CAM"):
             found = softmax_gradcam(
@@ -139,4 +139,4 @@ class FastProcedure:
             scaled = scale_to_unit(refined, config.cam.epsilon).cpu().numpy()
         with clock("upsample"):
             maps = label_scores(scaled, photo.size, config)
-        return Outcome(np.empty(0), found.maps.cpu().numpy(), refined.cpu().numpy(), maps, 0)
+        return PhotoResult(np.empty(0), found.maps.cpu().numpy(), refined.cpu().numpy(), maps, 0)

@@ -14,10 +14,10 @@ import torch
 
 from tagclip.clip import FrozenCLIP
 from tagclip.images import decode_image
-from wsss.benchmark.agreement import compare
+from wsss.benchmark.agreement import compare_results
 from wsss.benchmark.baseline import StraightforwardProcedure
 from wsss.benchmark.measure import GIGA, MEBIBYTE, Clock, FlopClock, PeakMemory, machine, matmul_peak
-from wsss.benchmark.procedure import FastProcedure, Outcome
+from wsss.benchmark.procedure import FastProcedure, PhotoResult
 from wsss.benchmark.settings import BenchmarkSettings
 from wsss.benchmark.workload import (
     ClassRows,
@@ -133,13 +133,13 @@ class _Bench:
                 values["share_of_peak"] = {part: rate / peak for part, rate in values["gflop_per_s"].items()}
         return case
 
-    def _outcomes(self, side: str, photos: Sequence[Photo]) -> list[Outcome]:
-        found: list[Outcome] = []
+    def _outcomes(self, side: str, photos: Sequence[Photo]) -> list[PhotoResult]:
+        found: list[PhotoResult] = []
         for batch in batches(photos, self.settings.batch):
             found.extend(self.sides[side](batch, Clock(self.settings.device)))
         return found
 
-    def _agreement(self, outcomes: dict[str, list[Outcome]], photos: Sequence[Photo]) -> dict[str, Any]:
+    def _agreement(self, outcomes: dict[str, list[PhotoResult]], photos: Sequence[Photo]) -> dict[str, Any]:
         """Ours in the first dtype against the straightforward procedure, further dtypes against the first."""
         first = self.settings.dtypes[0]
         pairs = [(first, BASELINE)] if self.settings.baseline else []
@@ -147,7 +147,7 @@ class _Bench:
         labels, background = len(self.vocabulary) + 1, self.vocabulary.has_background
         rule = self.first.tagging.rule
         return {
-            f"{one} / {other}": compare(outcomes[one], outcomes[other], photos, rule, labels, background)
+            f"{one} / {other}": compare_results(outcomes[one], outcomes[other], photos, rule, labels, background)
             for one, other in pairs
         }
 
@@ -194,7 +194,7 @@ class _Bench:
         self.sides[side]([photo], clock)
         return clock.flop
 
-    def _crf(self, photos: Sequence[Photo], outcomes: Sequence[Outcome]) -> float:
+    def _crf(self, photos: Sequence[Photo], outcomes: Sequence[PhotoResult]) -> float:
         """Seconds a photo of one core for upsampling, CRF and labels."""
         seconds = []
         for photo, outcome in zip(photos, outcomes, strict=True):

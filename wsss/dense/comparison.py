@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tagclip.arguments import as_names
 from tagclip.clip.encoder import FrozenCLIP
 from tagclip.config import ImageConfig, TagCLIPConfig
 from tagclip.errors import UsageError
@@ -56,6 +57,8 @@ class CompareConfig:
     ignore_index: int = 255
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "strategies", as_names(self.strategies, "strategies"))
+        object.__setattr__(self, "vocabularies", as_names(self.vocabularies, "vocabularies"))
         for name in self.vocabularies:
             if name not in VOCABULARIES:
                 raise UsageError(f"vocabulary {name!r}: choose from {', '.join(VOCABULARIES)}")
@@ -118,10 +121,9 @@ class Comparison:
             self.score(decode_image(image, apply_exif=self.config.dense.apply_exif), read_mask(mask))
             progress(1)
         seconds = self.times(pairs[: self.config.timed_images])
-        names = ("background", *self.vocabulary.names) if self.vocabulary.has_background else self.vocabulary.names
         rows = []
         for (strategy, name), scorer in self.scorers.items():
-            scores = scorer.scores(names)
+            scores = scorer.scores(self.vocabulary.label_names)
             taken = seconds.get((strategy, name), float("nan"))
             relative = taken / seconds.get((REFERENCE, name), float("nan"))
             rows.append(Row(strategy, name, scores.miou, scores.pixel_accuracy, taken, relative))
@@ -163,7 +165,7 @@ class Comparison:
     def _alone(self, strategy: str, vocabulary: str, rgb: np.ndarray, truth: np.ndarray) -> None:
         tagging = vocabulary == "tags"
         if strategy == CAM:
-            tags = self.tagger([rgb])[0].indices if tagging else None
+            tags = self.tagger(rgb).indices if tagging else None
             self._cam_labels(rgb, self._classes(vocabulary, truth, tags))
             return
         segmenter, view = self.segmenter, self.segmenter.view(rgb)

@@ -13,7 +13,7 @@ from tagclip.errors import TagclipError, UsageError
 from wsss.evaluation.scorer import MaskEvaluationConfig, MaskScorer, MaskScores
 
 
-def build(config: Config) -> tuple[Any, Any]:
+def build_dataset_and_model(config: Config) -> tuple[Any, Any]:
     """Data set and model (mmseg) of a config, checked against each other.
 
     Raises:
@@ -44,7 +44,7 @@ def build(config: Config) -> tuple[Any, Any]:
     return dataset, model
 
 
-def evaluate(
+def score_dataset(
     dataset: Any,
     model: Any,
     *,
@@ -56,7 +56,7 @@ def evaluate(
     """Scores of a model on a data set, image by image.
 
     Args:
-        dataset, model: from `build`.
+        dataset, model: from `build_dataset_and_model`.
         limit: only the first so many images.
         boundary_width: see `MaskEvaluationConfig`; 0 leaves boundary IoU out.
         progress: called with 1 after each image.

@@ -22,7 +22,7 @@ from tagclip.vocabulary import Vocabulary
 from wsss.dense.dense_config import DenseConfig
 from wsss.dense.features import blocks_to_keep, merge_requests, own_stop, prepared, strategy_features
 from wsss.dense.logits import (
-    LabelMap,
+    DenseLabels,
     LogitField,
     PatchField,
     ResizedField,
@@ -40,7 +40,7 @@ IGNORE_LABEL = 255
 
 
 @dataclass
-class View:
+class PreparedImage:
     """An image as the model sees it.
 
     Attributes:
@@ -133,7 +133,7 @@ class DenseSegmenter:
             tagger = TagCLIP(clip, vocabulary, config=tagging, cache_dir=cache_dir)
         self.tagger = tagger
 
-    def __call__(self, image: Any, *, classes: Sequence[int | str] | None = None) -> DenseResult:
+    def __call__(self, image: Any, *, classes: int | str | Sequence[int | str] | None = None) -> DenseResult:
         """Segment one image.
 
         Args:
@@ -151,7 +151,7 @@ class DenseSegmenter:
         labels = result.labels.to(torch.uint8).cpu().numpy()
         return DenseResult(labels, result.confidence.cpu().numpy(), list(indices), tags, strategy)
 
-    def probabilities(self, image: Any, *, classes: Sequence[int | str] | None = None) -> Tensor:
+    def probabilities(self, image: Any, *, classes: int | str | Sequence[int | str] | None = None) -> Tensor:
         """Probability of every label at every pixel, before PAMR and threshold: (labels, H, W) fp32.
 
         Labels that the image may not get have probability 0. The whole array is held: for small images only.
@@ -174,7 +174,7 @@ class DenseSegmenter:
         (features,), _ = self.features(view, [prepared(self.clip, inputs, self.strategy)])
         return features[0] if view.windows is None else features
 
-    def _seen(self, rgb: np.ndarray, classes: Sequence[int | str] | None):
+    def _seen(self, rgb: np.ndarray, classes: int | str | Sequence[int | str] | None):
         """View, features, allowed class indices, tags or None, and prepared strategy of one image."""
         if classes is None and self.config.vocabulary == "labels":
             raise UsageError('vocabulary="labels" needs the classes of every image')
@@ -188,13 +188,15 @@ class DenseSegmenter:
     def _chunk_bytes(self) -> int:
         return self.config.chunk_mib * 2**20
 
-    def allowed(self, classes: Sequence[int | str] | None) -> list[int]:
-        """Class indices from indices or names; None means all."""
+    def allowed(self, classes: int | str | Sequence[int | str] | None) -> list[int]:
+        """Class indices from indices or names, one or several; None means all."""
         if classes is None:
             return list(range(len(self.vocabulary)))
+        if isinstance(classes, str | int):
+            classes = [classes]
         return sorted({self.vocabulary.index(one) if isinstance(one, str) else int(one) for one in classes})
 
-    def view(self, rgb: np.ndarray) -> View:
+    def view(self, rgb: np.ndarray) -> PreparedImage:
         """The model's input of an image (H, W, 3) uint8 RGB."""
         config, target = self.config, rgb.shape[:2]
         if config.short_side is not None:
@@ -208,10 +210,10 @@ class DenseSegmenter:
             windows = windows_of(*size, config.crop, config.stride)
             inputs = torch.stack([self._input(rgb[w.top : w.bottom, w.left : w.right], None) for w in windows])
         patch = self.clip.patch_size
-        return View(inputs, windows, size, target, Grid(inputs.shape[2] // patch, inputs.shape[3] // patch))
+        return PreparedImage(inputs, windows, size, target, Grid(inputs.shape[2] // patch, inputs.shape[3] // patch))
 
     def features(
-        self, view: View, strategies: Sequence[Strategy], tag_rgb: np.ndarray | None = None
+        self, view: PreparedImage, strategies: Sequence[Strategy], tag_rgb: np.ndarray | None = None
     ) -> tuple[list[Tensor], TagResult | None]:
         """Patch features of a view under several prepared strategies from one trunk, and tags if wanted.
 
@@ -236,7 +238,7 @@ class DenseSegmenter:
             if shared:
                 tags = self.tagger.results(self.tagger.score_trunk(trunk, inputs), trunk.grid)[0]
         if tag_rgb is not None and not shared:
-            tags = self.tagger([tag_rgb])[0]
+            tags = self.tagger(tag_rgb)
         return [torch.cat(part) for part in parts], tags
 
     def names(self, classes: Sequence[int]) -> Names:
@@ -246,7 +248,7 @@ class DenseSegmenter:
             keep = torch.ones_like(keep)
         return Names(self._rows[keep], self._labels[keep])
 
-    def field(self, view: View, features: Tensor, names: Names) -> LogitField:
+    def field(self, view: PreparedImage, features: Tensor, names: Names) -> LogitField:
         """Cosines between every pixel and every name."""
         grid = view.grid
         cosines = (features @ names.rows.T).transpose(1, 2).unflatten(2, (grid.height, grid.width))
@@ -255,7 +257,7 @@ class DenseSegmenter:
         field = WindowField(view.windows, cosines, *view.size)
         return field if view.size == view.target else ResizedField(field, *view.target)
 
-    def labels(self, view: View, features: Tensor, names: Names, rgb: np.ndarray) -> LabelMap:
+    def labels(self, view: PreparedImage, features: Tensor, names: Names, rgb: np.ndarray) -> DenseLabels:
         """Argmax, PAMR and background threshold as the config says.
 
         Args:
@@ -292,7 +294,7 @@ class DenseSegmenter:
     def _input(self, rgb: np.ndarray, max_long_side: int | None) -> Tensor:
         return prepare_image(rgb, self.clip.patch_size, self.clip.mean, self.clip.std, max_long_side=max_long_side)
 
-    def _refined(self, field: LogitField, names: Names, rgb: np.ndarray, chunk: int) -> LabelMap:
+    def _refined(self, field: LogitField, names: Names, rgb: np.ndarray, chunk: int) -> DenseLabels:
         """PAMR on every label's probability, some labels at a time, then the argmax over labels."""
         scale = self.config.logit_scale
         image = torch.from_numpy(rgb).permute(2, 0, 1).to(names.rows.device)
@@ -309,4 +311,4 @@ class DenseSegmenter:
             for label, refined in zip(group, refine_with_pamr(image, maps, self.config.pamr), strict=True):
                 wins = refined > best
                 best[wins], labels[wins] = refined[wins], label
-        return LabelMap(labels, best)
+        return DenseLabels(labels, best)

@@ -136,7 +136,7 @@ def row_chunks(field: LogitField, chunk_bytes: int) -> Iterator[tuple[int, int]]
 
 
 @dataclass
-class LabelMap:
+class DenseLabels:
     """Labels of an image.
 
     Attributes:
@@ -148,7 +148,7 @@ class LabelMap:
     confidence: Tensor
 
 
-def argmax_labels(field: LogitField, name_labels: Tensor, *, logit_scale: float, chunk_bytes: int) -> LabelMap:
+def argmax_labels(field: LogitField, name_labels: Tensor, *, logit_scale: float, chunk_bytes: int) -> DenseLabels:
     """Per-pixel argmax over names, read as labels; a class with several names counts with its best one.
 
     Args:
@@ -164,7 +164,7 @@ def argmax_labels(field: LogitField, name_labels: Tensor, *, logit_scale: float,
         best, name = logits.max(dim=0)
         labels[first:last] = name_labels[name]
         confidence[first:last] = (best - logits.logsumexp(dim=0)).exp_()
-    return LabelMap(labels, confidence)
+    return DenseLabels(labels, confidence)
 
 
 def log_normaliser(field: LogitField, *, logit_scale: float, chunk_bytes: int) -> Tensor:

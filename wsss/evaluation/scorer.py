@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from tagclip.arguments import as_names
 from tagclip.errors import ImageError, UsageError
 from wsss.files.mask_files import IDS
 
@@ -114,6 +115,7 @@ class MaskScorer:
         Raises:
             UsageError: an id without a name.
         """
+        names = as_names(names, "names")
         classes = len(names)
         self._check_ids(classes)
         confusion = self.counts[:classes, :classes]

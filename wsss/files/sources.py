@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tagclip.arguments import as_names
 from tagclip.errors import RunError, UsageError
 from tagclip.tag_files import TagRecord, parse_tag_line
 from tagclip.vocabulary import Vocabulary
@@ -71,7 +72,7 @@ class MaskSource:
     def select(self, ids: Sequence[str]) -> MaskSource:
         """The samples with these ids, in this order."""
         by_id = {sample.id: sample for sample in self.samples}
-        chosen = tuple(by_id[id_] for id_ in ids if id_ in by_id)
+        chosen = tuple(by_id[id_] for id_ in as_names(ids, "ids") if id_ in by_id)
         return MaskSource(self.root, self.layout, chosen)
 
 
@@ -246,12 +247,3 @@ def _run_vocabulary(run: str | Path | None) -> Vocabulary:
     if vocabulary is None:
         raise UsageError("which classes? set `vocabulary` in the config or give --classes")
     return vocabulary
-
-
-def label_names(vocabulary: Vocabulary) -> tuple[tuple[str, ...], list[list[int]]]:
-    """Names and RGB colours by label id, as mmseg's METAINFO wants them.
-
-    With a background it is label 0 and class c is c + 1; without (COCO-Stuff) class c is label c.
-    """
-    names = ("background", *vocabulary.names) if vocabulary.has_background else tuple(vocabulary.names)
-    return names, [[int(value) for value in colour] for colour in vocabulary.label_palette]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import overload
 
 import numpy as np
 
+from tagclip.arguments import ImageInput, as_images, as_names, is_one_image
 from tagclip.clip import FrozenCLIP
 from tagclip.errors import UsageError
 from tagclip.images import decode_image
@@ -89,28 +90,61 @@ class MaskGenerator:
             source = GradCamSource(source, vocabulary, preset, config=config, cache_dir=cache_dir)
         self.source, self.vocabulary, self.config = source, source.vocabulary, config or source.config
 
+    @overload
     def __call__(
         self,
-        image: Any,
-        tags: Sequence[str],
+        images: ImageInput,
+        tags: str | Sequence[str],
         *,
         scores: Sequence[float] | None = None,
         keep_probabilities: bool = False,
-    ) -> MaskResult:
-        """Class maps and mask of one image.
+    ) -> MaskResult: ...
+    @overload
+    def __call__(
+        self,
+        images: Iterable[ImageInput],
+        tags: Sequence[str | Sequence[str]],
+        *,
+        scores: Sequence[Sequence[float] | None] | None = None,
+        keep_probabilities: bool = False,
+    ) -> list[MaskResult]: ...
+    def __call__(self, images, tags, *, scores=None, keep_probabilities=False):
+        """Class maps and mask of one image, or of several, one after the other.
 
         Args:
-            image: path, PIL image or (H, W, 3) uint8 RGB array.
-            tags: names of classes of the vocabulary, distinct; none gives a mask of background.
-            scores: of the tags, (K,), for `config.score_power`; None: all are certain.
+            images: a path, PIL image or (H, W, 3) uint8 RGB array; or a list of them.
+            tags: names of classes of the vocabulary; a single name is one tag, none gives a mask of background. For a
+                list of images a list with such an entry for each image.
+            scores: of the tags, (K,), for `config.score_power`; None: all are certain. For a list one entry per image.
             keep_probabilities: return the probability map of each label too.
+
+        Returns:
+            One result for one image; for a list, a list with one result per image, in the order given.
 
         Raises:
             ImageError: a file that cannot be read as an image.
             VocabularyError: a tag that is not a class.
-            UsageError: not one score per tag.
+            UsageError: not one score per tag, or not one entry of tags or scores per image.
         """
-        indices = [self.vocabulary.index(name) for name in dict.fromkeys(tags)]
+        if is_one_image(images):
+            return self._mask(images, tags, scores, keep_probabilities)
+        images = as_images(images)
+        if isinstance(tags, str) or len(tags) != len(images):
+            given = repr(tags) if isinstance(tags, str) else f"{len(tags)} entries"
+            raise UsageError(
+                f"tags: {given} for a list of {len(images)} images; give one entry per image, each a name or a list"
+            )
+        if scores is not None and len(scores) != len(images):
+            raise UsageError(f"scores: {len(scores)} entries for a list of {len(images)} images; give one per image")
+        return [
+            self._mask(image, names, certain, keep_probabilities)
+            for image, names, certain in zip(images, tags, scores or [None] * len(images), strict=True)
+        ]
+
+    def _mask(
+        self, image: ImageInput, tags: str | Sequence[str], scores: Sequence[float] | None, keep_probabilities: bool
+    ) -> MaskResult:
+        indices = [self.vocabulary.index(name) for name in dict.fromkeys(as_names(tags, "tags"))]
         if scores is not None and len(scores) != len(indices):
             raise UsageError(f"{len(scores)} scores for {len(indices)} different tags")
         rgb = decode_image(image, apply_exif=self.config.image.apply_exif)

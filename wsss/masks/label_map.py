@@ -93,7 +93,7 @@ def _most_probable(
             labels = np.full(size, ids[leader], np.uint8)
             certainty = cv2.resize(scores[leader] / scores.sum(axis=0), size[::-1], interpolation=cv2.INTER_NEAREST)
             return LabelMap(labels, labels.copy(), certainty)
-    probabilities = refine_scores(seen, scores, config, device)
+    probabilities = refine_label_scores(seen, scores, config, device)
     if small == size:
         best, confidence = probabilities.argmax(axis=0), probabilities.max(axis=0)
     elif config.upsampling == "guided":
@@ -135,7 +135,7 @@ def label_scores(
     return scores.astype(np.float32)
 
 
-def refine_scores(
+def refine_label_scores(
     rgb: np.ndarray, scores: np.ndarray, config: MaskConfig, device: torch.device | str = "cpu"
 ) -> np.ndarray:
     """Label probabilities from scores, after the configured refiner.

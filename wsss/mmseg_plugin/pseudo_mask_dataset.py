@@ -10,7 +10,7 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from tagclip.errors import UsageError
-from wsss.files.sources import label_names, load_vocabulary, open_source, shown
+from wsss.files.sources import load_vocabulary, open_source, shown
 from wsss.segmentation.image_weights import ImageWeights
 
 
@@ -63,7 +63,7 @@ class PseudoMaskDataset(BaseSegDataset):
         if left_out:
             print_log(f"{data_root}: left out {len(left_out)} images without a mask: {shown(left_out)}", "current")
         self.image_weights = ImageWeights(**image_weight) if image_weight else None
-        classes, palette = label_names(self.vocabulary)
+        classes, palette = self.vocabulary.label_names, self.vocabulary.label_palette.tolist()
         super().__init__(metainfo={"classes": classes, "palette": palette}, reduce_zero_label=False, **kwargs)
 
     def load_data_list(self) -> list[dict]:

@@ -12,40 +12,11 @@ import numpy as np
 from tagclip.errors import UsageError
 from tagclip.image_lists import ImageFile
 from tagclip.labels import read_labels
-from tagclip.tag_files import IdKind, read_tags, tag_line
+from tagclip.tag_files import IdKind, TagRecord, read_tags
 from tagclip.vocabulary import Vocabulary
-from wsss.pipeline.planning import PlannedImage
 
 
-@dataclass(frozen=True)
-class GivenTags:
-    """Tags of an image that came from a file.
-
-    Attributes:
-        indices: class indices, ascending.
-        scores: (C,) float32 with NaN for classes without a score, or None.
-    """
-
-    indices: tuple[int, ...]
-    scores: np.ndarray | None = None
-
-    def line(self, image: PlannedImage, vocabulary: Vocabulary) -> dict:
-        """The image's line of tags.jsonl."""
-        size = (image.size.height, image.size.width)
-        path = image.file.path.as_posix()
-        if self.scores is None:
-            tags = [vocabulary.names[index] for index in self.indices]
-            return {"id": image.id, "path": path, "size": list(size), "tags": tags}
-        if not np.isnan(self.scores).any():
-            return tag_line(image.id, path, size, self.scores, self.indices, vocabulary)
-        known = {
-            vocabulary.names[index]: float(str(self.scores[index])) for index in np.flatnonzero(~np.isnan(self.scores))
-        }
-        line = tag_line(image.id, path, size, np.nan_to_num(self.scores), self.indices, vocabulary)
-        return {**line, "scores": known}
-
-
-def read_given_tags(source: Path, vocabulary: Vocabulary, *, ids: IdKind = "auto") -> dict[str, GivenTags]:
+def read_given_tags(source: Path, vocabulary: Vocabulary, *, ids: IdKind = "auto") -> dict[str, TagRecord]:
     """Tags by image id.
 
     Args:
@@ -57,16 +28,15 @@ def read_given_tags(source: Path, vocabulary: Vocabulary, *, ids: IdKind = "auto
     """
     if source.suffix.lower() == ".json" or (source.is_dir() and not (source / "tags.jsonl").is_file()):
         labels = read_labels(source, vocabulary, ids=ids)
-        tags = {name: GivenTags(indices) for name, indices in labels.items()}
+        tags = {name: TagRecord(name, indices) for name, indices in labels.items()}
     else:
-        records = read_tags(source, vocabulary, ids=ids)
-        tags = {record.id: GivenTags(record.indices, record.scores) for record in records}
+        tags = {record.id: record for record in read_tags(source, vocabulary, ids=ids)}
     if not tags:
         raise UsageError(f"--tags {source}: no tags in it")
     return tags
 
 
-def tags_digest(tags: Mapping[str, GivenTags]) -> str:
+def tags_digest(tags: Mapping[str, TagRecord]) -> str:
     """sha256 (hex) of ids, classes and scores, whatever the file's format and order."""
     digest = hashlib.sha256()
     for name in sorted(tags):
@@ -92,7 +62,7 @@ class Matched:
     absent: list[str]
 
 
-def match_tags(files: Sequence[ImageFile], tags: dict[str, GivenTags], source: Path) -> Matched:
+def match_tags(files: Sequence[ImageFile], tags: dict[str, TagRecord], source: Path) -> Matched:
     """Which images are done, and which the batches are planned over.
 
     Batches are planned over all images as long as at least half of them have tags: those that a tagging run over the

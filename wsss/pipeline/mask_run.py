@@ -13,8 +13,9 @@ from tagclip.clip import load_clip
 from tagclip.devices import resolve_device
 from tagclip.errors import RunError
 from tagclip.image_lists import find_images
+from tagclip.tag_files import TagRecord
 from wsss.files.run_folder import RunFolder
-from wsss.pipeline.given_tags import GivenTags, match_tags, read_given_tags, tags_digest
+from wsss.pipeline.given_tags import match_tags, read_given_tags, tags_digest
 from wsss.pipeline.masks import Pipeline, check_same_input, run_pipeline
 from wsss.pipeline.planning import Plan, plan_images, survey
 from wsss.pipeline.recipe import Recipe
@@ -59,7 +60,7 @@ class MaskRun:
         self.recipe, self.cache_dir = recipe, cache_dir
         settings, run = recipe.tagging, recipe.run
         files = find_images(run.images.source, root=run.images.root)[:limit]
-        self.tags: dict[str, GivenTags] | None = None
+        self.tags: dict[str, TagRecord] | None = None
         self.absent: list[str] = []
         ids = None
         if run.tags is not None:

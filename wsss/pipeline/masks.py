@@ -19,7 +19,7 @@ from tagclip.clip import AttentionRequest, FrozenCLIP, Grid, Trunk
 from tagclip.clip.encoder import PositionRounding
 from tagclip.config import ImageConfig
 from tagclip.errors import ImageError, UsageError
-from tagclip.tag_files import tag_line
+from tagclip.tag_files import TagRecord, tag_line
 from tagclip.tagger import TagCLIP
 from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
@@ -32,7 +32,6 @@ from wsss.maps.source import ClassMapSource
 from wsss.maps.views import maps_over_views
 from wsss.pipeline.batch import BatchRunner, finite_results
 from wsss.pipeline.decoding import decode_batches
-from wsss.pipeline.given_tags import GivenTags
 from wsss.pipeline.mask_workers import MaskJob, MaskReport, MaskStage, MaskWorkers, count_labels
 from wsss.pipeline.planning import Plan, PlannedImage, Todo, survey
 from wsss.pipeline.summary import StageTimes, count_run
@@ -103,7 +102,7 @@ class Pipeline:
         config: MaskConfig,
         *,
         tagger: TagCLIP | None = None,
-        tags: Mapping[str, GivenTags] | None = None,
+        tags: Mapping[str, TagRecord] | None = None,
         work: WorkShare | None = None,
         progress: Callable[[Pipeline], None] = lambda pipeline: None,
     ):
@@ -199,12 +198,9 @@ class Pipeline:
             indices = [[] if result is None else result.indices for result in results]
             scores = [None if result is None else result.scores[result.indices] for result in results]
             lines = [
-                result and tag_line(
-                    image.id, image.file.path.as_posix(), (image.size.height, image.size.width),
-                    result.scores, result.indices, self.vocabulary,
-                )
+                result and tag_line(image.tagged(result.indices, result.scores), self.vocabulary)
                 for image, result in zip(batch, results, strict=True)
-            ]  # fmt: skip
+            ]
             times.add("tags", time.perf_counter() - start, len(batch))
             if self._rounded(tagging_rounding, grid) != self._rounded(rounding, grid):
                 del trunk
@@ -213,7 +209,10 @@ class Pipeline:
             given = [self.tags[image.id] for image in batch]
             indices = [list(tags.indices) for tags in given]
             scores = [None if tags.scores is None else tags.scores[list(tags.indices)] for tags in given]
-            lines = [tags.line(image, self.vocabulary) for tags, image in zip(given, batch, strict=True)]
+            lines = [
+                tag_line(image.tagged(tags.indices, tags.scores), self.vocabulary)
+                for tags, image in zip(given, batch, strict=True)
+            ]
         start = time.perf_counter()
         maps = maps_over_views(self.maps, trunk, images, indices, lambda seen: self._view_trunk(seen, rounding))
         power = self.config.score_power

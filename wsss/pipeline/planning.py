@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from tagclip.batches import plan_batches
 from tagclip.clip.trunk import Grid
 from tagclip.config import ImageConfig
 from tagclip.errors import ImageError
 from tagclip.image_lists import ImageFile
 from tagclip.images import Size, decode_image, image_size, target_size
+from tagclip.tag_files import TagRecord
 from wsss.files.concurrency import bounded_map
 from wsss.files.map_files import read_maps
 from wsss.files.run_folder import RunFolder
@@ -35,6 +38,11 @@ class PlannedImage:
     def id(self) -> str:
         """The image's id."""
         return self.file.id
+
+    def tagged(self, indices: Sequence[int], scores: np.ndarray | None) -> TagRecord:
+        """The image with its tags: class indices, and scores (C,) float32 or None."""
+        size = (self.size.height, self.size.width)
+        return TagRecord(self.id, tuple(indices), self.file.path.as_posix(), size, scores)
 
 
 @dataclass

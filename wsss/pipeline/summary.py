@@ -50,7 +50,7 @@ def count_run(run: RunFolder, plan: Plan, vocabulary: Vocabulary, ignore_label: 
         if name in run.coverage:
             masks += 1
             pixels.update({int(label): count for label, count in run.coverage[name]["pixels"].items()})
-    names = ("background", *vocabulary.names) if vocabulary.has_background else vocabulary.names
+    names = vocabulary.label_names
     total = sum(pixels.values())
     return {
         "images": len(plan.order),

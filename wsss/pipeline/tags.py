@@ -152,14 +152,10 @@ def _tag(
 ) -> None:
     outcome = runner(batch.images, batch.inputs)
     run.tags.append(
-        _line(image, result, vocabulary, top_k) for image, result in outcome.done if image.id not in run.tags
+        tag_line(image.tagged(result.indices, result.scores), vocabulary, top_k=top_k)
+        for image, result in outcome.done
+        if image.id not in run.tags
     )
     for image, error in outcome.failed:
         if image.id not in run.tags:
             run.fail(image.id, image.file.path.as_posix(), "tags", error)
-
-
-def _line(image: PlannedImage, result: TagResult, vocabulary: Vocabulary, top_k: int | None) -> dict[str, Any]:
-    size = (image.size.height, image.size.width)
-    path = image.file.path.as_posix()
-    return tag_line(image.id, path, size, result.scores, result.indices, vocabulary, top_k=top_k)

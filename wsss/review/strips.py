@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from tagclip.arguments import as_names
 from tagclip.errors import ImageError, RunError, UsageError
 from tagclip.image_lists import ImageFile
 from tagclip.images import decode_image
@@ -45,7 +46,7 @@ def strips_of_run(
         raise UsageError(f"--run {root}: no manifest.json there; give a run folder")
     apply_exif = manifest.get("masks", {}).get("image", {}).get("apply_exif", True)
     lines = _tag_lines(root)
-    chosen = list(ids) if ids else _spread(list(lines), limit)
+    chosen = list(as_names(ids, "--ids")) if ids else _spread(list(lines), limit)
     for name in chosen:
         if name not in lines:
             raise UsageError(f"--ids: {name!r} is not in {root / 'tags.jsonl'}")
@@ -79,7 +80,7 @@ def strips_of_images(
     """
     for file in files:
         rgb = decode_image(file.path, apply_exif=generator.config.image.apply_exif)
-        names = list(tags) if tags else tagger([file.path])[0].tags
+        names = as_names(tags, "tags") if tags else tagger(file.path).tags
         found = generator(file.path, names)
         maps = [TagMaps(*entry) for entry in zip(found.tags, found.raw, found.maps, strict=True)]
         yield file.id, strip(rgb, maps, _overlay(rgb, found.mask, generator.vocabulary, config), file.id, config)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tagclip.errors import UsageError
-from wsss.files.sources import label_names, load_vocabulary
+from wsss.files.sources import load_vocabulary
 
 DEMO_BACKBONE = str(Path(__file__).parents[1] / "demo" / "assets" / "demo_resnet18.pth")  # see wsss/demo/backbone.py
 
@@ -52,7 +52,7 @@ def trained_on(base: Mapping[str, Any], name: str) -> dict[str, Any]:
         for part, folder in (("train", "run"), ("val", "val"), ("test", "val"))
     }
     if vocabulary is not None:
-        labels = {"num_classes": len(label_names(load_vocabulary(vocabulary))[0])}
+        labels = {"num_classes": len(load_vocabulary(vocabulary).label_names)}
         heads = ("decode_head", "auxiliary_head") if base["model"].get("auxiliary_head") else ("decode_head",)
         values["model"] = {head: dict(labels) for head in heads}
     before = base["train_cfg"]["max_iters"]

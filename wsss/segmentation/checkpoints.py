@@ -57,7 +57,7 @@ def load_segmentor(checkpoint: str | Path, config: str | Path | None = None, dev
     from mmseg.registry import MODELS
 
     import_modules_from_strings(PLUGIN)
-    stored = read_checkpoint(Path(checkpoint))
+    stored = read_training_checkpoint(Path(checkpoint))
     settings = _settings(Path(checkpoint), stored, config)
     init_default_scope("mmseg")
     model_settings = ConfigDict(settings["model"])
@@ -78,7 +78,7 @@ def load_segmentor(checkpoint: str | Path, config: str | Path | None = None, dev
     )
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_training_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's content: tensors, numbers, text and mmengine's history, nothing that runs code.
 
     Raises:

@@ -94,10 +94,10 @@ def export_onnx(segmentor: LoadedSegmentor, path: Path, photo: np.ndarray, confi
         try:
             _export(wrapper, batch, temporary, config)
             _add_metadata(temporary, segmentor)
-            report = compare(wrapper, temporary, batch)
+            report = compare_with_torch(wrapper, temporary, batch)
             if config.dynamic:
                 other = as_batch(photo, (config.height + 32, config.width + 64))
-                report = _worse(report, compare(wrapper, temporary, other))
+                report = _worse(report, compare_with_torch(wrapper, temporary, other))
             if not report.difference < config.tolerance:
                 raise RunError(
                     f"{path}: onnxruntime differs from torch by {report.difference:.2e} on the photo (allowed: "
@@ -116,7 +116,7 @@ def as_batch(photo: np.ndarray, size: tuple[int, int]) -> Tensor:
 
 
 @torch.inference_mode()
-def compare(wrapper: nn.Module, path: Path, batch: Tensor) -> ExportReport:
+def compare_with_torch(wrapper: nn.Module, path: Path, batch: Tensor) -> ExportReport:
     """Runs both on the same input."""
     import onnxruntime
 

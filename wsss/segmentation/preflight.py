@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from tagclip.arguments import as_names
 from tagclip.errors import ImageError, RunError
 from tagclip.images import image_size
 from wsss.files.concurrency import bounded_map
@@ -72,6 +73,7 @@ def check_masks(
         RunError: naming the first bad mask, what is wrong with it, how many others are bad, and the remedy.
     """
     source.require_complete()
+    class_names = as_names(class_names, "class names")
     config = config or PreflightConfig()
     pixels = np.zeros(256, np.int64)
     problems: list[str] = []

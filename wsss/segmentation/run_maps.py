@@ -13,7 +13,7 @@ from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
 from wsss.files.map_files import read_maps
 from wsss.files.run_folder import read_manifest
-from wsss.masks.label_map import label_scores, refine_scores
+from wsss.masks.label_map import label_scores, refine_label_scores
 
 
 @dataclass(frozen=True)
@@ -70,5 +70,5 @@ class RunMaps:
         return result / np.maximum(result.sum(axis=0), np.finfo(np.float32).tiny)
 
     def refine(self, rgb: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-        """The run's refiner on other probabilities, (K, H, W); see `wsss.masks.label_map.refine_scores`."""
-        return refine_scores(rgb, np.ascontiguousarray(probabilities), self.config)
+        """The run's refiner on other probabilities, (K, H, W); see `wsss.masks.label_map.refine_label_scores`."""
+        return refine_label_scores(rgb, np.ascontiguousarray(probabilities), self.config)

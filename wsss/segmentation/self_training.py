@@ -18,7 +18,7 @@ from tagclip.errors import UsageError
 from tagclip.images import decode_image
 from tagclip.vocabulary import Vocabulary
 from wsss.files.provenance import claim_masks
-from wsss.files.sources import MaskSource, Sample, label_names
+from wsss.files.sources import MaskSource, Sample
 from wsss.segmentation.overlays import save_label_map
 from wsss.segmentation.predictor import Predictor
 from wsss.segmentation.preflight import IGNORE
@@ -93,7 +93,7 @@ def relabel(
         RunError: `out` holds masks of other settings.
         ImageError: an image or its maps cannot be read.
     """
-    palette = label_names(vocabulary)[1]
+    palette = vocabulary.label_palette
     maps = RunMaps.open(source.root, vocabulary) if config.needs_maps else None
     settings = config.mask_settings() | ({} if made_by is None else {"checkpoint": made_by})
     claim_masks(out, settings, overwrite=False, name=str(out))

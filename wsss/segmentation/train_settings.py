@@ -16,7 +16,7 @@ from mmengine.device import get_device
 from tagclip.errors import UsageError
 from tagclip.vocabulary import Vocabulary
 from wsss.configs import read_config
-from wsss.files.sources import label_names, load_vocabulary
+from wsss.files.sources import load_vocabulary
 from wsss.segmentation.preflight import PreflightConfig
 from wsss.segmentation.self_training import SelfTrainingConfig
 
@@ -184,7 +184,7 @@ def _set_data(cfg: Config, request: TrainRequest) -> Vocabulary:
 
 
 def _set_classes(cfg: Config, vocabulary: Vocabulary) -> None:
-    count = len(label_names(vocabulary)[0])
+    count = len(vocabulary.label_names)
     heads = [cfg.model.decode_head, cfg.model.get("auxiliary_head")]
     for head in heads:
         for one in head if isinstance(head, list) else [head]:

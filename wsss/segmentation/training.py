@@ -22,7 +22,7 @@ from tagclip.vocabulary import Vocabulary
 from wsss.files.atomic import disk_errors
 from wsss.files.digests import file_digest, files_digest
 from wsss.files.provenance import read_record, refuse_other, write_record
-from wsss.files.sources import MaskSource, label_names, open_source
+from wsss.files.sources import MaskSource, open_source
 from wsss.segmentation.checkpoints import load_segmentor, read_harmless
 from wsss.segmentation.class_balance import ClassBalance
 from wsss.segmentation.curves import draw_curves, read_curves
@@ -76,7 +76,7 @@ def train_segmentor(request: TrainRequest) -> Summary:
         val=str(request.val) if request.val else None,
         images=len(source.samples),
         ignored_share=checked.ignored_share if checked else 0.0,
-        masks=mask_quality(source, truth, label_names(vocabulary)[0]) if truth else None,
+        masks=mask_quality(source, truth, vocabulary.label_names) if truth else None,
     )
     judged = _validation_source(request, cfg, vocabulary)
     summary.outcomes.append(_fit(cfg, "pseudo masks", source, judged))
@@ -97,7 +97,7 @@ def train_segmentor(request: TrainRequest) -> Summary:
         truth_cfg.train_dataloader.dataset.image_weight = None
         if balance.power:
             upright = _upright(request, truth_cfg.train_dataloader.dataset)
-            balance.apply(truth_cfg, check_masks(truth, label_names(vocabulary)[0], upright).pixels)
+            balance.apply(truth_cfg, check_masks(truth, vocabulary.label_names, upright).pixels)
         summary.outcomes.append(_fit(truth_cfg, "ground truth", truth, judged))
     if is_main_process():
         summary.write(work_dir)
@@ -116,7 +116,7 @@ def _preflight(
     first = _rank(request.launcher) == 0
     if not first and not balance.power:
         return None
-    names = label_names(vocabulary)[0]
+    names = vocabulary.label_names
     upright = _upright(request, cfg.train_dataloader.dataset)
     total = len(source.samples)
     with tqdm(total=total, desc="checking masks", unit="img", disable=None, leave=False) as bar:

@@ -57,10 +57,7 @@ def test_native_grid_equals_open_clip(shape, clips, models):
     images = picture(shape, shape.grid, shape.grid, batch=2)
     clip, model = clips[shape.name], models[shape.name]
     expected = model.encode_image(images, normalize=True)
-    assert_close(clip.encode_image(images), expected, atol=TOLERANCE, rtol=0)
-    tokens = clip.last_block(clip.trunk(images).tokens)
-    stepwise = F.normalize(clip.project(tokens[:, 0]), dim=-1)
-    assert_close(stepwise, expected, atol=TOLERANCE, rtol=0)
+    assert_close(clip_models.class_feature(clip, images), expected, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize(("shape", "rows", "columns"), [(B32, 5, 9), (B16, 3, 1), (L14, 6, 5)], ids=str)
@@ -128,7 +125,7 @@ def test_heads_in_steps_give_the_same_attention_and_maps(heads_per_step, monkeyp
     q, k, v = (torch.randn(2, 3, 7, 16, generator=generator).to(device) for _ in range(3))
     maps = {}
     attended = attention.attend_with_maps(q, k, v, lambda image, average: maps.update({image: average.clone()}))
-    weights = attention.attention_weights(q, k)
+    weights = (q @ k.mT / 16**0.5).softmax(dim=-1)
     assert_close(attended, attention.merge_heads(weights @ v))
     assert_close(attended, attention.attend(q, k, v))
     assert_close(torch.stack([maps[0], maps[1]]), weights.mean(1)[:, 1:, 1:])
@@ -181,17 +178,23 @@ def test_local_last_block_is_the_value_path(clips, models):
     assert (clip.last_block(trunk) - local).abs().max() > 0.1
 
 
-def test_last_block_from_norm_differentiates_by_the_norm(clips):
+def test_blocks_differentiate_by_the_norm(clips):
     clip = clips["B/16"]
+    block = clip.blocks[-1]
     tokens = clip.trunk(picture(B16, 4, 5)).tokens
-    normed = clip.norm_last(tokens).requires_grad_(True)
-    output = clip.last_block_from_norm(tokens, normed)
+
+    def last_block(normed):
+        attended = attention.attend(*attention.qkv_from_norm(normed, block))
+        return attention.finish_block(tokens, attended, block)
+
+    normed = attention.layer_norm(tokens, block.ln_1).requires_grad_(True)
+    output = last_block(normed)
     assert_close(output.detach(), clip.last_block(tokens), atol=1e-5, rtol=1e-5)
     weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(1)).to(output.device)
     (gradient,) = torch.autograd.grad((output * weights).sum(), normed)
     step = 1e-2 * gradient / gradient.norm()
     with torch.no_grad():
-        up, down = (clip.last_block_from_norm(tokens, normed + sign * step) for sign in (1, -1))
+        up, down = (last_block(normed + sign * step) for sign in (1, -1))
     numeric = ((up - down) * weights).sum() / 2
     assert_close(numeric, (gradient * step).sum(), rtol=2e-2, atol=0)
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in clip.parameters())
@@ -244,9 +247,9 @@ def test_encode_masked_is_an_additive_mask_on_the_class_row(bias, clips, models)
     expected = F.normalize(model.visual.ln_post(outputs[-1][:, 0]) @ model.visual.proj, dim=-1)
     masked = clip.encode_masked(images, masks, bias=bias)
     assert_close(masked, expected, atol=TOLERANCE, rtol=0)
-    assert (masked - clip.encode_image(images)).abs().max() > 1e-3
+    assert (masked - clip_models.class_feature(clip, images)).abs().max() > 1e-3
     everything = clip.encode_masked(images, torch.ones_like(masks), bias=bias)
-    assert_close(everything, clip.encode_image(images), atol=TOLERANCE, rtol=0)
+    assert_close(everything, clip_models.class_feature(clip, images), atol=TOLERANCE, rtol=0)
 
 
 def test_positions_follow_the_published_interpolation(clips, models):

@@ -31,7 +31,7 @@ def assert_same_model(clip, model, shape):
     prompts = ["a photo of a cat.", "sky"]
     tokens = open_clip.tokenize(prompts)
     torch.testing.assert_close(
-        clip.encode_image(picture), model.encode_image(picture, normalize=True), atol=TOLERANCE, rtol=0
+        clip_models.class_feature(clip, picture), model.encode_image(picture, normalize=True), atol=TOLERANCE, rtol=0
     )
     torch.testing.assert_close(
         clip.encode_text(prompts), model.encode_text(tokens, normalize=True), atol=TOLERANCE, rtol=0

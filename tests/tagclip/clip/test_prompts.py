@@ -34,6 +34,12 @@ def test_templates():
     assert CAM_TEMPLATE == "a clean origami {}."
 
 
+def test_one_string_is_one_class_and_one_template(clip):
+    expected = build_text_classifier(clip, ["cat"], ["a photo of a {}."])
+    assert expected.shape == (1, clip.embed_dim)
+    assert torch.equal(build_text_classifier(clip, "cat", "a photo of a {}."), expected)
+
+
 def test_golden_tagging_rows(golden_clip):
     some = slice(None, None, 4)  # a row depends on its own name alone
     rows = build_text_classifier(golden_clip, [*VOC, *VOC_BACKGROUND][some], TAGGING_TEMPLATES)

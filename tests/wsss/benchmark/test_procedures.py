@@ -12,7 +12,7 @@ from tagclip.clip import wrap_clip
 from tagclip.errors import UsageError
 from tests.clip_models import B16, make_model
 from wsss.benchmark import baseline
-from wsss.benchmark.agreement import arg_max_mask, compare
+from wsss.benchmark.agreement import arg_max_mask, compare_results
 from wsss.benchmark.baseline import StraightforwardProcedure, load_oracle
 from wsss.benchmark.measure import Clock, FlopClock
 from wsss.benchmark.procedure import FastProcedure
@@ -66,7 +66,7 @@ def test_ours_is_what_the_plain_transcription_computes(case, clip):
     recipe, rows, fast, photos = case
     plain = StraightforwardProcedure(clip, recipe, rows)
     labels = len(recipe.vocabulary) + 1
-    found = compare(fast(photos, Clock()), plain(photos, Clock()), photos, fast.tagging.rule, labels, True)
+    found = compare_results(fast(photos, Clock()), plain(photos, Clock()), photos, fast.tagging.rule, labels, True)
     assert found["max_difference_scores"] < 1e-5
     assert found["max_difference_raw"] < 1e-4
     assert found["max_difference_refined"] < 1e-4
@@ -88,7 +88,7 @@ def test_comparison_sees_differences(case):
     outcomes = fast(photos, Clock())
     scores = outcomes[0].scores[::-1].copy()
     other = [replace(outcomes[0], scores=scores, label_scores=1 - outcomes[0].label_scores), outcomes[1]]
-    found = compare(outcomes, other, photos, fast.tagging.rule, len(outcomes[0].scores) + 1, True)
+    found = compare_results(outcomes, other, photos, fast.tagging.rule, len(outcomes[0].scores) + 1, True)
     assert found["max_difference_scores"] == pytest.approx(np.abs(outcomes[0].scores - scores).max())
     assert found["photos_with_other_tags"] == 0.5
     assert found["mask_miou"] < 0.9

@@ -114,6 +114,7 @@ def test_no_background_vocabulary(golden_clip, rgb):
     plain = Vocabulary(["cat", "dog", "car"], background=[], has_background=False)
     made = segmenter(golden_clip, plain, strategy="clip")
     assert set(np.unique(made(rgb, classes=["car"]).labels)) == {2}
+    assert made.allowed("car") == made.allowed(["car"]) == made.allowed(2) == [2]
     # Nothing allowed and no background to fall back to: everything is.
     assert np.array_equal(made(rgb, classes=[]).labels, made(rgb).labels)
     with pytest.raises(UsageError, match="no background label"):

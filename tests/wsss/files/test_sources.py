@@ -5,9 +5,8 @@ import json
 import pytest
 
 from tagclip.errors import RunError, UsageError
-from tagclip.vocabulary import Vocabulary
 from tests.wsss.segmentation import squares
-from wsss.files.sources import Sample, label_names, load_vocabulary, open_source
+from wsss.files.sources import Sample, load_vocabulary, open_source
 from wsss.segmentation.image_weights import ImageWeights
 
 
@@ -126,15 +125,6 @@ def test_image_weights_refuse_tags_without_scores():
         ImageWeights()([Sample("x", None, None, ("a",))])
     with pytest.raises(UsageError, match="'sum' is not one of none, mean, min, product"):
         ImageWeights("sum")
-
-
-def test_label_names_with_and_without_background():
-    names, palette = label_names(Vocabulary(["cat", "dog"]))
-    assert names == ("background", "cat", "dog")
-    assert palette[:2] == [[0, 0, 0], [128, 0, 0]]
-    names, palette = label_names(Vocabulary(["cat", "dog"], has_background=False))
-    assert names == ("cat", "dog")
-    assert palette == [[128, 0, 0], [0, 128, 0]]
 
 
 def test_the_vocabulary_comes_from_the_run(folders):

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tagclip.clip import Grid, load_clip, wrap_clip
+from tagclip.clip import Grid, attention, load_clip, wrap_clip
 from tagclip.clip.pooled_gradient import PooledPatches
 from tests.clip_models import B16, L14, make_model
 from wsss.config import CamConfig
@@ -22,8 +22,10 @@ def random_tokens(clip, grid, seed=1):
 def autograd_gradients(clip, tokens, rows, tags):
     """Probabilities, and the mean over patches of d p_k / d a, by automatic differentiation of the whole path."""
     with torch.enable_grad():
-        normed = clip.norm_last(tokens[None]).detach().requires_grad_()
-        feature = clip.project(clip.last_block_from_norm(tokens[None], normed))[0, 1:].mean(0)
+        block = clip.blocks[-1]
+        normed = attention.layer_norm(tokens[None], block.ln_1).detach().requires_grad_()
+        attended = attention.attend(*attention.qkv_from_norm(normed, block))
+        feature = clip.project(attention.finish_block(tokens[None], attended, block))[0, 1:].mean(0)
         probabilities = (clip.logit_scale * F.normalize(feature, dim=0) @ rows.T).softmax(0)
         (gradients,) = torch.autograd.grad(
             probabilities[:tags], normed, torch.eye(tags), is_grads_batched=True, retain_graph=False
@@ -88,7 +90,7 @@ def test_every_tag_count(golden_clip, tags):
     assert found.probabilities.shape == (tags + 5,)
     assert found.probabilities.sum().item() == pytest.approx(1, abs=1e-5)
     _, weights = autograd_gradients(golden_clip, tokens, rows, tags)
-    normed = golden_clip.norm_last(tokens[None])[0, 1:]
+    normed = attention.layer_norm(tokens, golden_clip.blocks[-1].ln_1)[1:]
     expected = scale_to_unit(scale_to_unit((normed @ weights.T).relu().T.reshape(tags, 4, 3)))
     torch.testing.assert_close(found.maps, expected, rtol=0, atol=1e-4)
     # A peak below 1e-9 stays below 1 even after two passes; any other is 1.

@@ -96,6 +96,37 @@ def test_no_tags(generator, scene):
     assert result.confidence.min() == 1
 
 
+def test_one_name_is_one_tag_and_a_list_of_images_a_list_of_results(generator, scene):
+    one = generator(scene, tags="cat")
+    assert one.tags == ["cat"]
+    turned = scene.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    both = generator([scene, turned], tags=["cat", ["dog", "cat"]])
+    assert [found.tags for found in both] == [["cat"], ["dog", "cat"]]
+    assert np.array_equal(both[0].mask, one.mask)
+    assert np.array_equal(both[1].maps, generator(turned, tags=["dog", "cat"]).maps)
+    assert generator([], tags=[]) == []
+
+
+def test_lists_of_images_need_an_entry_of_tags_each(generator, scene):
+    with pytest.raises(UsageError, match="tags: 'cat' for a list of 2 images; give one entry per image"):
+        generator([scene, scene], tags="cat")
+    with pytest.raises(UsageError, match="tags: 1 entries for a list of 2 images"):
+        generator([scene, scene], tags=[["cat", "dog"]])
+    with pytest.raises(UsageError, match="scores: 2 entries for a list of 1 images"):
+        generator([scene], tags=["cat"], scores=[[0.5], [0.5]])
+    with pytest.raises(UsageError, match=r"tags: \['cat'\] is not a name"):
+        generator(scene, tags=[["cat"]])
+
+
+def test_scores_of_a_list_of_images(golden_clip, vocabulary, scene):
+    config = MaskConfig.from_dict({"refiner": "none", "score_power": 1.0}, MaskConfig.preset("default", "voc"))
+    generator = MaskGenerator(golden_clip, vocabulary, config=config)
+    alone = generator(scene, tags=["cat", "dog"], scores=[0.5, 1.0])
+    listed = generator([scene], tags=[["cat", "dog"]], scores=[[0.5, 1.0]])[0]
+    assert np.array_equal(listed.maps, alone.maps)
+    assert alone.maps[0].max() == pytest.approx(0.5, abs=1e-3)
+
+
 def test_tag_outside_the_vocabulary(generator, scene):
     with pytest.raises(VocabularyError, match="unicorn"):
         generator(scene, tags=["cat", "unicorn"])

@@ -6,7 +6,7 @@ import pytest
 
 from tagclip.errors import UsageError
 from wsss.config import MaskConfig
-from wsss.masks.label_map import label_scores, mask_from_maps, refine_scores
+from wsss.masks.label_map import label_scores, mask_from_maps, refine_label_scores
 from wsss.masks.upsampling import fitted_size, most_probable_guided, most_probable_nearest
 
 
@@ -61,7 +61,7 @@ def test_bands_change_nothing(monkeypatch):
     rgb, _, maps = disc(300, 240)
     small = cv2.resize(rgb, (60, 75), interpolation=cv2.INTER_AREA)
     scores = label_scores(maps, (75, 60), MaskConfig())
-    probabilities = refine_scores(small, scores, MaskConfig(refiner="none"))
+    probabilities = refine_label_scores(small, scores, MaskConfig(refiner="none"))
     expected = most_probable_guided(probabilities, small, rgb)
     monkeypatch.setattr("wsss.masks.upsampling.BAND", 7)
     found = most_probable_guided(probabilities, small, rgb)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tagclip.errors import UsageError
 from tagclip.vocabulary import Vocabulary
-from wsss.dense.dataset_scores import adapt, build, evaluate
+from wsss.dense.dataset_scores import adapt, build_dataset_and_model, score_dataset
 from wsss.dense.dense_config import DenseConfig
 from wsss.dense.inference import DenseSegmenter
 from wsss.dense.strategy import get_strategy
@@ -71,8 +71,8 @@ def voc_config(name, root, model_path, **dense):
 )
 def test_both_loops_give_the_same_miou(voc_folder, golden_model_path, tmp_path, name, dense):
     config = voc_config(name, voc_folder, golden_model_path, **dense)
-    dataset, model = build(config)
-    ours = evaluate(dataset, model)
+    dataset, model = build_dataset_and_model(config)
+    ours = score_dataset(dataset, model)
     config.test_evaluator = {"type": "UnroundedIoU"}
     config.test_dataloader.update(num_workers=0, persistent_workers=False)
     config.work_dir = str(tmp_path)
@@ -84,7 +84,7 @@ def test_both_loops_give_the_same_miou(voc_folder, golden_model_path, tmp_path, 
 
 def test_prediction_is_the_segmenters(voc_folder, golden_clip, golden_model_path):
     config = voc_config("voc21", voc_folder, golden_model_path, strategy="sclip", vocabulary="tags")
-    dataset, model = build(config)
+    dataset, model = build_dataset_and_model(config)
     sample = dataset[1]
     predicted = model.test_step({"inputs": [sample["inputs"]], "data_samples": [sample["data_samples"]]})[0]
     segmenter = DenseSegmenter(
@@ -98,7 +98,7 @@ def test_prediction_is_the_segmenters(voc_folder, golden_clip, golden_model_path
 def test_labels_come_from_the_ground_truth(voc_folder, golden_model_path):
     for name in ("voc21", "voc20"):
         config = voc_config(name, voc_folder, golden_model_path, strategy="maskclip", vocabulary="labels")
-        dataset, model = build(config)
+        dataset, model = build_dataset_and_model(config)
         for index in range(len(dataset)):
             sample = dataset[index]
             true = set(sample["data_samples"].gt_sem_seg.data.unique().tolist()) - {255}
@@ -109,7 +109,7 @@ def test_labels_come_from_the_ground_truth(voc_folder, golden_model_path):
 def test_logits_and_modes(voc_folder, golden_model_path):
     config = voc_config("voc21", voc_folder, golden_model_path, strategy="clip", background_threshold=0.0)
     config.model.keep_logits = True
-    dataset, model = build(config)
+    dataset, model = build_dataset_and_model(config)
     sample = dataset[0]
     result = model.test_step({"inputs": [sample["inputs"]], "data_samples": [sample["data_samples"]]})[0]
     scores = result.seg_logits.data
@@ -124,7 +124,7 @@ def test_logits_and_modes(voc_folder, golden_model_path):
 
 def test_answer_has_the_images_own_size(voc_folder, golden_model_path):
     config = voc_config("voc21", voc_folder, golden_model_path, strategy="clip")
-    dataset, model = build(config)
+    dataset, model = build_dataset_and_model(config)
     sample = dataset[0]["data_samples"]
     sample.set_metainfo({"ori_shape": (33, 41)})
     image = dataset[0]["inputs"]
@@ -134,7 +134,7 @@ def test_answer_has_the_images_own_size(voc_folder, golden_model_path):
 
 def test_channel_order(voc_folder, golden_model_path):
     config = voc_config("voc21", voc_folder, golden_model_path, strategy="clip")
-    dataset, model = build(config)
+    dataset, model = build_dataset_and_model(config)
     image = dataset[0]["inputs"]
     bgr = model.predict([image])[0].pred_sem_seg.data
     config.model.channel_order = "rgb"
@@ -173,9 +173,9 @@ def test_wrong_class_count_and_missing_data(voc_folder, golden_model_path, tmp_p
     config = voc_config("voc21", voc_folder, golden_model_path)
     config.model.classes = ["cat", "dog"]
     with pytest.raises(UsageError, match="21 labels, the model 3"):
-        build(config)
+        build_dataset_and_model(config)
     with pytest.raises(UsageError, match="--data-root"):
-        build(voc_config("voc21", tmp_path / "nowhere", golden_model_path))
+        build_dataset_and_model(voc_config("voc21", tmp_path / "nowhere", golden_model_path))
 
 
 def test_tool(voc_folder, golden_model_path, tmp_path, capsys):

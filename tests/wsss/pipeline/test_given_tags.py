@@ -7,8 +7,9 @@ import pytest
 
 from tagclip.errors import UsageError
 from tagclip.image_lists import ImageFile
+from tagclip.tag_files import TagRecord
 from tests.wsss.runs import VOCABULARY
-from wsss.pipeline.given_tags import GivenTags, match_tags, read_given_tags, tags_digest
+from wsss.pipeline.given_tags import match_tags, read_given_tags, tags_digest
 
 VOC_XML = "<annotation><object><name>dog</name></object><object><name>cat</name></object></annotation>"
 
@@ -51,10 +52,10 @@ def test_every_format_gives_the_same_tags(tmp_path):
     }
     (tmp_path / "coco.json").write_text(json.dumps(coco))
     read = [read_given_tags(tmp_path / name, VOCABULARY) for name in ("tags.jsonl", "tags.txt", "xml", "coco.json")]
-    expected = {"a": GivenTags((0, 1)), "b": GivenTags(())}
+    expected = {"a": TagRecord("a", (0, 1)), "b": TagRecord("b", ())}
     assert all(tags == expected for tags in read)
     assert len({tags_digest(tags) for tags in read}) == 1
-    assert tags_digest({**expected, "b": GivenTags((0,))}) != tags_digest(expected)
+    assert tags_digest({**expected, "b": TagRecord("b", (0,))}) != tags_digest(expected)
 
 
 def files(*names):
@@ -62,7 +63,7 @@ def files(*names):
 
 
 def test_ids_without_an_image_are_told_and_strangers_refused():
-    tags = {"b": GivenTags((0,)), "gone": GivenTags((1,))}
+    tags = {"b": TagRecord("b", (0,)), "gone": TagRecord("gone", (1,))}
     matched = match_tags(files("a", "b"), tags, Path("tags.txt"))
     assert (matched.ids, matched.absent) == ({"b"}, ["gone"])
     with pytest.raises(UsageError, match=r"none of its 2 ids .*'b'.* is among the 1 images .*'x'"):
@@ -70,6 +71,6 @@ def test_ids_without_an_image_are_told_and_strangers_refused():
 
 
 def test_the_plan_covers_all_images_unless_most_have_no_tags():
-    tags = {name: GivenTags(()) for name in "ab"}
+    tags = {name: TagRecord(name, ()) for name in "ab"}
     assert [file.id for file in match_tags(files(*"abcd"), tags, Path("t")).files] == ["a", "b", "c", "d"]
     assert [file.id for file in match_tags(files(*"abcde"), tags, Path("t")).files] == ["a", "b"]

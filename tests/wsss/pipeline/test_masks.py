@@ -17,6 +17,7 @@ import torch
 from tagclip.config import ImageConfig
 from tagclip.errors import RunError, UsageError
 from tagclip.image_lists import find_images
+from tagclip.tag_files import TagRecord
 from tagclip.tagger import TagCLIP
 from tests.wsss.runs import SIZES, VOCABULARY, complete, contents, draw_images, start
 from wsss.config import MaskConfig
@@ -24,7 +25,7 @@ from wsss.files.map_files import read_maps
 from wsss.files.mask_files import read_mask
 from wsss.files.run_folder import PARTIAL, RunFolder
 from wsss.masks.generator import MaskGenerator
-from wsss.pipeline.given_tags import GivenTags, read_given_tags
+from wsss.pipeline.given_tags import read_given_tags
 from wsss.pipeline.masks import Pipeline, check_same_input, run_pipeline
 from wsss.pipeline.planning import plan_images
 
@@ -99,7 +100,7 @@ def test_one_bad_image_is_a_failure_and_ends_nothing(finished, golden_clip, tmp_
 
 def test_images_without_tags_are_background(finished, golden_clip, tmp_path):
     tags = read_given_tags(finished.run, VOCABULARY)
-    tags["part0/0"] = GivenTags(())
+    tags["part0/0"] = TagRecord("part0/0", ())
     counts = complete(golden_clip, finished.images, tmp_path / "run", tags=tags, cache_dir=finished.cache)
     assert counts["untagged"] == 1
     mask = read_mask(tmp_path / "run" / "masks" / "part0" / "0.png")

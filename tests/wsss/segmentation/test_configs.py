@@ -8,7 +8,7 @@ from mmseg.registry import MODELS
 
 from tagclip.errors import UsageError
 from tests.wsss.segmentation import squares
-from wsss.files.sources import label_names, load_vocabulary
+from wsss.files.sources import load_vocabulary
 from wsss.segmentation.bases import mmseg_config
 
 MODELS_OF = ("deeplabv3plus_r18", "deeplabv3plus_r50", "deeplabv3plus_r101", "deeplabv3_r50", "deeplabv2_r101")
@@ -38,7 +38,7 @@ def test_config_fits_its_vocabulary(name):
     assert (vocabulary is None) == name.endswith("custom")
     if vocabulary is not None:
         heads = [cfg.model.decode_head, *([cfg.model.auxiliary_head] if cfg.model.auxiliary_head else [])]
-        assert {head.num_classes for head in heads} == {len(label_names(load_vocabulary(vocabulary))[0])}
+        assert {head.num_classes for head in heads} == {len(load_vocabulary(vocabulary).label_names)}
 
 
 def test_deeplabv2_follows_the_papers_recipe():

@@ -21,7 +21,7 @@ from wsss.config import CrfConfig
 from wsss.files.mask_files import read_mask
 from wsss.files.sources import Sample
 from wsss.segmentation import onnx_export
-from wsss.segmentation.checkpoints import load_segmentor, read_checkpoint
+from wsss.segmentation.checkpoints import load_segmentor, read_training_checkpoint
 from wsss.segmentation.onnx_export import ExportConfig, export_onnx
 from wsss.segmentation.predictor import InferenceConfig, Predictor
 from wsss.segmentation.segment_images import segment_images
@@ -135,7 +135,7 @@ def test_wrong_checkpoints(tmp_path, content, message):
 
 
 def test_checkpoints_that_do_not_describe_themselves_need_a_config(trained, config_file, tmp_path):
-    stored = read_checkpoint(trained.checkpoint)
+    stored = read_training_checkpoint(trained.checkpoint)
     torch.save({"state_dict": stored["state_dict"]}, tmp_path / "bare.pth")
     with pytest.raises(UsageError, match="give its --config"):
         load_segmentor(tmp_path / "bare.pth")

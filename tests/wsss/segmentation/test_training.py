@@ -17,9 +17,9 @@ from tagclip.vocabulary import Vocabulary
 from tests.wsss import runs
 from tests.wsss.segmentation import squares
 from wsss.files.mask_files import read_mask
-from wsss.files.sources import label_names, load_vocabulary, open_source
+from wsss.files.sources import load_vocabulary, open_source
 from wsss.segmentation import training
-from wsss.segmentation.checkpoints import read_checkpoint
+from wsss.segmentation.checkpoints import read_training_checkpoint
 from wsss.segmentation.curves import read_curves
 from wsss.segmentation.outcome import Outcome
 from wsss.segmentation.overlays import save_label_map
@@ -74,7 +74,7 @@ def test_resumed_training_is_the_undisturbed_one(trained, config_file, folders, 
     work_dir = tmp_path / "work"
     with pytest.raises(Pulled):
         train_segmentor(request(interrupted, folders, work_dir))
-    halfway = read_checkpoint(work_dir / "iter_4.pth")
+    halfway = read_training_checkpoint(work_dir / "iter_4.pth")
     assert halfway["optimizer"]["state"]
     best_before = read_curves(work_dir).best
 
@@ -89,7 +89,7 @@ def test_resumed_training_is_the_undisturbed_one(trained, config_file, folders, 
     assert again.loss == pytest.approx(straight.loss, rel=1e-4)
     assert again.miou == pytest.approx(straight.miou)
     assert summary.outcomes[0].best >= best_before[1]
-    ends = [read_checkpoint(folder / "iter_8.pth") for folder in (work_dir, undisturbed)]
+    ends = [read_training_checkpoint(folder / "iter_8.pth") for folder in (work_dir, undisturbed)]
     for name, value in ends[1]["state_dict"].items():
         torch.testing.assert_close(ends[0]["state_dict"][name], value, rtol=1e-4, atol=1e-6)
     assert ends[0]["message_hub"]["runtime_info"]["best_score"] == pytest.approx(straight.best[1])
@@ -315,7 +315,7 @@ def test_a_run_of_the_pipeline_trains(golden_clip, tmp_path):
     source = open_source(tmp_path / "run")
     assert len(source.samples) == len(runs.SIZES)
     assert all(sample.tags and len(sample.tags) == len(sample.scores) for sample in source.samples)
-    assert check_masks(source, label_names(vocabulary)[0]).images == len(runs.SIZES)
+    assert check_masks(source, vocabulary.label_names).images == len(runs.SIZES)
 
 
 def test_what_may_change_between_start_and_resumption(config_file, folders, tmp_path):
