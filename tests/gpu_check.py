@@ -71,9 +71,8 @@ def golden_differences(device: torch.device) -> dict[str, float]:
 
 def speed(device: torch.device) -> dict[str, Any]:
     """Images per second of tags and class maps, ViT-B/16 shapes, random weights."""
-    settings = BenchmarkSettings(
-        device=str(device), tags=(2,), baseline=False, crf=False, memory=False, **(FEW if device.type == "cpu" else MANY)
-    )  # fmt: skip
+    size = FEW if device.type == "cpu" else MANY
+    settings = BenchmarkSettings(device=str(device), tags=(2,), baseline=False, crf=False, memory=False, **size)
     return run_benchmark(settings, note=lambda text: print(f"[{text}]", file=sys.stderr, flush=True))
 
 

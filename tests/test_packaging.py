@@ -72,7 +72,7 @@ def _imported(*folders: str) -> dict[str, str]:
 
 def test_what_is_imported_is_declared(declared):
     modules = {IMPORT_NAMES.get(name, name.replace("-", "_")) for names in declared.values() for name in names}
-    undeclared = {name: place for name, place in _imported("tagclip", "wsss", "tools", "tests").items()}
+    undeclared = dict(_imported("tagclip", "wsss", "tools", "tests"))
     assert {name: place for name, place in undeclared.items() if name not in modules} == {}
 
 

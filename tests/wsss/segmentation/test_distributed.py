@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from wsss.segmentation.checkpoints import read_checkpoint
+from wsss.segmentation.checkpoints import read_training_checkpoint
 
 ROOT = Path(__file__).parents[3]
 
@@ -26,7 +26,7 @@ def train_with_two(config_file, folders, work_dir) -> None:
 def test_two_processes_train_together(config_file, folders, tmp_path):
     work_dir = tmp_path / "work"
     train_with_two(config_file, folders, work_dir)
-    checkpoint = read_checkpoint(work_dir / "iter_4.pth")
+    checkpoint = read_training_checkpoint(work_dir / "iter_4.pth")
     assert checkpoint["meta"]["iter"] == 4
     summary = json.loads((work_dir / "summary.json").read_text())
     assert summary["images"] == 6
