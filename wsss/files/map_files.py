@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -52,7 +53,7 @@ def read_maps(path: Path) -> StoredMaps:
             raw = stored["raw_cams"] if "raw_cams" in stored.files else None
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file of class maps") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise ImageError(f"{path}: damaged class maps ({error}); delete the file and run again") from None
     if maps.ndim != 3 or len(maps) != len(classes) or size.shape != (2,):
         raise ImageError(f"{path}: arrays of shapes {maps.shape}, {classes.shape}, {size.shape} are not class maps")
