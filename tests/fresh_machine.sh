@@ -97,7 +97,7 @@ case $setup in *failed*) ;; *)
   tests=$(timed test "bash tools/test.sh")
   ;;
 esac
-counts=$(grep -E '[0-9]+ (passed|failed)' "$SYSTEM.test.log" 2> /dev/null | tail -n 1 | sed 's/^=* *//; s/ in [0-9.]*s.*//')
+counts=$(grep -E '[0-9]+ (passed|failed)' "$SYSTEM.test.log" 2> /dev/null | tail -n 1 | sed 's/^=* *//; s/ in [0-9.]*s.*//; s/, [0-9]* warnings*//')
 about=$(inside '.venv/bin/python - 2>/dev/null' << 'PY'
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -117,5 +117,5 @@ PY
 IFS='|' read -r python engine versions <<< "$about"
 libraries=$(inside 'ldconfig -p | grep -cE "lib(X11|xcb|GL)\\.so"' || true)
 echo "| $SUITE | ${python// /} | $([ "$COMPILER" = 1 ] && echo yes || echo no) | $libraries | $setup | $demo | $tests |" \
-  "${counts:-none} |$engine|$versions |" | tee -a "$FRESH_DIR/rows.md"
+  "${counts:-none} |$engine|$versions, commit $(git -C "$SYSTEM$HOME_IN/tagclip" rev-parse --short HEAD) |" | tee -a "$FRESH_DIR/rows.md"
 case "$setup$demo$tests" in *failed*) exit 1 ;; esac
