@@ -19,6 +19,7 @@ SEG = [
     "onnx>=1.16,<2",
     "onnxruntime>=1.18,<2",
 ]
+HEIF = ["pillow-heif>=1,<2"]  # photos of phones; Pillow reads all other formats
 DEV = [
     "hypothesis>=6.100,<7",
     "import-linter>=2.1,<3",
@@ -73,8 +74,9 @@ setup(
     extras_require={
         "crf": CRF,
         "seg": SEG,
+        "heif": HEIF,
         "dev": DEV,
         "sprites": SPRITES,
-        "all": sorted({*SEG, *DEV}),
+        "all": sorted({*SEG, *HEIF, *DEV}),
     },
 )

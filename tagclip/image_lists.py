@@ -3,17 +3,21 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 from tagclip.errors import UsageError
+from tagclip.image_formats import FOREIGN_SUFFIXES, HEIF_EXTRA, HEIF_SUFFIXES, IMAGE_SUFFIXES, readable_suffixes
+from tagclip.image_ids import escaped_id, line_candidates, list_lines, original_name, safe_id
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
 LIST_SUFFIXES = (".txt", ".lst", ".list")
 GLOB_CHARACTERS = frozenset("*?[")
+# What systems and shares leave beside photos; names with a dot in front are hidden anyway.
+STRAY_NAMES = frozenset({"thumbs.db", "desktop.ini", "@eadir", "__macosx"})
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class ImageFile:
 
     Attributes:
         id: path relative to the image root without suffix, "/" between folders; with the suffix where another image
-            differs in nothing else.
+            differs in nothing else; escaped where no file system could hold it, see `tagclip.image_ids`.
         path: where it lies; it need not exist if a list named it.
     """
 
@@ -30,122 +34,228 @@ class ImageFile:
     path: Path
 
 
-def find_images(source: str | Path | Sequence[str | Path], *, root: str | Path | None = None) -> list[ImageFile]:
+def find_images(
+    source: str | Path | Sequence[str | Path],
+    *,
+    root: str | Path | None = None,
+    exclude: str | Path | Collection[str | Path] = (),
+) -> list[ImageFile]:
     """Images of a folder (recursive), a glob, a file, a split list, or several of these.
 
-    Hidden files and folders are left out. The order does not depend on the file system: folders and globs are sorted
-    by relative path; a list keeps its own order and may name images that are missing, which is for the run to report.
+    Hidden files and folders are left out, and what systems leave beside photos (`._a.jpg`, `Thumbs.db`, `@eaDir`).
+    Photos in a format that is not read here are counted by suffix in one line of the log. The order does not depend on
+    the file system: folders and globs are sorted by relative path; a list keeps its own order and may name images that
+    are missing, which is for the run to report.
 
     Args:
         source: folder; glob such as "photos/**/*.jpg"; image; list (.txt, .lst, .list) with an image id or path,
             relative to `root`, at the start of each line; or a sequence of folders, globs and images.
         root: image root of a list (default: the list's folder); ids are relative to it, of other sources too.
+        exclude: folders that folders and globs do not look into, such as the run's own output; one that holds the
+            source itself has no effect.
 
     Raises:
         UsageError: nothing there, no image in it, an unreadable folder, or a list line that leaves the root.
     """
+    search = _Search(None if root is None else Path(root), _resolved(exclude))
     if not isinstance(source, str | Path):
         found: list[tuple[str, Path]] = []
         for part in source:
-            found.extend(_find(part, root))
+            found.extend(search.find(part))
         if not found:
             raise UsageError("no image given")
     else:
-        found = _find(source, root)
+        found = search.find(source)
     return _with_ids(found)
 
 
-def _find(source: str | Path, root: str | Path | None) -> list[tuple[str, Path]]:
-    """(relative posix path with suffix, path) of each image."""
-    path = Path(source)
-    if path.is_dir():
-        pairs = sorted(_walk(path, path if root is None else Path(root)))
+def is_stray(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or something that a system left: never a photo or a mask."""
+    return name.startswith(".") or name.lower() in STRAY_NAMES
+
+
+def _resolved(folders: str | Path | Iterable[str | Path]) -> frozenset[Path]:
+    if isinstance(folders, str | Path):
+        folders = (folders,)
+    return frozenset(Path(folder).resolve() for folder in folders)
+
+
+@dataclass
+class _Search:
+    """One call of `find_images`; its methods give (relative posix path with suffix, path) of each image."""
+
+    root: Path | None
+    exclude: frozenset[Path]
+    suffixes: frozenset[str] = field(default_factory=lambda: frozenset(readable_suffixes()))
+
+    def find(self, source: str | Path) -> list[tuple[str, Path]]:
+        path = Path(source)
+        if path.is_dir():
+            return self._folder(path)
+        if path.is_file():
+            root = path.parent if self.root is None else self.root
+            if path.suffix.lower() in LIST_SUFFIXES:
+                return _read_list(path, root)
+            return [(_relative(path, root), path)]
+        if GLOB_CHARACTERS & set(str(source)):
+            return self._glob(path)
+        raise UsageError(f"images {str(source)!r}: no such file or folder")
+
+    def _folder(self, top: Path) -> list[tuple[str, Path]]:
+        root = top if self.root is None else self.root
+        foreign: Counter[str] = Counter()
+        pairs = sorted((_relative(path, root), path) for path in self._readable(self._walk(top), foreign))
         if not pairs:
-            raise UsageError(f"folder {path}: no image in it (looked for {', '.join(IMAGE_SUFFIXES)})")
+            looked = f"looked for {', '.join(sorted(self.suffixes))}"
+            raise UsageError(f"folder {top}: no image in it ({_count(foreign) or looked})")
+        _tell(foreign, f"folder {top}")
         return pairs
-    if path.is_file():
-        if path.suffix.lower() in LIST_SUFFIXES:
-            return _read_list(path, path.parent if root is None else Path(root))
-        return [(_relative(path, path.parent if root is None else Path(root)), path)]
-    if GLOB_CHARACTERS & set(str(source)):
-        return _expand(path, root)
-    raise UsageError(f"images {str(source)!r}: no such file or folder")
+
+    def _walk(self, top: Path) -> Iterator[Path]:
+        def refuse(error: OSError) -> None:
+            raise UsageError(f"folder {error.filename or top}: {error.strerror or error}; images in it would be missed")
+
+        seen: set[Path] = set()
+        for folder, folders, files in os.walk(top, onerror=refuse, followlinks=True):
+            real = Path(folder).resolve()
+            # A link back up, a folder that was here already, or one that is left out.
+            if real in seen or (seen and real in self.exclude):
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = sorted(name for name in folders if not is_stray(name))
+            yield from (Path(folder) / name for name in files if not is_stray(name))
+
+    def _glob(self, pattern: Path) -> list[tuple[str, Path]]:
+        parts = pattern.parts
+        first = next(index for index, part in enumerate(parts) if GLOB_CHARACTERS & set(part))
+        base = Path(*parts[:first])
+        top = base if self.root is None else self.root
+        foreign: Counter[str] = Counter()
+        exclude = self.exclude - {base.resolve(), *base.resolve().parents}
+
+        @cache
+        def is_excluded(folder: Path) -> bool:
+            real = folder.resolve()
+            return not exclude.isdisjoint((real, *real.parents))
+
+        try:
+            matches = base.glob(str(Path(*parts[first:])))
+            shown = (path for path in matches if not any(map(is_stray, path.relative_to(base).parts)))
+            kept = (path for path in shown if not exclude or not is_excluded(path.parent))
+            paths = [path for path in self._readable(kept, foreign) if path.is_file()]
+        except (OSError, ValueError, NotImplementedError) as error:
+            raise UsageError(f"glob {str(pattern)!r}: {error}") from error
+        if not paths:
+            reason = _count(foreign) or "quote it, so that the shell leaves it alone"
+            raise UsageError(f"glob {str(pattern)!r}: no image matches ({reason})")
+        _tell(foreign, f"glob {str(pattern)!r}")
+        return sorted((_relative(path, top), path) for path in paths)
+
+    def _readable(self, paths: Iterable[Path], foreign: Counter[str]) -> Iterator[Path]:
+        """Those in a format that is read here; the other pictures are counted."""
+        for path in paths:
+            suffix = path.suffix.lower()
+            if suffix in self.suffixes:
+                yield path
+            elif suffix in FOREIGN_SUFFIXES or suffix in IMAGE_SUFFIXES:
+                foreign[suffix] += 1
 
 
-def _walk(top: Path, root: Path) -> Iterator[tuple[str, Path]]:
-    def refuse(error: OSError) -> None:
-        raise UsageError(f"folder {error.filename or top}: {error.strerror or error}; images in it would be missed")
-
-    seen = set()
-    for folder, folders, files in os.walk(top, onerror=refuse, followlinks=True):
-        real = Path(folder).resolve()
-        if real in seen:  # a link back up, or to a folder that was here already
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            path = Path(folder) / name
-            if not name.startswith(".") and path.suffix.lower() in IMAGE_SUFFIXES:
-                yield _relative(path, root), path
+def _tell(foreign: Counter[str], place: str) -> None:
+    if foreign:
+        logger.warning("%s: %s", place, _count(foreign))
 
 
-def _expand(pattern: Path, root: str | Path | None) -> list[tuple[str, Path]]:
-    parts = pattern.parts
-    first = next(index for index, part in enumerate(parts) if GLOB_CHARACTERS & set(part))
-    base = Path(*parts[:first])
-    top = base if root is None else Path(root)
-    try:
-        matches = base.glob(str(Path(*parts[first:])))
-        shown = (path for path in matches if not _hidden(path.relative_to(base)))
-        paths = [path for path in shown if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
-    except (OSError, ValueError, NotImplementedError) as error:
-        raise UsageError(f"glob {str(pattern)!r}: {error}") from error
-    if not paths:
-        raise UsageError(f"glob {str(pattern)!r}: no image matches (quote it, so that the shell leaves it alone)")
-    return sorted((_relative(path, top), path) for path in paths)
-
-
-def _hidden(relative: Path) -> bool:
-    return any(part.startswith(".") for part in relative.parts)
+def _count(foreign: Counter[str]) -> str:
+    """"3 photos in formats that are not read: .heic 2 (...), .cr2 1"; empty without any."""
+    if not foreign:
+        return ""
+    shown = [
+        f"{suffix} {count}" + (f" ({HEIF_EXTRA} reads them)" if suffix in HEIF_SUFFIXES else "")
+        for suffix, count in sorted(foreign.items(), key=lambda item: (-item[1], item[0]))
+    ]
+    return f"{foreign.total()} photos left out, in formats that are not read: {', '.join(shown)}"
 
 
 def _read_list(path: Path, root: Path) -> list[tuple[str, Path]]:
     if not root.is_dir():
         raise UsageError(f"image root {root}: no such folder")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"image list {path}: cannot be read as text ({error})") from error
+    folders = _Folders(root)
     found: dict[str, Path] = {}
     repeated = 0
-    for number, line in enumerate(lines, start=1):
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        relative, file = _listed(line, root, f"image list {path}, line {number}")
+    for number, line in list_lines(path, "image list"):
+        relative, file = _listed(line, folders, f"image list {path}, line {number}")
         repeated += relative in found
         found.setdefault(relative, file)
     if not found:
-        raise UsageError(f"image list {path}: no image in it; write an image id or path a line")
+        raise UsageError(f"image list {path}: no image in it; write one image id or path per line")
     if repeated:
         logger.warning("%s: %d repeated lines left out", path, repeated)
+    if folders.ambiguous:
+        logger.warning(
+            "%s: %d ids have files of several formats, the first of %s is taken; write the suffix to choose",
+            path, folders.ambiguous, ", ".join(IMAGE_SUFFIXES[:5]),
+        )  # fmt: skip
     if not any(file.exists() for file in found.values()):
         first = next(iter(found.values()))
         raise UsageError(f"image list {path}: none of its images is there (first {first}); give the right image root")
     return list(found.items())
 
 
-def _listed(line: str, root: Path, place: str) -> tuple[str, Path]:
-    """The whole line if that is a file (names may hold blanks), else its first word."""
-    candidates = dict.fromkeys((line, line.split()[0]))
-    for text in candidates:
-        inside = _inside(text, root, place)
-        for suffix in ("", *IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES)):
-            file = root / f"{inside}{suffix}"
-            if file.is_file():
-                return f"{inside}{suffix}", file
-    return inside, root / inside
+class _Folders:
+    """Files below an image root, looked up by names with and without suffix; each folder is read at most once."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.ambiguous = 0  # ids that several files have
+        self._listings: dict[Path, dict[str, list[str]]] = {}
+
+    def find(self, relative: str) -> str | None:
+        """The relative path with suffix of the file that is meant, None if there is none."""
+        if (self.root / relative).is_file():
+            return relative
+        folder, _, name = relative.rpartition("/")
+        fitting = self._listing(self.root / folder).get(name, ())
+        if not fitting:
+            return None
+        self.ambiguous += len(fitting) > 1
+        return f"{folder}/{fitting[0]}" if folder else fitting[0]
+
+    def _listing(self, folder: Path) -> dict[str, list[str]]:
+        """Name without the suffix of an image format -> names, in the order of IMAGE_SUFFIXES."""
+        if folder not in self._listings:
+            listing: dict[str, list[str]] = {}
+            for name in sorted(_names(folder)):
+                stem, dot, suffix = name.rpartition(".")
+                if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES:
+                    listing.setdefault(stem, []).append(name)
+            for same in listing.values():
+                same.sort(key=lambda name: IMAGE_SUFFIXES.index(PurePosixPath(name).suffix.lower()))
+            self._listings[folder] = listing
+        return self._listings[folder]
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208 (a million names, and no Path of each)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UsageError(f"folder {folder}: {error.strerror or error}; images in it would be missed") from error
+
+
+def _listed(line: str, folders: _Folders, place: str) -> tuple[str, Path]:
+    """The image of a line; one that is not there under its first word."""
+    for text in line_candidates(line):
+        # As it stands; with the folders of a list that was made on Windows; or an escaped id.
+        for name in dict.fromkeys((text, text.replace("\\", "/"), original_name(text))):
+            inside = _inside(name, folders.root, place)
+            found = folders.find(inside)
+            if found is not None:
+                return found, folders.root / found
+    inside = _inside(text.replace("\\", "/"), folders.root, place)
+    return inside, folders.root / inside
 
 
 def _inside(text: str, root: Path, place: str) -> str:
@@ -174,14 +284,15 @@ def _with_ids(found: Sequence[tuple[str, Path]]) -> list[ImageFile]:
     for relative, path in found:
         if unique.setdefault(relative, path).absolute() != path.absolute():
             raise UsageError(f"images {unique[relative]} and {path} would share an id; give a common image root")
-    ids = {relative: _without_suffix(relative) for relative in unique}
-    while True:
-        counts = Counter(ids.values())
-        shared = [relative for relative, name in ids.items() if counts[name] > 1 and name != relative]
-        if not shared:
-            return [ImageFile(ids[relative], path) for relative, path in unique.items()]
-        for relative in shared:
-            ids[relative] = relative
+    ids = {relative: safe_id(_without_suffix(relative)) for relative in unique}
+    for distinct in (safe_id, escaped_id):  # the second for a name that looks like the escaped form of another one
+        while True:
+            counts = Counter(ids.values())
+            shared = [name for name, id_ in ids.items() if counts[id_] > 1 and id_ != distinct(name)]
+            if not shared:
+                break
+            ids.update({name: distinct(name) for name in shared})
+    return [ImageFile(ids[relative], path) for relative, path in unique.items()]
 
 
 def _without_suffix(relative: str) -> str:

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from tagclip.errors import ImageError
+from tagclip.image_formats import FORMATS, HEIF_EXTRA, HEIF_FORMAT, is_heif, register_heif
+from tagclip.image_lists import ImageFile, find_images
 
 if TYPE_CHECKING:
     import torch
-from tagclip.image_lists import ImageFile, find_images
 
 __all__ = ["ImageFile", "Size", "decode_image", "find_images", "image_size", "prepare_image", "target_size"]
 
 logger = logging.getLogger(__name__)
 
-# What a folder of photos may hold; formats that run programs or code (EPS, WMF, ...) are not opened.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000")
 MAX_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs
 WHITE = (255, 255, 255)
 TRANSPOSED = {
@@ -32,6 +32,7 @@ TRANSPOSED = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # EXIF orientation -> what makes the picture upright
+BACK = {6: 8, 8: 6}  # orientation -> the one that undoes it; the others undo themselves
 SWAPS_SIDES = (5, 6, 7, 8)
 
 
@@ -46,19 +47,20 @@ class Size:
 def decode_image(source: Any, *, apply_exif: bool = True, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode any image into RGB.
 
-    Grayscale, palette, CMYK and 16-bit images become 8-bit RGB (16 bits by v / 257, floating point by clipping to
-    [0, 1]); transparency is laid over white; of an animation the first frame counts.
+    Grayscale, palette, CMYK and 16-bit images become 8-bit RGB (16 bits by v / 257, floating point in [0, 1] by
+    255 v); transparency is laid over white; of an animation the first frame counts. HEIC and HEIF need pillow-heif.
 
     Args:
         source: path, PIL image, or array: (H, W) or (H, W, 1 | 3 | 4), uint8, uint16, bool, or float in [0, 1].
-        apply_exif: turn the image upright as its EXIF orientation says.
+        apply_exif: turn the image upright as its EXIF orientation says; False gives the pixels as they are stored.
+            HEIC and HEIF pictures are upright in either case: what turns them is part of the format.
         max_pixels: larger images are refused before they are decoded.
 
     Returns:
         (H, W, 3) uint8 RGB, C-contiguous and writable.
 
     Raises:
-        ImageError: no such file, not an image, damaged, or too large.
+        ImageError: no such file, not an image, damaged, too large, or values that do not fit 16 bits or [0, 1].
     """
     if isinstance(source, np.ndarray):
         return _decode_array(source)
@@ -80,7 +82,7 @@ def image_size(path: Path | str, *, apply_exif: bool = True, max_pixels: int = M
     path = Path(path)
     with _open(path) as image:
         _check_pixels(image, str(path), max_pixels)
-        width, height = image.size
+        width, height = _stored_size(image)
         if apply_exif and _orientation(image) in SWAPS_SIDES:
             width, height = height, width
         return Size(height, width)
@@ -132,7 +134,7 @@ def _open(path: Path) -> Image.Image:
             raise ImageError(f"{path}: is a folder, not an image")
         if path.stat().st_size == 0:
             raise ImageError(f"{path}: empty file")
-        return Image.open(path, formats=FORMATS)
+        return _identify(path)
     except Image.UnidentifiedImageError as error:
         raise ImageError(f"{path}: not an image that can be read") from error
     except Image.DecompressionBombError as error:
@@ -141,6 +143,19 @@ def _open(path: Path) -> Image.Image:
         raise ImageError(f"{path}: {error.strerror or error}") from error
     except (ValueError, SyntaxError, TypeError, OverflowError) as error:
         raise ImageError(f"{path}: damaged ({error})") from error
+
+
+def _identify(path: Path) -> Image.Image:
+    try:
+        return Image.open(path, formats=FORMATS)
+    except Image.UnidentifiedImageError:
+        with path.open("rb") as stream:
+            head = stream.read(12)
+        if not is_heif(head):
+            raise
+    if not register_heif():
+        raise ImageError(f"{path}: a HEIC or HEIF picture, which needs pillow-heif: {HEIF_EXTRA}")
+    return Image.open(path, formats=[HEIF_FORMAT])
 
 
 def _check_pixels(image: Image.Image, name: str, max_pixels: int) -> None:
@@ -160,24 +175,47 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) of the pixels in the file; Pillow may announce the size that a TIFF has once it is turned."""
+    if isinstance(image, TiffImageFile):
+        return int(image.tag_v2[IMAGEWIDTH]), int(image.tag_v2[IMAGELENGTH])
+    return image.size
+
+
 def _decode_pil(image: Image.Image, name: str, apply_exif: bool, max_pixels: int) -> np.ndarray:
     _check_pixels(image, name, max_pixels)
-    method = TRANSPOSED.get(_orientation(image)) if apply_exif else None
+    stored = _orientation(image)
     try:
         image.load()
+        method = _missing_turn(stored, _orientation(image), apply_exif)
         rgb = _to_rgb(image)
         if method is not None:
             rgb = rgb.transpose(method)
         return np.array(rgb)
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
+    except MemoryError as error:
+        width, height = image.size
+        raise ImageError(f"{name}: not enough memory for {width} x {height} pixels; shrink it first") from error
     except Exception as error:  # Pillow's decoders raise all sorts on damaged files
         raise ImageError(f"{name}: damaged image ({' '.join(str(error).split()) or type(error).__name__})") from error
+
+
+def _missing_turn(stored: int, loaded: int, apply_exif: bool) -> Image.Transpose | None:
+    """What still has to be done to a loaded picture: Pillow turns TIFFs by itself, and then takes the tag away."""
+    if apply_exif:
+        return TRANSPOSED.get(loaded)
+    return TRANSPOSED.get(BACK.get(stored, stored)) if loaded != stored else None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         return Image.fromarray(_from_uint16(np.array(image).astype(np.uint16))).convert("RGB")
     if image.mode == "I":
-        return Image.fromarray(_from_uint16(np.clip(np.array(image), 0, 65535).astype(np.uint16))).convert("RGB")
+        values = np.array(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise ImageError(f"values from {values.min()} to {values.max()}, which do not fit 16 bits; scale them")
+        return Image.fromarray(_from_uint16(values.astype(np.uint16))).convert("RGB")
     if image.mode == "F":
         return Image.fromarray(_from_float(np.array(image))).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -197,8 +235,6 @@ def _decode_array(array: np.ndarray) -> np.ndarray:
     elif array.dtype == bool:
         array = array.astype(np.uint8) * 255
     elif np.issubdtype(array.dtype, np.floating):
-        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
-            raise ImageError(f"array of {array.dtype}: values must lie in [0, 1]")
         array = _from_float(array)
     elif array.dtype != np.uint8:
         raise ImageError(f"array of {array.dtype}: give uint8, uint16, bool, or float in [0, 1]")
@@ -213,4 +249,9 @@ def _from_uint16(values: np.ndarray) -> np.ndarray:
 
 
 def _from_float(values: np.ndarray) -> np.ndarray:
-    return np.rint(np.clip(np.nan_to_num(values), 0, 1) * 255).astype(np.uint8)
+    if not np.isfinite(values).all():
+        raise ImageError("floating-point values that are not numbers; an image has values in [0, 1]")
+    if values.min() < 0 or values.max() > 1:
+        span = f"{values.min():g} to {values.max():g}"
+        raise ImageError(f"floating-point values from {span}; an image has values in [0, 1]: scale them")
+    return np.rint(values * 255).astype(np.uint8)

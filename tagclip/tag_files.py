@@ -3,12 +3,14 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
 
 from tagclip.errors import UsageError
+from tagclip.image_ids import check_id
+from tagclip.text_files import read_lines
 from tagclip.vocabulary import Vocabulary
 
 IdKind = Literal["index", "raw", "auto"]
@@ -75,9 +77,7 @@ def parse_tag_line(line: dict[str, Any], vocabulary: Vocabulary, place: str = "t
     """
     if not isinstance(line, dict) or not isinstance(line.get("id"), str) or not isinstance(line.get("tags"), list):
         raise UsageError(f'{place}: not a tag line; needs at least "id" and "tags"')
-    parts = PurePosixPath(line["id"]).parts
-    if not parts or parts[0].startswith("/") or ".." in parts or "\0" in line["id"]:
-        raise UsageError(f"{place}: id {line['id']!r} is not a path inside a folder; files are named after it")
+    check_id(line["id"], place)
     known = {name: index for index, name in enumerate(vocabulary.names)}
     scores = line.get("scores")
     values = None if scores is None else _read_scores(scores, known, vocabulary, place)
@@ -149,7 +149,8 @@ def read_plain(path: Path | str) -> list[tuple[str, tuple[int, ...]]]:
     """(id, numbers) of every line of a plain list. An id with blanks in it ends at a tab.
 
     Raises:
-        UsageError: no such file, not text, a class that is no number, or a repeated id; the line is named.
+        UsageError: no such file, not text, a class that is no number, an id that leaves its folder or that is
+            repeated; the line is named.
     """
     rows = []
     for line, place in _lines(Path(path)):
@@ -160,6 +161,7 @@ def read_plain(path: Path | str) -> list[tuple[str, tuple[int, ...]]]:
         bad = [word for word in words if not (word.isascii() and word.isdigit())]
         if bad:
             raise UsageError(f"{place}: {bad[0]!r} is not a class number; a line is `id class class`")
+        check_id(name.strip(), place)
         rows.append((name.strip(), tuple(int(word) for word in words)))
     _refuse_repeats((name for name, _ in rows), Path(path))
     return rows
@@ -214,14 +216,7 @@ def to_arrays(records: Sequence[TagRecord], classes: int) -> tuple[np.ndarray, n
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    try:
-        with path.open(encoding="utf-8-sig") as stream:
-            for number, line in enumerate(stream, start=1):
-                yield line.rstrip("\r\n"), f"{path}, line {number}"
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: not a UTF-8 text file") from None
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}") from None
+    return ((line, f"{path}, line {number}") for number, line in read_lines(path))
 
 
 def _refuse_repeats(names: Iterable[str], path: Path) -> None:

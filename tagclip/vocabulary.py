@@ -15,6 +15,7 @@ import numpy as np
 
 from tagclip.arguments import as_names
 from tagclip.errors import VocabularyError
+from tagclip.text_files import read_text as read_text_file
 from tagclip.vocabulary_files import ClassEntry, read_text, read_yaml
 
 # Words for "everything else" that fit any photo: the papers' list for COCO.
@@ -151,13 +152,7 @@ class Vocabulary:
             VocabularyError: no such file, not text, or a bad line, which is named with the remedy.
         """
         path = Path(path)
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise VocabularyError(f"{path}: not a UTF-8 text file of class names") from error
-        except OSError as error:
-            reason = error.strerror or error
-            raise VocabularyError(f"class file {path}: {reason}; give a text file, one class per line") from error
+        text = read_text_file(path, "class file", error=VocabularyError)
         if path.suffix.lower() in (".yaml", ".yml"):
             return cls._from_yaml(text, str(path), path.stem)
         entries = read_text(text, str(path))

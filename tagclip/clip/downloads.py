@@ -71,17 +71,17 @@ def require_hub(repository: str, file: str, name: str, remedy: str) -> None:
     outcome: list[Exception | None] = []
 
     def ask() -> None:
-        try:
-            get_hf_file_metadata(hf_hub_url(repository, file), timeout=PROBE_SECONDS)
-            outcome.append(None)
-        except Exception as error:  # as in fetch_weights
-            outcome.append(error)
+        with _silent("huggingface_hub"):
+            try:
+                get_hf_file_metadata(hf_hub_url(repository, file), timeout=PROBE_SECONDS)
+                outcome.append(None)
+            except Exception as error:  # as in fetch_weights
+                outcome.append(error)
 
-    # In a thread, as the timeout of a request does not hold for looking up the host's name.
-    with _silent("huggingface_hub"):
-        thread = threading.Thread(target=ask, daemon=True)
-        thread.start()
-        thread.join(PROBE_SECONDS)
+    # In a thread, as the timeout of a request does not hold for looking up the host's name or for retries.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
     error = outcome[0] if outcome else TimeoutError(f"no answer within {PROBE_SECONDS:g} s")
     status = getattr(getattr(error, "response", None), "status_code", None)
     if error is None or isinstance(error, ValueError) or (status is not None and status < 500):

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tagclip import image_lists
 from tagclip.errors import UsageError
-from tagclip.images import find_images
+from tagclip.image_formats import readable_suffixes
+from tagclip.image_lists import find_images, is_stray
 
 
 def touch(root: Path, *names: str) -> None:
@@ -126,7 +128,7 @@ def test_list_lines_never_leave_the_root(photos, tmp_path, line):
     [
         (b"", "no image in it"),
         (b"missing\n", "none of its images is there"),
-        (b"\xff\xfe\x00", "cannot be read as text"),
+        (b"\xff\xfe\x00", "not a text file in UTF-8"),
     ],
 )
 def test_bad_lists(photos, tmp_path, content, message):
@@ -159,3 +161,174 @@ def test_unreadable_folder(photos, monkeypatch):
     monkeypatch.setattr(os, "scandir", denied)  # permissions do not bind root, who may run the tests
     with pytest.raises(UsageError, match="photos/a: Permission denied"):
         find_images(photos)
+
+
+def test_what_systems_leave_beside_photos_is_no_photo(tmp_path):
+    touch(tmp_path, "a.jpg", "._a.jpg", "Thumbs.db", ".DS_Store", "desktop.ini", "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg",
+          "__MACOSX/._a.jpg", "__MACOSX/b.jpg", ".Trash/c.jpg")  # fmt: skip
+    assert ids(find_images(tmp_path)) == ["a"]
+    assert ids(find_images(str(tmp_path / "**" / "*.jpg"))) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("name", "stray"),
+    [("._a.jpg", True), ("THUMBS.DB", True), (".DS_Store", True), ("@eaDir", True), ("a.jpg", False), ("_a", False)],
+)
+def test_stray_names(name, stray):
+    assert is_stray(name) is stray
+
+
+def test_labelme_s_json_beside_the_photo_is_not_the_photo(tmp_path):
+    touch(tmp_path, "a.json", "a.jpeg", "b.json")
+    (tmp_path / "split.txt").write_text("a\nb\n")
+    found = find_images(tmp_path / "split.txt")
+    assert [image.path.name for image in found] == ["a.jpeg", "b"]
+
+
+def test_every_suffix_of_an_image_in_any_case_is_found(tmp_path):
+    names = [f"p{number}{suffix}" for number, suffix in enumerate(readable_suffixes())]
+    touch(tmp_path, *names, "q.JpEg")
+    found = find_images(tmp_path)
+    assert sorted(image.path.name for image in found) == sorted([*names, "q.JpEg"])
+    assert sorted(ids(found)) == sorted([name.split(".")[0] for name in names] + ["q"])
+    listing = tmp_path / "split.txt"
+    listing.write_text("".join(f"{image.id}\n" for image in found))
+    assert find_images(listing) == found
+
+
+def test_photos_that_are_not_read_are_counted_in_one_line(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(image_lists, "readable_suffixes", lambda: (".jpg",))
+    touch(tmp_path, "a.jpg", "b.HEIC", "c.heic", "d.cr2", "sub/e.NEF", "notes.txt", "clip.mp4", ".hidden.heic")
+    with caplog.at_level("WARNING"):
+        assert ids(find_images(tmp_path)) == ["a"]
+        assert ids(find_images(str(tmp_path / "*"))) == ["a"]
+    folder, glob = caplog.messages
+    remedy = "pip install 'tagclip-wsss[heif]' reads them"
+    assert folder == (
+        f"folder {tmp_path}: 4 photos left out, in formats that are not read: .heic 2 ({remedy}), .cr2 1, .nef 1"
+    )
+    assert "3 photos left out, in formats that are not read: .heic 2" in glob
+
+
+def test_a_folder_of_nothing_but_other_photos_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_lists, "readable_suffixes", lambda: (".jpg",))
+    touch(tmp_path, "b.heic", "c.dng")
+    for source in (tmp_path, str(tmp_path / "*")):
+        with pytest.raises(UsageError, match=r"no image .*2 photos left out, .*\.dng 1, \.heic 1 \(pip install"):
+            find_images(source)
+
+
+def test_nothing_is_said_where_nothing_is_left_out(photos, caplog):
+    find_images(photos)
+    assert not caplog.messages
+
+
+def test_ids_do_not_depend_on_what_can_be_read_here(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_lists, "readable_suffixes", lambda: (".jpg",))
+    touch(tmp_path, "a.heic")
+    assert ids(find_images(tmp_path / "a.heic")) == ["a"]
+    (tmp_path / "split.txt").write_text("a\n")
+    assert find_images(tmp_path / "split.txt")[0].path.name == "a.heic"
+
+
+def test_the_output_inside_the_photos_is_left_out(photos, monkeypatch):
+    touch(photos, "run/masks/b.png", "run/sub/c.png", "a/run/d.png")
+    for exclude in (photos / "run", str(photos / "run"), [photos / "run", photos / "nowhere"]):
+        assert ids(find_images(photos, exclude=exclude)) == ["a/b", "a/run/d", "a/z", "a10", "a2", "b"]
+        assert ids(find_images(str(photos / "**" / "*.png"), exclude=exclude)) == ["a/run/d"]
+    monkeypatch.chdir(photos)
+    assert "run/masks/b" not in ids(find_images(".", exclude="run"))
+    assert "run/masks/b" in ids(find_images("."))
+
+
+def test_the_output_is_left_out_under_another_name_too(photos):
+    touch(photos, "run/masks/b.png")
+    (photos / "link").symlink_to(photos / "run", target_is_directory=True)
+    for exclude in (photos / "run", photos / "link"):
+        assert "masks" not in " ".join(ids(find_images(photos, exclude=exclude)))
+
+
+def test_photos_inside_the_output_are_found(photos):
+    """--images photos/a --out photos: what holds the source itself is no reason to look away."""
+    for exclude in (photos, photos / "a", photos.parent):
+        assert ids(find_images(photos / "a", exclude=exclude)) == ["b", "z"]
+        assert ids(find_images(str(photos / "a" / "*"), exclude=exclude)) == ["b", "z"]
+
+
+def test_a_file_that_is_named_is_found_wherever_it_is(photos):
+    (photos / "split.txt").write_text("a/b\n")
+    assert ids(find_images(photos / "split.txt", exclude=photos / "a")) == ["a/b"]
+    assert ids(find_images(photos / "a" / "b.jpeg", exclude=photos / "a")) == ["b"]
+
+
+latin_1 = pytest.mark.skipif(os.name == "nt", reason="file names are text on Windows")
+
+
+@latin_1
+def test_names_that_are_not_utf_8_get_ids_that_are(tmp_path):
+    """As archives of old systems unpack; a list finds them by their id, and by nothing else."""
+    name = os.fsdecode(b"caf\xe9/\xfcber.jpg")
+    touch(tmp_path, name, "caf\u00e9.jpg")
+    found = find_images(tmp_path)
+    assert sorted(ids(found)) == ["caf%E9/%FCber", "caf\u00e9"]
+    assert all(image.path.is_file() for image in found)
+    (tmp_path / "split.txt").write_text("caf%E9/%FCber\ncaf\u00e9.jpg\n")
+    assert sorted(find_images(tmp_path / "split.txt"), key=str) == sorted(found, key=str)
+
+
+@latin_1
+def test_a_name_that_looks_like_another_s_id_gets_its_own(tmp_path):
+    touch(tmp_path, os.fsdecode(b"caf\xe9.jpg"), "caf%E9.jpg", "caf%25E9.jpg", "my%20photo.jpg")
+    found = {image.id: os.fsencode(image.path.name) for image in find_images(tmp_path)}
+    assert found == {
+        "caf%E9.jpg": b"caf\xe9.jpg",
+        "caf%25E9.jpg": b"caf%E9.jpg",
+        "caf%25E9": b"caf%25E9.jpg",
+        "my%20photo": b"my%20photo.jpg",
+    }
+
+
+@latin_1
+def test_names_that_windows_takes_for_something_else(tmp_path):
+    touch(tmp_path, "a\\..\\..\\x.jpg", "C:y.jpg", "con.jpg", "12:30:05.jpg")
+    assert ids(find_images(tmp_path)) == ["12:30:05", "C%3Ay", "a%5C..%5C..%5Cx", "%63on"]
+
+
+def test_lists_made_on_windows(photos, tmp_path):
+    (tmp_path / "split.txt").write_bytes("a\\b.jpeg\r\na\\z\r\n".encode("utf-16"))
+    assert ids(find_images(tmp_path / "split.txt", root=photos)) == ["a/b", "a/z"]
+    (tmp_path / "split.txt").write_text("b\n..\\..\\secret\n")
+    with pytest.raises(UsageError, match=r"split.txt, line 2: .* the image root"):
+        find_images(tmp_path / "split.txt", root=photos)
+
+
+def test_list_lines_with_a_tab(photos, tmp_path):
+    touch(photos, "with blank.jpg")
+    (tmp_path / "split.txt").write_text("with blank\t3 7\nb\t1\nnot there\t2\n")
+    assert ids(find_images(tmp_path / "split.txt", root=photos)) == ["with blank", "b", "not there"]
+
+
+def test_an_id_with_several_files_takes_the_first_format_and_says_so(tmp_path, caplog):
+    touch(tmp_path, "a.png", "a.jpg", "b.JPG", "b.jpg", "c.jpg")
+    (tmp_path / "split.txt").write_text("a\na.png\nc\n")
+    found = find_images(tmp_path / "split.txt")
+    assert [(image.id, image.path.name) for image in found] == [("a.jpg", "a.jpg"), ("a.png", "a.png"), ("c", "c.jpg")]
+    assert "1 ids have files of several formats, the first of .jpg" in caplog.text
+
+
+def test_images_that_differ_in_their_suffix_alone_keep_their_ids_in_lists(tmp_path):
+    touch(tmp_path, "a.jpg", "a.png", "sub/a.png")
+    found = find_images(tmp_path)
+    (tmp_path / "split.txt").write_text("".join(f"{image.id}\n" for image in found))
+    assert find_images(tmp_path / "split.txt") == found
+
+
+def test_unreadable_folder_of_a_list(photos, tmp_path, monkeypatch):
+    (tmp_path / "split.txt").write_text("b.jpg\na/b\n")
+
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", denied)
+    with pytest.raises(UsageError, match=r"folder .*photos/a: Permission denied"):
+        find_images(tmp_path / "split.txt", root=photos)

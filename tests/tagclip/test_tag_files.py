@@ -136,7 +136,7 @@ def test_bad_plain_lines(tmp_path, text, message):
 
 def test_unreadable_files(tmp_path):
     (tmp_path / "photo.txt").write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(UsageError, match=r"photo.txt: not a UTF-8 text file"):
+    with pytest.raises(UsageError, match=r"photo.txt: not a text file in UTF-8"):
         read_tags(tmp_path / "photo.txt", PETS)
     with pytest.raises(UsageError, match="No such file"):
         read_tags(tmp_path / "missing.jsonl", PETS)
