@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -228,17 +229,23 @@ def _find_list(root: Path, ann_file: str | Path) -> Path:
     raise UsageError(f"list {ann_file} does not exist, neither in {root} nor in the working directory")
 
 
-def load_vocabulary(value: str | Path | Sequence[str] | Vocabulary | None, run: str | Path | None = None) -> Vocabulary:
+VocabularySource = str | Path | Sequence[str] | Mapping[str, Any] | Vocabulary
+
+
+def load_vocabulary(value: VocabularySource | None, run: str | Path | None = None) -> Vocabulary:
     """A vocabulary from what a config or the command line gives.
 
     Args:
-        value: a built-in name, a file, a list of names, a Vocabulary; None reads the run's manifest.
+        value: a built-in name, a file, a list of names, what `Vocabulary.to_dict` gives, or a Vocabulary; None reads
+            the run's manifest.
         run: run folder for None.
 
     Raises:
         UsageError: None without a run, or a run that does not tell its classes.
         VocabularyError: from `Vocabulary`.
     """
+    if isinstance(value, Mapping):
+        return Vocabulary.from_dict(value)
     return _run_vocabulary(run) if value is None else Vocabulary.load(value)
 
 

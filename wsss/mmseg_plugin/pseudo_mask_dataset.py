@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.logging import print_log
@@ -10,7 +9,7 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from tagclip.errors import UsageError
-from wsss.files.sources import load_vocabulary, open_source, shown
+from wsss.files.sources import VocabularySource, load_vocabulary, open_source, shown
 from wsss.segmentation.image_weights import ImageWeights
 
 
@@ -23,7 +22,8 @@ class PseudoMaskDataset(BaseSegDataset):
 
     Args:
         data_root: run folder (`tags.jsonl`, `masks/`) or VOC-layout folder (`JPEGImages/`, `SegmentationClass/`).
-        vocabulary: built-in name, class file or list of names; None reads it from the run's manifest.
+        vocabulary: built-in name, class file, list of names, or what `Vocabulary.to_dict` gives; None reads it from
+            the run's manifest.
         layout: "run", "voc" or "auto".
         ann_file: list of ids, the first word of each line.
         split: list in `ImageSets/Segmentation` to use if there is one.
@@ -41,7 +41,7 @@ class PseudoMaskDataset(BaseSegDataset):
     def __init__(
         self,
         data_root: str | Path,
-        vocabulary: str | Sequence[str] | None = None,
+        vocabulary: VocabularySource | None = None,
         *,
         layout: str = "auto",
         ann_file: str | None = None,

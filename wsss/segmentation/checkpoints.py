@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from tagclip.errors import UsageError, WeightsError
+from wsss.configs import read_config
 
 PLUGIN = "wsss.mmseg_plugin"  # registers our types, as `custom_imports` of the configs does
 DESCRIPTION = "segmentor"  # key in the meta of a checkpoint that describes itself
@@ -136,9 +137,7 @@ def _settings(path: Path, stored: Mapping[str, Any], config: str | Path | None) 
         if described is None:
             raise UsageError(f"checkpoint {path} does not describe its model; give its --config")
         return described
-    from mmengine.config import Config
-
-    loaded = Config.fromfile(str(config))
+    loaded = read_config(config)
     labels = described or meta.get("dataset_meta") or {}
     return {
         "model": loaded.model,

@@ -16,7 +16,7 @@ from mmengine.device import get_device
 from tagclip.errors import UsageError
 from tagclip.vocabulary import Vocabulary
 from wsss.configs import read_config
-from wsss.files.sources import load_vocabulary
+from wsss.files.sources import VocabularySource, load_vocabulary
 from wsss.segmentation.preflight import PreflightConfig
 from wsss.segmentation.self_training import SelfTrainingConfig
 
@@ -63,7 +63,7 @@ class TrainRequest:
     run: Path
     val: Path | None = None
     work_dir: Path | None = None
-    vocabulary: str | None = None
+    vocabulary: VocabularySource | None = None
     train_list: str | None = None
     val_list: str | None = None
     mask_dir: Path | None = None
@@ -162,7 +162,7 @@ def _set_data(cfg: Config, request: TrainRequest) -> Vocabulary:
         train.mask_dir = str(request.mask_dir)
     wanted = request.vocabulary or train.get("vocabulary")
     vocabulary = load_vocabulary(wanted, request.run)
-    train.vocabulary = wanted
+    train.vocabulary = given = _handed_on(wanted, vocabulary)
     if request.val is None:
         for key in ("val_dataloader", "val_evaluator", "val_cfg", "test_dataloader", "test_evaluator", "test_cfg"):
             cfg[key] = None
@@ -172,7 +172,7 @@ def _set_data(cfg: Config, request: TrainRequest) -> Vocabulary:
         validation = cfg.val_dataloader.dataset
         validation.data_root = str(request.val)
         validation.layout = "auto"
-        validation.vocabulary = wanted if wanted is not None else list(vocabulary.names)
+        validation.vocabulary = vocabulary.to_dict() if given is None else given
         if request.val_list:
             validation.ann_file = str(request.val_list)
         cfg.test_dataloader = cfg.val_dataloader
@@ -181,6 +181,16 @@ def _set_data(cfg: Config, request: TrainRequest) -> Vocabulary:
         if cfg.get(key) and cfg[key].get("num_workers", 0) == 0:
             cfg[key].persistent_workers = False
     return vocabulary
+
+
+def _handed_on(wanted: VocabularySource | None, vocabulary: Vocabulary) -> str | dict[str, Any] | None:
+    """What the data sets get: a built-in name, None for the run's own classes, and else the whole vocabulary.
+
+    A list of names would lose the palette and whether there is a background, and a file may be gone tomorrow.
+    """
+    if wanted is None or (isinstance(wanted, str) and wanted in Vocabulary.built_in()):
+        return wanted
+    return vocabulary.to_dict()
 
 
 def _set_classes(cfg: Config, vocabulary: Vocabulary) -> None:

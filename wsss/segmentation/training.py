@@ -90,7 +90,7 @@ def train_segmentor(request: TrainRequest) -> Summary:
         summary.outcomes.append(_fit(round_cfg, f"self-training round {number}", relabelled, judged))
     if truth is not None:
         truth_request = replace(
-            request, run=request.ground_truth, vocabulary=request.vocabulary or _names(cfg, vocabulary),
+            request, run=request.ground_truth, vocabulary=vocabulary,
             train_list=_write_ids(work_dir, truth), mask_dir=None, work_dir=work_dir / "ground_truth",
         )
         truth_cfg, _ = resolve_config(truth_request)
@@ -102,11 +102,6 @@ def train_segmentor(request: TrainRequest) -> Summary:
     if is_main_process():
         summary.write(work_dir)
     return summary
-
-
-def _names(cfg: Config, vocabulary: Vocabulary) -> Any:
-    value = cfg.train_dataloader.dataset.get("vocabulary")
-    return value if value is not None else list(vocabulary.names)
 
 
 def _preflight(

@@ -56,32 +56,35 @@ def scene(seed: int, size: int = 64) -> tuple[np.ndarray, np.ndarray, list[str]]
     return rgb, mask, [name for name in names if CLASSES.index(name) + 1 in mask]
 
 
-def write_pair(folder: Path, masks: Path, id_: str, seed: int) -> list[str]:
+def write_pair(folder: Path, masks: Path, id_: str, seed: int, vocabulary: Vocabulary | None = None) -> list[str]:
+    vocabulary = vocabulary or Vocabulary(CLASSES)
     rgb, mask, names = scene(seed)
+    if not vocabulary.has_background:
+        mask = mask - np.uint8(1)  # what was background is 255, ignored
     path = folder / f"{id_}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(rgb).save(path)
-    save_label_map(masks / f"{id_}.png", mask, Vocabulary(CLASSES).label_palette)
+    save_label_map(masks / f"{id_}.png", mask, vocabulary.label_palette)
     return names
 
 
-def voc_folder(root: Path, count: int = 6, first_seed: int = 100) -> Path:
+def voc_folder(root: Path, count: int = 6, first_seed: int = 100, vocabulary: Vocabulary | None = None) -> Path:
     """JPEGImages and SegmentationClass; ids s100, s101, ..."""
     for seed in range(first_seed, first_seed + count):
-        write_pair(root / "JPEGImages", root / "SegmentationClass", f"s{seed}", seed)
+        write_pair(root / "JPEGImages", root / "SegmentationClass", f"s{seed}", seed, vocabulary)
     return root
 
 
-def run_folder(root: Path, count: int = 6, first_seed: int = 0) -> Path:
+def run_folder(root: Path, count: int = 6, first_seed: int = 0, vocabulary: Vocabulary | None = None) -> Path:
     """A finished run folder over images in nested folders, with true masks; ids a/s0, b/s1, a/s2, ..."""
-    vocabulary = Vocabulary(CLASSES)
+    vocabulary = vocabulary or Vocabulary(CLASSES)
     images = root.parent / f"{root.name}_images"
     run = RunFolder.open(root, {"vocabulary": vocabulary.to_dict()}, {"classes": list(CLASSES)})
     with run:
         order = []
         for seed in range(first_seed, first_seed + count):
             id_ = f"{'ab'[seed % 2]}/s{seed}"
-            names = write_pair(images, root / "masks", id_, seed)
+            names = write_pair(images, root / "masks", id_, seed, vocabulary)
             scores = [0.9 if name in names else 0.05 for name in CLASSES]
             scores[CLASSES.index(names[0])] = 0.5
             line = {"id": id_, "path": str(images / f"{id_}.png"), "size": [64, 64], "scores": scores, "tags": names}

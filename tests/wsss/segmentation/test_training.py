@@ -212,7 +212,7 @@ def test_without_validation_the_last_checkpoint_counts(config_file, folders, tmp
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"config": Path("no.py")}, "config no.py does not exist"),
+        ({"config": Path("no.py")}, "no.py: neither a file nor a shipped config"),
         ({"iterations": 0}, "--iterations 0 must be at least 1"),
         ({"pretrained": "no.pth"}, "--backbone-weights no.pth does not exist"),
         ({"load_from": Path("no.pth"), "resume": False}, "--load-from no.pth does not exist"),
