@@ -119,7 +119,7 @@ def test_lists_of_images_need_an_entry_of_tags_each(generator, scene):
 
 
 def test_scores_of_a_list_of_images(golden_clip, vocabulary, scene):
-    config = MaskConfig.from_dict({"refiner": "none", "score_power": 1.0}, MaskConfig.preset("default", "voc"))
+    config = MaskConfig.from_dict({"refiner": "none", "score_power": 1.0}, MaskConfig.preset())
     generator = MaskGenerator(golden_clip, vocabulary, config=config)
     alone = generator(scene, tags=["cat", "dog"], scores=[0.5, 1.0])
     listed = generator([scene], tags=[["cat", "dog"]], scores=[[0.5, 1.0]])[0]

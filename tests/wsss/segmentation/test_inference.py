@@ -237,7 +237,7 @@ def test_onnx_gives_the_same_logits(segmentor, photo, tmp_path, dynamic):
 def test_a_wrong_export_is_not_written(segmentor, photo, tmp_path, monkeypatch):
     path = tmp_path / "model.onnx"
     wrong = onnx_export.ExportReport(difference=0.5, agreement=0.9, megabytes=1.0)
-    monkeypatch.setattr(onnx_export, "compare", lambda *_: wrong)
+    monkeypatch.setattr(onnx_export, "compare_with_torch", lambda *_: wrong)
     with pytest.raises(RunError, match=r"differs from torch by 5.00e-01"):
         export_onnx(segmentor, path, photo, ExportConfig(height=64, width=64))
     assert list(tmp_path.iterdir()) == []
