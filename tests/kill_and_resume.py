@@ -1,7 +1,7 @@
 """Kills a command again and again, lets it resume each time, and compares its folder with an undisturbed one's.
 
     python -m tests.kill_and_resume --kills 10 --work DIR -- \
-        tools/pipeline.py configs/demo/masks.py --images scenes/JPEGImages --threads 1
+        tools/pipeline.py --config demo/masks --images scenes/JPEGImages --threads 1
 
 The command must take `--out`; it is run with Python. Kills are SIGKILL to the whole process group, at moments spread at
 random over the time that the undisturbed run took, so that later kills meet a run that is nearly done.

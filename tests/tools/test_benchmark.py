@@ -1,16 +1,16 @@
-"""tools/benchmark.py on a tiny model."""
+"""`tagclip benchmark` on a tiny model."""
 
 import json
 
 import pytest
 
 from tests.clip_models import B16, make_model, save_safetensors
-from tests.tools.loading import load_tool
+from tests.tools.commands import command
 
 
 @pytest.fixture(scope="module")
 def tool():
-    return load_tool("benchmark")
+    return command("benchmark")
 
 
 @pytest.fixture(scope="module")
@@ -20,12 +20,12 @@ def arguments(tmp_path_factory) -> list[str]:
     model = save_safetensors(make_model(B16), folder / "tiny.safetensors", metadata={"quick_gelu": "true"})
     classes = folder / "classes.txt"
     classes.write_text("cat\ndog\nbus\n")
-    return f"--model {model} --vocabulary {classes} --size 96x64 --count 2 --repeats 1 --threads 1".split()
+    return f"--model {model} --classes {classes} --size 96x64 --limit 2 --repeats 1 --threads 1".split()
 
 
 def test_table_and_json(tool, arguments, tmp_path, capsys):
     out = tmp_path / "bench" / "tiny.json"
-    assert tool.main([*arguments, "--tags", "1", "2", "--no-memory", "--json", str(out)]) == 0
+    assert tool([*arguments, "--tags-per-image", "1", "2", "--no-memory", "--json", str(out)]) == 0
     printed = capsys.readouterr().out
     result = json.loads(out.read_text())
     assert [case["tags"] for case in result["cases"]] == [1, 2]
@@ -41,16 +41,16 @@ def test_table_and_json(tool, arguments, tmp_path, capsys):
 
 
 def test_memory_is_measured_in_a_process_of_its_own(tool, arguments, tmp_path, capsys):
-    options = ["--tags", "1", "--no-baseline", "--no-crf", "--dtypes", "float32"]
-    assert tool.main([*arguments, *options, "--json", str(tmp_path / "out.json")]) == 0
+    options = ["--tags-per-image", "1", "--no-baseline", "--no-crf", "--dtype", "float32"]
+    assert tool([*arguments, *options, "--json", str(tmp_path / "out.json")]) == 0
     memory = json.loads((tmp_path / "out.json").read_text())["memory"]
     assert memory["float32"]["peak"] >= memory["float32"]["loaded"] > 0
     assert "memory, MiB" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("option", ["--size=500", "--tags=0", "--dtypes=int8"])
+@pytest.mark.parametrize("option", ["--size=500", "--tags-per-image=0", "--dtype=int8"])
 def test_wrong_options(tool, option, capsys):
     with pytest.raises(SystemExit) as exit_info:
-        tool.main([option])
+        tool([option])
     assert exit_info.value.code == 2
     assert option.partition("=")[0] in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`evaluate.py masks`: pairing, table, JSON, PNG, CAM sweeps, coarse groups, wrong usage."""
+"""`tagclip evaluate masks`: pairing, table, JSON, PNG, CAM sweeps, coarse groups, wrong usage."""
 
 import json
 
@@ -8,11 +8,11 @@ from PIL import Image
 
 from tagclip.errors import UsageError
 from tagclip.vocabulary import Vocabulary
-from tests.tools.loading import load_tool
-from wsss.cli.evaluate_masks import cam_labels, coarse_table
+from tests.tools.commands import command
+from wsss.evaluation.mask_folders import coarse_table, map_labels
 from wsss.files.map_files import StoredMaps
 
-main = load_tool("evaluate").main
+main = command("evaluate", "masks")
 
 
 def save(path, labels):
@@ -32,7 +32,8 @@ def folders(tmp_path):
 
 
 def run(folder, *extra):
-    return main(["masks", "--pred", str(folder / "pred"), "--gt", str(folder / "gt"), *extra])
+    classes = [] if "--classes" in extra else ["--classes", "voc"]
+    return main(["--masks", str(folder / "pred"), "--ground-truth", str(folder / "gt"), *classes, *extra])
 
 
 def test_table_json_and_confusion(folders, capsys):
@@ -73,12 +74,12 @@ def test_cams_at_thresholds(folders, capsys):
         cams = np.array([[[0, 0, value, value], [0, 0, value, value]]], np.float16)
         with path.open("wb") as file:
             StoredMaps(cams, np.array([0]), (2, 4)).write(file)
-    labels = cam_labels(folders / "cams" / "a.npz", 0.5, background=True)
+    labels = map_labels(folders / "cams" / "a.npz", 0.5, background=True)
     assert labels.tolist() == [[0, 0, 1, 1], [0, 0, 1, 1]]
-    assert cam_labels(folders / "cams" / "a.npz", 0.9, background=False).min() == 255
+    assert map_labels(folders / "cams" / "a.npz", 0.9, background=False).min() == 255
     report = folders / "cams.json"
-    arguments = ["--pred", str(folders / "cams"), "--gt", str(folders / "gt"), "--json", str(report)]
-    assert main(["masks", *arguments, "--thresholds", "0.1,0.5,0.9"]) == 0
+    arguments = ["--maps", str(folders / "cams"), "--ground-truth", str(folders / "gt"), "--classes", "voc"]
+    assert main([*arguments, "--json", str(report), "--thresholds", "0.1", "0.5", "0.9"]) == 0
     values = json.loads(report.read_text())
     assert values["best_threshold"] == 0.1
     assert [row["miou"] for row in values["thresholds"]] == pytest.approx([1, (8 / 12 + 0.5) / 2, 0.25])
@@ -95,9 +96,9 @@ def test_coarse_groups():
     ("extra", "message"),
     [
         (["--coarse"], "has no coarse groups"),
-        (["--thresholds", "2"], "numbers between 0 and 1"),
-        (["--thresholds", "0.5"], r"none of its \*\.npz files"),
-        (["--vocabulary", "nothing"], "nothing"),
+        (["--thresholds", "0.5"], "--masks .*: --thresholds are scored on class maps; give --maps or --run"),
+        (["--maps", "."], "class maps need --thresholds"),
+        (["--classes", "nothing.txt"], "nothing.txt"),
         (["--list", "missing.txt"], "--list missing.txt: no such file"),
     ],
 )
@@ -108,7 +109,45 @@ def test_wrong_usage(folders, extra, message):
 
 def test_a_missing_folder_and_foreign_ids(folders):
     with pytest.raises(UsageError, match="no such folder"):
-        main(["masks", "--pred", str(folders / "no"), "--gt", str(folders / "gt")])
+        main(["--masks", str(folders / "no"), "--ground-truth", str(folders / "gt"), "--classes", "voc"])
     save(folders / "pred" / "a.png", [[0, 0, 77, 1], [0, 0, 1, 1]])
     with pytest.raises(UsageError, match="predictions hold id 77, but there are 21 classes"):
         run(folders)
+
+
+def test_maps_that_have_no_true_mask(folders):
+    (folders / "cams").mkdir()
+    options = ["--maps", str(folders / "cams"), "--ground-truth", str(folders / "gt"), "--classes", "voc"]
+    with pytest.raises(UsageError, match=r"--maps .*: none of its \*\.npz files"):
+        main([*options, "--thresholds", "0.5"])
+    (folders / "cams" / "a.npz").write_bytes(b"no maps")
+    with pytest.raises(UsageError, match=r"no class maps could be scored, first: .*a\.npz"):
+        main([*options, "--thresholds", "0.5"])
+
+
+def test_background_scores_are_shares(folders, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(folders, "--thresholds", "2")
+    assert ended.value.code == 2
+    assert "'2' is not a number between 0 and 1" in capsys.readouterr().err
+
+
+def test_classes_are_the_runs_or_must_be_named(folders, capsys):
+    truth = ["--ground-truth", str(folders / "gt")]
+    with pytest.raises(UsageError, match=r"--classes: needed, as --masks .*pred is not in a run folder"):
+        main(["--masks", str(folders / "pred"), *truth])
+    with pytest.raises(UsageError, match="--run or --masks: one is needed"):
+        main(truth)
+    run_folder = folders / "run"
+    save(run_folder / "masks" / "a.png", [[0, 0, 1, 1], [0, 0, 1, 1]])
+    vocabulary = Vocabulary(["boat", "duck"]).to_dict()
+    (run_folder / "manifest.json").write_text(json.dumps({"format": 1, "vocabulary": vocabulary}))
+    assert main(["--run", str(run_folder), *truth]) == 0
+    assert "boat" in capsys.readouterr().out
+
+
+def test_figures_alone_on_the_screen(folders, capsys):
+    assert run(folders, "--json", "-", "--quiet") == 0
+    out = capsys.readouterr()
+    assert json.loads(out.out)["images"] == 2
+    assert out.err == ""

@@ -1,4 +1,4 @@
-"""`tools/evaluate.py tags`: the published figures, every input, and what it refuses."""
+"""`tagclip evaluate tags`: the published figures, every input, and what it refuses."""
 
 import gzip
 import json
@@ -8,7 +8,7 @@ import pytest
 
 from tagclip.errors import UsageError
 from tagclip.vocabulary import Vocabulary
-from tests.tools.loading import load_tool
+from tests.tools.commands import command
 
 PUBLISHED = {  # images, P, R, F1, as published
     "voc2012": ("voc", 1449, "0.925", "0.771", "0.841"),
@@ -19,7 +19,7 @@ PUBLISHED = {  # images, P, R, F1, as published
 
 @pytest.fixture(scope="module")
 def evaluate():
-    return load_tool("evaluate").main
+    return command("evaluate", "tags")
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +35,14 @@ def published(data_dir, tmp_path_factory):
 
 def options(published, name):
     tags, labels = published / f"{name}_val_tags.txt", published / f"{name}_val_labels.txt"
-    return ["tags", "--tags", str(tags), "--labels", str(labels)]
+    return ["--tags", str(tags), "--labels", str(labels)]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_figures(evaluate, published, tmp_path, capsys, name):
     vocabulary, images, *figures = PUBLISHED[name]
     report = tmp_path / "report.json"
-    assert evaluate([*options(published, name), "--vocabulary", vocabulary, "--json", str(report)]) == 0
+    assert evaluate([*options(published, name), "--classes", vocabulary, "--json", str(report)]) == 0
     table = capsys.readouterr().out
     assert next(line for line in table.splitlines() if line.startswith("micro")).split()[1:] == figures
     assert f"images {images}" in table
@@ -54,7 +54,7 @@ def test_published_figures(evaluate, published, tmp_path, capsys, name):
 
 def test_cocostuff_labels_must_be_mapped(evaluate, published):
     with pytest.raises(UsageError, match="fit as raw"):
-        evaluate([*options(published, "cocostuff"), "--vocabulary", "cocostuff", "--label-ids", "index"])
+        evaluate([*options(published, "cocostuff"), "--classes", "cocostuff", "--label-ids", "index"])
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def scored(tmp_path):
 
 def test_scores_curves_and_the_run_folders_vocabulary(evaluate, scored, capsys):
     curves = scored / "out" / "curves.png"
-    arguments = ["tags", "--tags", str(scored / "run"), "--labels", str(scored / "labels.txt"), "--per-class"]
+    arguments = ["--tags", str(scored / "run"), "--labels", str(scored / "labels.txt"), "--per-class"]
     assert evaluate([*arguments, "--curves", str(curves)]) == 0
     table = capsys.readouterr().out
     assert "micro                   1.000  0.500  0.667" in table
@@ -92,14 +92,14 @@ def test_scores_curves_and_the_run_folders_vocabulary(evaluate, scored, capsys):
 def test_ids_match_by_their_last_part_if_no_other_way(evaluate, scored, capsys):
     labels = scored / "labels.txt"
     labels.write_text(labels.read_text().replace("sub/", "val2012/"))
-    assert evaluate(["tags", "--tags", str(scored / "run"), "--labels", str(labels)]) == 0
+    assert evaluate(["--tags", str(scored / "run"), "--labels", str(labels)]) == 0
     assert "images 12" in capsys.readouterr().out
 
 
 def test_images_without_counterpart_are_counted(evaluate, scored):
     labels, report = scored / "labels.txt", scored / "report.json"
     labels.write_text("".join(labels.read_text().splitlines(keepends=True)[2:]) + "other 3\n")
-    assert evaluate(["tags", "--tags", str(scored / "run"), "--labels", str(labels), "--json", str(report)]) == 0
+    assert evaluate(["--tags", str(scored / "run"), "--labels", str(labels), "--json", str(report)]) == 0
     content = json.loads(report.read_text())
     assert (content["images"], content["tagged_without_labels"], content["labelled_without_tags"]) == (10, 2, 1)
 
@@ -107,19 +107,19 @@ def test_images_without_counterpart_are_counted(evaluate, scored):
 @pytest.mark.parametrize(
     ("labels", "vocabulary", "message"),
     [
-        ("other 3\n", None, "none of its 12 images has a label"),
+        ("other 3\n", None, "--tags .*run, --labels .*labels.txt: none of the 12 images with tags has a label"),
         ("sub/i1 20\n", None, "class 20 is no index of vocabulary 'voc'"),
         ("sub/i1 2\n", "coco", "20 scores, but vocabulary 'coco' has 80"),
-        ("sub/i1 2\n", "pets", "vocabulary 'pets': unknown"),
+        ("sub/i1 2\n", "pets.txt", "pets.txt"),
     ],
 )
 def test_refusals(evaluate, scored, labels, vocabulary, message):
     (scored / "labels.txt").write_text(labels)
-    arguments = ["tags", "--tags", str(scored / "run"), "--labels", str(scored / "labels.txt")]
+    arguments = ["--tags", str(scored / "run"), "--labels", str(scored / "labels.txt")]
     with pytest.raises(UsageError, match=message):
-        evaluate([*arguments, *(["--vocabulary", vocabulary] if vocabulary else [])])
+        evaluate([*arguments, *(["--classes", vocabulary] if vocabulary else [])])
 
 
 def test_vocabulary_is_needed_outside_a_run_folder(evaluate, published):
-    with pytest.raises(UsageError, match="--vocabulary: needed"):
+    with pytest.raises(UsageError, match=r"--classes: needed, as --tags .* is not in a run folder"):
         evaluate(options(published, "voc2012"))

@@ -1,4 +1,4 @@
-"""`tools/generate_tags.py`: every kind of image, every source, and one clear line for every mistake."""
+"""`tagclip tag`: every kind of image, every source, and one clear line for every mistake."""
 
 import json
 import shutil
@@ -13,14 +13,14 @@ from tagclip.errors import RunError, TagclipError, UsageError, VocabularyError, 
 from tagclip.tag_files import read_tags
 from tagclip.vocabulary import Vocabulary
 from tests.bad_images import scene, write_bad, write_good
-from tests.tools.loading import TOOLS, load_tool
+from tests.tools.commands import TOOLS, command
 
 CLASSES = "cat,dog,bird"
 
 
 @pytest.fixture(scope="module")
 def tool():
-    return load_tool("generate_tags")
+    return command("tag")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def generate(tool, golden_model_path, tmp_path, tmp_path_factory):
         arguments = ["--model", str(model), "--out", str(out), "--cache-dir", str(cache), "--device", "cpu"]
         if classes:
             arguments += ["--classes", str(classes)]
-        return tool.main([*arguments, *map(str, options)])
+        return tool([*arguments, *map(str, options)])
 
     return run
 
@@ -100,14 +100,12 @@ def test_second_run_does_nothing_and_changes_nothing(generate, tmp_path, images)
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.suffix == ".jsonl"}
     assert generate("--images", images) == 0
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.suffix == ".jsonl"}
-    with pytest.raises(UsageError, match="--resume goes on with it"):
-        generate("--images", images, "--no-resume")
 
 
 @pytest.mark.parametrize(
     ("options", "classes", "message"),
     [
-        (["--threshold", "0.3"], CLASSES, "tagging.rule.threshold 0.5 there, 0.3 here"),
+        (["--tag-threshold", "0.3"], CLASSES, "tagging.rule.threshold 0.5 there, 0.3 here"),
         (["--preset", "reference"], CLASSES, "tagging.image"),
         (["--limit", "1"], CLASSES, "images.count 2 there, 1 here"),
         (["--dtype", "bfloat16"], CLASSES, "model.dtype 'float32' there, 'bfloat16' here"),
@@ -133,7 +131,7 @@ def test_other_weights_are_refused(generate, tmp_path, images, golden_model_path
 
 
 def test_options_reach_the_results(generate, tmp_path, images):
-    generate("--images", images, "--threshold-rule", "top_k", "--tags-per-image", 2, "--top-k", 1, "--limit", 1)
+    generate("--images", images, "--tag-rule", "top_k", "--tags-per-image", 2, "--keep-scores", 1, "--limit", 1)
     (line,) = lines(tmp_path / "run" / "tags.jsonl")
     assert len(line["tags"]) == 2
     assert len(line["scores"]) == 2  # the best one, and the other tag's

@@ -1,4 +1,4 @@
-"""The command lines of stage two, run in this process on the golden model: pipeline, generate_masks, visualize."""
+"""`tagclip run`, `mask` and `show`, run in this process on the golden model."""
 
 import json
 import subprocess
@@ -11,13 +11,12 @@ from mmengine.config import Config
 from PIL import Image
 
 from tagclip.errors import RunError, UsageError
-from tests.tools.loading import load_tool
+from tests.tools.commands import command
 from tests.wsss.runs import draw_images
 from tests.wsss.segmentation import squares
 
-generate_masks, pipeline, visualize = (load_tool(name) for name in ("generate_masks", "pipeline", "visualize"))
+mask, run, show = command("mask"), command("run"), command("show")
 ROOT = Path(__file__).parents[2]
-CONFIG = "configs/masks/custom.py"
 CLASSES = "cat,dog,bird"
 
 
@@ -28,8 +27,8 @@ def scene(tmp_path_factory, golden_model_path):
     draw_images(base / "images", ((64, 48), (48, 64), (64, 48)))
     shared = ["--images", str(base / "images"), "--classes", CLASSES, "--model", str(golden_model_path),
               "--cache-dir", str(base / "cache"), "--device", "cpu"]  # fmt: skip
-    options = [str(ROOT / CONFIG), *shared, "--crf-workers", "1", "--workers", "1", "--set", "masks.crf.iterations=2"]
-    assert pipeline.main([*options, "--out", str(base / "run"), "--confidence", "0.5"]) == 0
+    options = [*shared, "--mask-workers", "1", "--workers", "1", "--set", "masks.crf.iterations=2"]
+    assert run([*options, "--out", str(base / "run"), "--confidence", "0.5"]) == 0
     return base, options, shared
 
 
@@ -43,7 +42,7 @@ def test_pipeline_prints_a_summary_and_writes_the_resolved_config(scene, capsys)
     assert times["images"] == {"decode": 3, "trunk": 3, "tags": 3, "cams": 3, "write": 3, "masks": 3}
     assert "confidence = " not in (base / "run" / "config.py").read_text()
     assert "'confidence': 0.5" in (base / "run" / "config.py").read_text()
-    assert pipeline.main([*options, "--out", str(base / "run"), "--confidence", "0.5"]) == 0
+    assert run([*options, "--out", str(base / "run"), "--confidence", "0.5"]) == 0
     said = capsys.readouterr().out
     assert "complete already" in said
     assert "3 images: 3 masks, 0 failures, 0 without tags" in said
@@ -52,7 +51,7 @@ def test_pipeline_prints_a_summary_and_writes_the_resolved_config(scene, capsys)
 def test_masks_by_both_tools_are_equal(scene):
     base, options, _ = scene
     tags = ["--tags", str(base / "run" / "tags.jsonl"), "--confidence", "0.5"]
-    assert generate_masks.main([*options, *tags, "--out", str(base / "two")]) == 0
+    assert mask([*options, *tags, "--out", str(base / "two")]) == 0
     for folder in ("masks", "cams"):
         for path in (base / "run" / folder).rglob("*.*"):
             assert path.read_bytes() == (base / "two" / path.relative_to(base / "run")).read_bytes()
@@ -61,12 +60,12 @@ def test_masks_by_both_tools_are_equal(scene):
 def test_another_setting_is_refused_with_what_differs(scene):
     base, options, _ = scene
     with pytest.raises(RunError, match=r"masks\.refiner 'crf' there, 'none' here"):
-        pipeline.main([*options, "--out", str(base / "run"), "--confidence", "0.5", "--refine", "none"])
+        run([*options, "--out", str(base / "run"), "--confidence", "0.5", "--refine", "none"])
 
 
 def test_dry_run_estimates_and_leaves_no_folder(scene, capsys):
     base, options, _ = scene
-    assert pipeline.main([*options, "--out", str(base / "dry"), "--dry-run"]) == 0
+    assert run([*options, "--out", str(base / "dry"), "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "3 images in 2 batches, 0 unreadable; 3 classes" in said
     assert "time: about" in said
@@ -78,15 +77,16 @@ def test_pipeline_goes_on_to_a_trained_model(golden_model_path, tmp_path, capsys
     (tmp_path / "squares.py").write_text(squares.CONFIG)
     photos = squares.voc_folder(tmp_path / "photos", count=4)
     options = [
-        str(ROOT / CONFIG), "--images", str(photos / "JPEGImages"), "--classes", ",".join(squares.CLASSES),
-        "--model", str(golden_model_path), "--device", "cpu", "--crf-workers", "1", "--refine", "none",
+        "--images", str(photos / "JPEGImages"), "--classes", ",".join(squares.CLASSES),
+        "--model", str(golden_model_path), "--device", "cpu", "--mask-workers", "1", "--refine", "none",
         "--out", str(tmp_path / "run"),
-        "--val", str(photos), "--ground-truth", "--iterations", "4", "--rounds", "1", "--backbone-weights", "none",
-        "--seed", "3", "--cfg-options", "train_dataloader.batch_size=3", "train_cfg.val_interval=4",
+        "--val", str(photos), "--ground-truth", str(photos), "--iterations", "4", "--rounds", "1",
+        "--backbone-weights", "none",
+        "--seed", "3", "--set", "train.train_dataloader.batch_size=3", "train.train_cfg.val_interval=4",
     ]  # fmt: skip
-    with pytest.raises(UsageError, match=r"--val, --ground-truth, .*--cfg-options: .*no --train CONFIG"):
-        pipeline.main(options)
-    assert pipeline.main([*options, "--train", str(tmp_path / "squares.py")]) == 0
+    with pytest.raises(UsageError, match=r"--val, --ground-truth, .*--set train\.\*: .*no --train CONFIG"):
+        run(options)
+    assert run([*options, "--train", str(tmp_path / "squares.py")]) == 0
     said = capsys.readouterr().out
     assert all(words in said for words in ("pseudo masks", "self-training", "ground truth"))
     work_dir = tmp_path / "run" / "segmentation"
@@ -103,18 +103,18 @@ def test_failures_are_counted_and_strict_fails(scene, tmp_path):
     options = list(options)
     options[options.index("--images") + 1] = str(tmp_path / "images")
     options += ["--out", str(tmp_path / "run"), "--refine", "none"]
-    assert pipeline.main(options) == 0
+    assert run(options) == 0
     (failure,) = (tmp_path / "run" / "failures.jsonl").read_text().splitlines()
     assert json.loads(failure)["id"] == "part0/text"
     with pytest.raises(RunError, match="1 of 3 images failed, see"):
-        pipeline.main([*options, "--strict"])
+        run([*options, "--strict"])
 
 
 def test_tags_without_an_image_are_failures(scene, tmp_path):
     _, options, _ = scene
     (tmp_path / "tags.txt").write_text("part0/0 1\ngone 0\npart1/0\n")
     options = [*options, "--tags", str(tmp_path / "tags.txt"), "--tag-ids", "index", "--refine", "none"]
-    assert generate_masks.main([*options, "--out", str(tmp_path / "run")]) == 0
+    assert mask([*options, "--out", str(tmp_path / "run")]) == 0
     (failure,) = (tmp_path / "run" / "failures.jsonl").read_text().splitlines()
     assert "gone: has tags, but there is no such image" in failure
     assert sorted(path.name for path in (tmp_path / "run" / "masks").rglob("*.png")) == ["0.png", "0.png"]
@@ -132,30 +132,30 @@ def test_tags_without_an_image_are_failures(scene, tmp_path):
 def test_wrong_usage(scene, tmp_path, extra, message):
     _, options, _ = scene
     with pytest.raises(UsageError, match=message):
-        generate_masks.main([*options, "--tags", str(scene[0] / "run"), *extra, "--out", str(tmp_path / "run")])
+        mask([*options, "--tags", str(scene[0] / "run"), *extra, "--out", str(tmp_path / "run")])
 
 
 def test_visualize_draws_a_run_and_an_image(scene, tmp_path, capsys):
     base, _, shared = scene
-    assert visualize.main(["--run", str(base / "run"), "--out", str(tmp_path / "sheet.png"), "--height", "60"]) == 0
+    assert show(["--run", str(base / "run"), "--out", str(tmp_path / "sheet.png"), "--panel-height", "60"]) == 0
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     assert sheet.shape[0] == 3 * (60 + 20 + 6)
     assert len(np.unique(sheet.reshape(-1, 3), axis=0)) > 100
-    assert visualize.main(["--run", str(base / "run"), "--ids", "part1/0", "--out", str(tmp_path / "one")]) == 0
+    assert show(["--run", str(base / "run"), "--ids", "part1/0", "--out", str(tmp_path / "one")]) == 0
     assert [path.relative_to(tmp_path / "one").as_posix() for path in (tmp_path / "one").rglob("*.png")] == [
         "part1/0.png"
     ]
     image = ["--images", str(base / "images" / "part0" / "0.png"), *shared[2:]]
-    assert visualize.main([*image, "--tags", "dog,cat", "--out", str(tmp_path / "image.png"), "--height", "60"]) == 0
+    assert show([*image, "--names", "dog", "cat", "--out", str(tmp_path / "image.png"), "--panel-height", "60"]) == 0
     # image, two tags with two maps each, mask: six panels of 80 pixels with a gap of 6 between
     assert np.asarray(Image.open(tmp_path / "image.png")).shape[1] == 6 * 80 + 5 * 6
     with pytest.raises(UsageError, match="'nobody' is not in"):
-        visualize.main(["--run", str(base / "run"), "--ids", "nobody", "--out", str(tmp_path / "x.png")])
+        show(["--run", str(base / "run"), "--ids", "nobody", "--out", str(tmp_path / "x.png")])
     with pytest.raises(UsageError, match=r"no manifest\.json there"):
-        visualize.main(["--run", str(tmp_path), "--out", str(tmp_path / "x.png")])
+        show(["--run", str(tmp_path), "--out", str(tmp_path / "x.png")])
 
 
 def test_tools_start_without_torch():
     """Mask workers import the main module again: it must be light."""
-    code = "import sys, tools.pipeline, tools.generate_masks; sys.exit('torch' in sys.modules)"
+    code = "import sys, wsss.cli.main, tools.pipeline; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

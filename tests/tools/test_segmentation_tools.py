@@ -38,7 +38,7 @@ def work(tmp_path_factory) -> Path:
 def test_train_segment_export(work, capsys):
     options = ("--run", work / "run", "--val", work / "val", "--iterations", 2)
     code, out, _ = call(
-        capsys, "train_segmentor", work / "squares.py", *options, "--cfg-options", "train_cfg.val_interval=2"
+        capsys, "train_segmentor", "--config", work / "squares.py", *options, "--set", "train.train_cfg.val_interval=2"
     )
     assert code == 0
     assert "pseudo masks" in out
@@ -47,27 +47,33 @@ def test_train_segment_export(work, capsys):
     assert checkpoint.name == "best_mIoU_iter_2.pth"
 
     photos = work / "val" / "JPEGImages"
-    code, out, _ = call(capsys, "segment", checkpoint, photos, "--out", work / "out", "--tta", "--crf", "--threads", 1)
+    arguments = ("--checkpoint", checkpoint, "--images", photos, "--out", work / "out", "--tta", "--refine", "crf")
+    code, out, _ = call(capsys, "segment", *arguments, "--threads", 1)
     assert code == 0
     assert "2 segmented, 0 kept" in out
     assert sorted(path.name for path in (work / "out" / "overlays").iterdir()) == ["s100.png", "s101.png"]
 
-    arguments = (checkpoint, work / "model.onnx", "--image", photos / "s100.png", "--height", 64, "--width", 64)
-    code, out, _ = call(capsys, "export_segmentor", *arguments)
+    arguments = ("--checkpoint", checkpoint, "--out", work / "model.onnx", "--image", photos / "s100.png")
+    code, out, _ = call(capsys, "export_segmentor", *arguments, "--size", "64x64")
     assert code == 0
     assert "largest logit difference to torch" in out
+
+
+TRAIN = ("--config", "squares.py", "--run")
+SEGMENT = ("--checkpoint", "no.pth", "--out", "o", "--images")
+WITHOUT_CLASSES = "set `vocabulary` in the config or give --classes"
 
 
 @pytest.mark.parametrize(
     ("tool", "arguments", "code", "message"),
     [
-        ("train_segmentor", ("no.py", "--run", "run"), 2, "config no.py does not exist"),
-        ("train_segmentor", ("squares.py", "--run", "nowhere"), 2, "set `vocabulary` in the config or give --classes"),
-        ("train_segmentor", ("squares.py", "--run", "run", "--ground-truth"), 2, "--ground-truth without a folder"),
-        ("segment", ("no.pth", "val/JPEGImages", "--out", "o"), 2, "checkpoint no.pth does not exist"),
-        ("segment", ("no.pth", "nothing", "--out", "o"), 2, "nothing"),
-        ("segment", ("no.pth", "val/JPEGImages", "--out", "o", "--tta", "--flip"), 2, "--tta sets scales and flip"),
-        ("export_segmentor", ("no.pth", "m.onnx", "--image", "no.jpg"), 1, "no.jpg"),
+        ("train_segmentor", ("--config", "no.py", "--run", "run"), 2, "config no.py does not exist"),
+        ("train_segmentor", (*TRAIN, "nowhere"), 2, WITHOUT_CLASSES),
+        ("train_segmentor", (*TRAIN, "run", "--set", "seed=1"), 2, "write --set train.seed=..."),
+        ("segment", (*SEGMENT, "val/JPEGImages"), 2, "checkpoint no.pth does not exist"),
+        ("segment", (*SEGMENT, "nothing"), 2, "nothing"),
+        ("segment", (*SEGMENT, "val/JPEGImages", "--tta", "--flip"), 2, "--tta sets scales and flip"),
+        ("export_segmentor", ("--checkpoint", "no.pth", "--out", "m.onnx", "--image", "no.jpg"), 1, "no.jpg"),
     ],
 )
 def test_mistakes_are_one_line(work, capsys, monkeypatch, tool, arguments, code, message):
@@ -83,7 +89,7 @@ def test_mistakes_are_one_line(work, capsys, monkeypatch, tool, arguments, code,
 def test_bad_masks_end_a_training_before_it_starts(work, capsys, tmp_path):
     root = squares.run_folder(tmp_path / "run", count=2)
     (root / "masks" / "a" / "s0.png").write_bytes(b"")
-    code, _, err = call(capsys, "train_segmentor", work / "squares.py", "--run", root)
+    code, _, err = call(capsys, "train_segmentor", "--config", work / "squares.py", "--run", root)
     assert code == 1
     assert "s0.png cannot be read" in err.strip().splitlines()[-1]
     assert not (root / "segmentation").exists()

@@ -1,36 +1,43 @@
-"""What the command-line tools share: exit codes, logging, common options, the progress bar."""
+"""What the subcommands share: exit codes, messages, and what is set before PyTorch or mmseg are loaded."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import logging
+import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from tqdm import tqdm
+from tagclip.errors import TagclipError, UsageError
 
-from tagclip.errors import TagclipError
-from tagclip.requirements import explained_imports
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tagclip.clip import FrozenCLIP
 
 INTERRUPTED = 130  # what shells report for a command ended by Ctrl-C
-DTYPES = ("float32", "bfloat16", "float16")
-logger = logging.getLogger(__name__)
+# Said at every start, and of no use to whoever runs our commands: mmcv-lite has no compiled operators (DeepLab needs
+# none); mmseg explains a setting of its loss that our configs choose on purpose.
+KNOWN_WARNINGS = ("Fail to import ``MultiScaleDeformableAttention``", "Default ``avg_non_ignore`` is False")
 
 
-def run_main(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> None:
-    """Run a tool's `main` and exit: 0 or its return value, 2 for wrong usage, 1 for a run that failed.
+def run_main(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit: 0 or its return value, 2 for wrong usage, 1 for a run that failed.
 
     Errors of ours are one line on stderr; anything else is a bug and keeps its traceback.
     """
     try:
-        with explained_imports():
-            code = main(argv)
+        code = main(argv)
     except TagclipError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        _say_error(f"error: {' '.join(str(error).split())}")
         code = error.exit_code
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        print("interrupted; the same command resumes where it stopped", file=sys.stderr)
         code = INTERRUPTED
     except BrokenPipeError:  # the reader of our output (`| head`) left
         sys.stderr.close()
@@ -38,41 +45,59 @@ def run_main(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[
     sys.exit(code or 0)
 
 
-def setup_logging(verbose: bool = False) -> None:
-    """Messages of this project to stderr, between rather than through progress bars."""
-    handler = _TqdmHandler()
+def _say_error(line: str) -> None:
+    if sys.stderr.isatty():
+        terminal().print(line, style="bold red", markup=False, highlight=False, soft_wrap=True)
+    else:
+        print(line, file=sys.stderr)
+
+
+@lru_cache(maxsize=1)
+def terminal() -> Console:
+    """The one rich console on stderr, so that messages and progress bars do not overwrite each other."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def setup_logging(quiet: bool = False) -> None:
+    """Messages of this project to stderr; `quiet` leaves notes out and keeps warnings."""
+    handler = _Handler()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     for name in ("tagclip", "wsss"):
         package = logging.getLogger(name)
         package.handlers[:] = [handler]
-        package.setLevel(logging.DEBUG if verbose else logging.INFO)
+        package.setLevel(logging.WARNING if quiet else logging.INFO)
         package.propagate = False
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """--model, --pretrained, --device, --dtype, --threads, --cache-dir. None: whatever the config says."""
-    group = parser.add_argument_group("model")
-    group.add_argument("--model", help="open_clip name, weights file, local-dir:PATH, or demo (the embedded model)")
-    group.add_argument("--pretrained", help="open_clip tag or weights file for --model")
-    group.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
-    group.add_argument("--dtype", choices=DTYPES, help="of the model's arithmetic")
-    group.add_argument("--threads", type=positive, metavar="N", help="CPU threads of the model (default: all cores)")
-    group.add_argument("--cache-dir", metavar="DIR", help="where text classifiers are kept between runs")
+class _Handler(logging.Handler):
+    """Plain lines; on a terminal in colour and above a progress bar that is being drawn."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)
+        if sys.stderr.isatty():
+            style = "yellow" if record.levelno >= logging.WARNING else "dim"
+            terminal().print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr)
 
 
-def positive(text: str) -> int:
-    """argparse type of a whole number above zero."""
-    value = int(text) if text.isascii() and text.isdigit() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return value
+def passive_threads() -> None:
+    """Makes idle threads of the model sleep while mask workers need the cores. Before PyTorch is loaded."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def not_negative(text: str) -> int:
-    """argparse type of a whole number, zero included."""
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
-    return int(text)
+def load_mmseg() -> None:
+    """Loads mmseg without what it says on every start."""
+    for message in KNOWN_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+    # mmseg prints, twice, that an optional package of its makers is not there.
+    with contextlib.redirect_stdout(io.StringIO()):
+        try:
+            import mmseg.datasets  # noqa: F401
+        except ImportError as error:
+            raise UsageError(f"mmseg cannot be loaded ({error}); pip install 'tagclip-wsss[seg]'") from None
 
 
 def set_threads(threads: int | None) -> None:
@@ -83,21 +108,23 @@ def set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def progress_bar(total: int, description: str, *, initial: int = 0, unit: str = "img", **options: Any) -> tqdm:
-    """A bar with images/s and the time left; in a log file a line every half minute."""
-    terminal = sys.stderr.isatty()
-    return tqdm(
-        total=total,
-        initial=initial,
-        desc=description,
-        unit=unit,
-        smoothing=0.1,
-        dynamic_ncols=terminal,
-        mininterval=0.2 if terminal else 30,
-        **options,
-    )
+def load_model(args: argparse.Namespace, default: str | None = None) -> FrozenCLIP:
+    """The CLIP that the model options name, on its device.
 
+    Args:
+        args: holds the options of `options.MODEL`.
+        default: model where none is named.
 
-class _TqdmHandler(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+    Raises:
+        UsageError: no model named, unknown weights, or a device that is not there.
+    """
+    name = args.model or default
+    if name is None:
+        raise UsageError('--model: needed, an open_clip name, a weights file, or "demo"')
+    from tagclip.clip import load_clip
+    from tagclip.devices import resolve_device
+
+    set_threads(args.threads)
+    given: dict[str, Any] = {"pretrained": args.pretrained, "quick_gelu": args.quick_gelu}
+    given = {name: value for name, value in given.items() if value is not None}
+    return load_clip(name, device=resolve_device(args.device), dtype=args.dtype or "float32", **given)

@@ -1,45 +1,113 @@
-"""The command line's options of a run as fields of its config."""
+"""Options of a run as fields of its config, and of a training as fields of its request."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from tagclip.errors import UsageError
 
-def command_line_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Options of `tools/generate_tags.py` as dotted config fields; those not given are left out."""
-    named = {
-        "model.name": args.model,
-        "model.pretrained": args.pretrained,
-        "model.dtype": args.dtype,
-        "vocabulary": args.classes or args.vocabulary,
-        "preset": args.preset,
-        "images.source": args.images,
-        "images.root": args.image_root,
-        "work.workers": args.workers,
-        "top_k": args.top_k,
-        "out": args.out,
-        "tagging.batch_size": args.batch_size,
-        "tagging.rule.rule": args.threshold_rule,
-        "tagging.rule.threshold": args.threshold,
-        "tagging.rule.top_k": args.tags_per_image,
+FIELDS = {
+    "model": "model.name",
+    "pretrained": "model.pretrained",
+    "dtype": "model.dtype",
+    "quick_gelu": "model.quick_gelu",
+    "classes": "vocabulary",
+    "preset": "preset",
+    "images": "images.source",
+    "image_root": "images.root",
+    "workers": "work.workers",
+    "mask_workers": "work.mask_workers",
+    "keep_scores": "top_k",
+    "out": "out",
+    "batch_size": "tagging.batch_size",
+    "tag_rule": "tagging.rule.rule",
+    "tag_threshold": "tagging.rule.threshold",
+    "tags_per_image": "tagging.rule.top_k",
+    "tags": "tags",
+    "tag_ids": "tag_ids",
+    "method": "method",
+    "refine": "masks.refiner",
+    "confidence": "masks.confidence",
+    "scales": "masks.views.scales",
+    "flip": "masks.views.flip",
+}
+TRAINING_FIELDS = {
+    "val": "val",
+    "ground_truth": "ground_truth",
+    "iterations": "iterations",
+    "rounds": "rounds",
+    "backbone_weights": "pretrained",
+    "seed": "seed",
+    "amp": "amp",
+}
+TRAINING = tuple(name.replace("_", "-") for name in TRAINING_FIELDS)
+PREFIX = "train."  # of settings of a training in --set
+
+
+def run_fields(args: argparse.Namespace, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted config fields of the options that were given; `settings` of --set win."""
+    given = {
+        field: str(value) if isinstance(value, Path) else value
+        for name, field in FIELDS.items()
+        if (value := getattr(args, name, None)) not in (None, False) or (name == "quick_gelu" and value is False)
     }
-    given = {name: value for name, value in named.items() if value is not None}
-    if args.images is not None and args.image_root is None:
-        given["images.root"] = None  # the config's root belongs to the config's list
-    return {**given, **(args.set or {})}
+    if args.images is not None and args.image_root is None and not _is_list(args.images):
+        given["images.root"] = None  # the config's root belongs to its own list, and to other lists of its ids
+    return {**given, **settings}
 
 
-def mask_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Options of stage two on the command line as dotted config fields; those not given are left out."""
-    named = {
-        "tags": args.tags,
-        "tag_ids": args.tag_ids,
-        "masks.refiner": args.refine,
-        "masks.confidence": args.confidence,
-        "masks.views.scales": args.scales,
-        "masks.views.flip": args.flip,
-        "method": args.method,
-        "work.mask_workers": args.crf_workers,
-    }
-    return {name: value for name, value in named.items() if value is not None}
+def require_own_data(args: argparse.Namespace, settings: Mapping[str, Any]) -> None:
+    """Without --config, images and classes must be named: a config for one's own data cannot know them.
+
+    Raises:
+        UsageError: one of them is not.
+    """
+    if args.config is not None:
+        return
+    if args.images is None and "images.source" not in settings:
+        raise UsageError("--images: needed, a folder, a glob, an image or a list; or --config with a data set's config")
+    if args.classes is None and "vocabulary" not in settings:
+        raise UsageError(
+            "--classes: needed, names separated by commas, a class file, or a built-in list (voc, coco, cocostuff, "
+            "context); or --config with a data set's config"
+        )
+
+
+def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings of the run, and those of a training, whose keys begin with `train.`, without that beginning."""
+    training = {key.removeprefix(PREFIX): value for key, value in settings.items() if key.startswith(PREFIX)}
+    return {key: value for key, value in settings.items() if not key.startswith(PREFIX)}, training
+
+
+def training_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a training where nothing else can be set.
+
+    Raises:
+        UsageError: a key that does not begin with `train.`.
+    """
+    other, training = split_settings(settings)
+    if other:
+        key = next(iter(other))
+        raise UsageError(f"--set {key}: settings of a training begin with {PREFIX}; write --set {PREFIX}{key}=...")
+    return training
+
+
+def training_fields(args: argparse.Namespace) -> dict[str, Any]:
+    """The parsed options as fields of `wsss.segmentation.train_settings.TrainRequest`."""
+    return {field: getattr(args, name) for name, field in TRAINING_FIELDS.items()}
+
+
+def given_training_options(args: argparse.Namespace) -> list[str]:
+    """The flags of a training that the command line holds."""
+    return [
+        f"--{name.replace('_', '-')}" for name in TRAINING_FIELDS if getattr(args, name) not in (None, False)
+    ]
+
+
+def _is_list(source: str) -> bool:
+    from tagclip.image_lists import LIST_SUFFIXES
+
+    return Path(source).suffix.lower() in LIST_SUFFIXES and Path(source).is_file()

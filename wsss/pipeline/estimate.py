@@ -13,7 +13,7 @@ from wsss.files.run_folder import RunFolder
 from wsss.pipeline.masks import Pipeline, WorkShare, run_pipeline
 from wsss.pipeline.memory import cores, mask_memory
 from wsss.pipeline.planning import Plan, PlannedImage
-from wsss.pipeline.summary import StageTimes
+from wsss.pipeline.summary import StageTimes, duration
 
 if TYPE_CHECKING:
     from wsss.pipeline.mask_run import MaskRun
@@ -62,14 +62,6 @@ class Estimate:
                 f"disk: about {self.disk_bytes / 2**20:.1f} MiB of {self.free_bytes / 2**20:.0f} MiB free{short}",
             ]
         )
-
-
-def duration(seconds: float) -> str:
-    """3700 -> "1 h 02 min"."""
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def estimate(mask_run: MaskRun) -> Estimate:

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tagclip.clip import load_clip
-from tagclip.devices import resolve_device
 from tagclip.errors import RunError
 from tagclip.image_lists import find_images
 from tagclip.tag_files import TagRecord
@@ -70,10 +68,7 @@ class MaskRun:
             files, ids, self.absent = matched.files, matched.ids, [] if limit else matched.absent
         else:
             check_same_input(settings.image, recipe.masks.image)
-        model = run.model
-        self.clip: FrozenCLIP = load_clip(
-            model.name, model.pretrained, device=resolve_device(device), dtype=model.dtype
-        )
+        self.clip: FrozenCLIP = run.model.load(device)
         self.plan: Plan = plan_images(
             files, recipe.masks.image, self.clip.patch_size,
             batch_size=settings.batch_size, batch_patches=settings.batch_patches, workers=run.work.workers,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tagclip.config import TagCLIPConfig
 from tagclip.errors import UsageError
@@ -13,6 +13,9 @@ from tagclip.settings import overlay
 from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
 from wsss.configs import read_config
+
+if TYPE_CHECKING:
+    from tagclip.clip import FrozenCLIP
 
 CAM = "cam"
 
@@ -24,6 +27,20 @@ class ModelSettings:
     name: str = "ViT-B-16"
     pretrained: str | None = "openai"
     dtype: str = "float32"
+    quick_gelu: bool | None = None
+
+    def load(self, device: str | None = None) -> FrozenCLIP:
+        """The model, on a device; None: the accelerator if there is one.
+
+        Raises:
+            UsageError: a device or weights that are not there.
+        """
+        from tagclip.clip import load_clip
+        from tagclip.devices import resolve_device
+
+        return load_clip(
+            self.name, self.pretrained, device=resolve_device(device), dtype=self.dtype, quick_gelu=self.quick_gelu
+        )
 
 
 @dataclass(frozen=True)
@@ -68,8 +85,7 @@ class TaggingRunConfig:
 
     def load_vocabulary(self) -> Vocabulary:
         """The vocabulary that `vocabulary` names."""
-        names = [name.strip() for name in self.vocabulary.split(",")]
-        return Vocabulary(names) if len(names) > 1 else Vocabulary.load(self.vocabulary)
+        return Vocabulary.load(class_names(self.vocabulary))
 
     def tagger_config(self, vocabulary: Vocabulary) -> TagCLIPConfig:
         """The preset with `tagging` written over it.
@@ -128,6 +144,15 @@ class MaskRunConfig(TaggingRunConfig):
 
 
 RunConfig = TypeVar("RunConfig", bound=TaggingRunConfig)
+
+
+def class_names(text: str) -> str | Path | list[str]:
+    """What `Vocabulary.load` takes: a built-in name, a file, or a list of the names between the commas of the text."""
+    if text in Vocabulary.built_in():
+        return text
+    names = [name.strip() for name in text.split(",")]
+    is_file = len(names) == 1 and (Path(text).suffix or "/" in text or Path(text).is_file())
+    return Path(text) if is_file else names
 
 
 def load_run_config(name: str | Path, options: Mapping[str, Any], base: RunConfig) -> RunConfig:

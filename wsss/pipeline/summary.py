@@ -12,6 +12,7 @@ from tagclip.vocabulary import Vocabulary
 from wsss.files.run_folder import RunFolder
 from wsss.pipeline.planning import Plan
 
+MOST_ROWS_OF_ZEROS = 30
 STAGES = ("decode", "trunk", "tags", "cams", "write", "masks")
 
 
@@ -33,8 +34,8 @@ def count_run(run: RunFolder, plan: Plan, vocabulary: Vocabulary, ignore_label: 
     """What a finished run holds, for its manifest and its summary; the same however often the run was cut.
 
     Returns:
-        {"images", "masks", "failures", "untagged", "tags": {name: images}, "pixels": {label name: pixels},
-        "ignored_share"}.
+        {"images", "masks", "failures", "untagged", "tags": {name: images, 0 for classes that were never found},
+        "pixels": {label name: pixels}, "ignored_share"}.
     """
     tags: Counter[str] = Counter()
     pixels: Counter[int] = Counter()
@@ -57,7 +58,7 @@ def count_run(run: RunFolder, plan: Plan, vocabulary: Vocabulary, ignore_label: 
         "masks": masks,
         "failures": failures,
         "untagged": untagged,
-        "tags": {name: tags[name] for name in vocabulary.names if tags[name]},
+        "tags": {name: tags[name] for name in vocabulary.names},
         "pixels": {name: pixels[label] for label, name in enumerate(names) if pixels[label]},
         "ignored_share": round(pixels[ignore_label] / total, 6) if total else 0.0,
     }
@@ -86,20 +87,63 @@ def summary_text(counts: Mapping[str, Any], times: Mapping[str, Any] | None = No
         counts: of `count_run`.
         times: of `times_record`; None for a run that had nothing left to do.
     """
-    answered = sum(counts["pixels"].values())
-    lines = [
+    lines = [counts_line(counts)]
+    if rows := class_rows(counts):
+        width = max(len("class"), *(len(name) for name, _, _ in rows))
+        lines.append(f"{'class':<{width}}{'images':>9}{'of labelled pixels':>20}")
+        lines += [f"{name:<{width}}{images:>9}{100 * share:>18.2f} %" for name, images, share in rows]
+    return "\n".join([*lines, *never_found_line(counts), *times_lines(times)])
+
+
+def counts_line(counts: Mapping[str, Any]) -> str:
+    """Images, masks, failures, images without tags, and the share of ignored pixels."""
+    return (
         f"{counts['images']} images: {counts['masks']} masks, {counts['failures']} failures, "
         f"{counts['untagged']} without tags; {100 * counts['ignored_share']:.1f} % of the pixels ignored (255)"
-    ]
-    names = [name for name in ("background", *counts["tags"]) if name in counts["pixels"] or name in counts["tags"]]
-    if names:
-        width = max(len(name) for name in names)
-        lines.append(f"{'class':<{width}}{'images':>9}{'of labelled pixels':>20}")
-        for name in names:
-            share = 100 * counts["pixels"].get(name, 0) / answered if answered else 0
-            lines.append(f"{name:<{width}}{counts['tags'].get(name, '-'):>9}{share:>18.2f} %")
-    if times is not None:
-        stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in times["seconds"].items())
-        lines.append(f"time: {stages}")
-        lines.append(f"wall {times['wall']:.1f} s, {times['core_seconds']:.1f} core-seconds with start-up")
-    return "\n".join(lines)
+    )
+
+
+def class_rows(counts: Mapping[str, Any]) -> list[tuple[str, int | str, float]]:
+    """(class, images with its tag, share of the labelled pixels), the background first.
+
+    Classes that were never found have rows of zeros, unless they are more than `MOST_ROWS_OF_ZEROS`: see
+    `never_found_line`.
+    """
+    tags, pixels = counts["tags"], counts["pixels"]
+    labelled = max(1, sum(pixels.values()))
+    hidden = set(_never_found(counts)) if _too_many(counts) else set()
+    images = {"background": "-"} if "background" in pixels else {}
+    images.update((name, number) for name, number in tags.items() if name not in hidden)
+    return [(name, number, pixels.get(name, 0) / labelled) for name, number in images.items()]
+
+
+def never_found_line(counts: Mapping[str, Any]) -> list[str]:
+    """A line with the classes that were never found, where they are too many for the table; else nothing."""
+    missing = _never_found(counts)
+    if not _too_many(counts):
+        return []
+    return [f"never found, {len(missing)} of {len(counts['tags'])} classes: {', '.join(missing)}"]
+
+
+def times_lines(times: Mapping[str, Any] | None) -> list[str]:
+    """Seconds by stage and in all, of `times_record`; nothing for None."""
+    if times is None:
+        return []
+    stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in times["seconds"].items())
+    return [f"time: {stages}", f"wall {times['wall']:.1f} s, {times['core_seconds']:.1f} core-seconds with start-up"]
+
+
+def _never_found(counts: Mapping[str, Any]) -> list[str]:
+    return [name for name, images in counts["tags"].items() if not images and name not in counts["pixels"]]
+
+
+def _too_many(counts: Mapping[str, Any]) -> bool:
+    return len(_never_found(counts)) > MOST_ROWS_OF_ZEROS
+
+
+def duration(seconds: float) -> str:
+    """3700 -> "1 h 02 min"."""
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

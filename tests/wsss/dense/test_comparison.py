@@ -1,7 +1,5 @@
 import csv
-import importlib.util
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +8,7 @@ from PIL import Image
 from tagclip.errors import UsageError
 from tagclip.images import prepare_image
 from tagclip.vocabulary import Vocabulary
+from tests.tools.commands import command
 from wsss.dense.comparison import CompareConfig, Comparison, Row, draw_bars, to_csv, to_markdown
 from wsss.dense.dense_config import DenseConfig
 from wsss.dense.diagnostics import diagnose
@@ -18,14 +17,6 @@ from wsss.evaluation.scorer import MaskEvaluationConfig, MaskScorer
 
 ONE = ("a photo of a {}.",)
 CLASSES = Vocabulary(["cat", "dog", "car"], background=["grass", "sky"])
-TOOLS = Path(__file__).resolve().parents[3] / "tools"
-
-
-def load_tool(name):
-    spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -97,21 +88,21 @@ def test_bad_settings(settings):
 def test_compare_tool(folder, golden_model_path, tmp_path, capsys):
     classes = tmp_path / "three.yaml"
     classes.write_text("classes: [cat, dog, car]\nbackground: [grass, sky]\n")
-    arguments = [str(folder), "--model", str(golden_model_path), "--classes", str(classes), "--out", str(tmp_path),
-                 "--strategies", "clip", "maskclip", "--vocabularies", "labels", "--timed-images", "1",
+    arguments = ["--data", str(folder), "--model", str(golden_model_path), "--classes", str(classes),
+                 "--out", str(tmp_path), "--method", "clip", "maskclip", "--restrict", "labels", "--timed-images", "1",
                  "--device", "cpu"]  # fmt: skip
-    assert load_tool("compare").main(arguments) == 0
+    assert command("compare")(arguments) == 0
     assert {"compare.md", "compare.csv", "compare.png"} <= {path.name for path in tmp_path.iterdir()}
     assert "| maskclip |" in capsys.readouterr().out
     with pytest.raises(UsageError, match="--model"):
-        load_tool("compare").main([str(folder), "--out", str(tmp_path), "--classes", str(classes)])
+        command("compare")(["--data", str(folder), "--out", str(tmp_path), "--classes", str(classes)])
 
 
 def test_diagnose_tool(folder, golden_clip, golden_model_path, tmp_path, capsys):
     photo = folder / "JPEGImages" / "i1.jpg"
     out = tmp_path / "pictures"
-    arguments = [str(photo), "--model", str(golden_model_path), "--out", str(out), "--device", "cpu"]
-    assert load_tool("diagnose_gclip").main(arguments) == 0
+    arguments = ["--image", str(photo), "--model", str(golden_model_path), "--out", str(out), "--device", "cpu"]
+    assert command("diagnose")(arguments) == 0
     assert sorted(path.name for path in out.iterdir()) == ["attention.png", "norms.png"]
     image = prepare_image(np.array(Image.open(photo)), golden_clip.patch_size, golden_clip.mean, golden_clip.std)
     found = diagnose(golden_clip, image)

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from tagclip.errors import RunError, UsageError
-from tests.tools.loading import load_tool
+from tests.tools.commands import command
 from tests.wsss.runs import SIZES, VOCABULARY, complete
 from wsss.pipeline.given_tags import read_given_tags
 from wsss.pipeline.remask import Remasking, mask_changes
@@ -44,9 +44,10 @@ def test_changed_settings_give_the_masks_of_a_run_with_them(finished, golden_cli
 
 
 def test_the_tool_goes_on_and_keeps_settings_apart(finished, tmp_path, capsys):
-    tool, out = load_tool("remask"), tmp_path / "masks"
-    command = [str(finished.run), "--out", str(out), "--set", "masks.crf.iterations=2", "--crf-workers", "1"]
-    assert tool.main(command) == 0
+    tool, out = command("remask"), tmp_path / "masks"
+    options = ["--run", str(finished.run), "--out", str(out)]
+    few = [*options, "--set", "masks.crf.iterations=2", "--mask-workers", "1"]
+    assert tool(few) == 0
     assert f"{len(SIZES)} masks in" in capsys.readouterr().out
     assert json.loads((out / "masks.json").read_text())["masks"]["crf"]["iterations"] == 2
     before = digests(out)
@@ -54,13 +55,13 @@ def test_the_tool_goes_on_and_keeps_settings_apart(finished, tmp_path, capsys):
     (out / ".partial").mkdir()
     (out / ".partial" / "1-0").write_bytes(b"half a mask")  # as a kill leaves it
     kept = (out / "part1" / "0.png").stat().st_mtime_ns
-    tool.main(command)
+    tool(few)
     assert digests(out) == before
     assert not (out / ".partial").exists()
     assert (out / "part1" / "0.png").stat().st_mtime_ns == kept
     with pytest.raises(RunError, match=r"masks\.crf\.iterations 2 there, 10 here"):
-        tool.main([str(finished.run), "--out", str(out)])
-    tool.main([str(finished.run), "--out", str(out), "--overwrite"])
+        tool(options)
+    tool([*options, "--overwrite"])
     assert digests(out) == digests(finished.run / "masks")
 
 

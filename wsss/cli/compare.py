@@ -1,0 +1,73 @@
+"""`tagclip compare`: training-free strategies side by side."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import Any
+
+from tagclip.errors import UsageError
+from wsss.cli.console import load_model, setup_logging
+from wsss.cli.options import MODEL, RESTRICTIONS, pick
+from wsss.cli.parser import add_command
+from wsss.cli.progress import progress_bar
+from wsss.cli.screen import Output
+
+
+def register(commands: Any) -> None:
+    """Adds the subcommand."""
+    parser = add_command(
+        commands, "compare", run=compare,
+        help="Compare training-free strategies on a VOC-layout data set: a table, a CSV file and a bar chart.",
+        example="compare --data VOC2012 --classes voc --model ViT-B-16 --out compare --method clip gclip my_idea.py",
+    )  # fmt: skip
+    pick(
+        parser, "data", "out", "classes", "list", "limit", "method", "restrict", "mode", "short-side", "logit-scale",
+        "pixel-threshold", "refine", "timed-images", "json", "quiet", *MODEL,
+        required=("data", "out"), several=("method", "restrict"),
+        choices={"mode": ("whole", "slide"), "refine": ("pamr", "none")},
+        defaults={"classes": "voc", "restrict": list(RESTRICTIONS), "mode": "whole", "logit-scale": 40.0,
+                  "pixel-threshold": 0.0, "refine": "none", "timed-images": 10},
+        notes={"method": "default: cam and all strategies"},
+    )  # fmt: skip
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Compares, writes the three files and shows the table."""
+    setup_logging(args.quiet)
+    if args.model is None:
+        raise UsageError('--model: needed, an open_clip name, a weights file, or "demo"')
+    from tagclip.vocabulary import Vocabulary
+    from wsss.dense.comparison import CAM, CompareConfig, Comparison, draw_bars, to_csv, to_markdown
+    from wsss.dense.dense_config import DenseConfig
+    from wsss.dense.strategy import strategy_names
+    from wsss.files.atomic import disk_errors
+    from wsss.files.sources import open_source
+    from wsss.pipeline.run_config import class_names
+
+    output = Output.of(args)
+    vocabulary = Vocabulary.load(class_names(args.classes))
+    source = open_source(args.data, layout="voc", ann_file=args.list)
+    source.require_complete()
+    pairs = [(sample.image, sample.mask) for sample in source.samples[: args.limit]]
+    dense = DenseConfig.from_dict({
+        "mode": args.mode, "short_side": args.short_side, "logit_scale": args.logit_scale,
+        "background_threshold": args.pixel_threshold, "pamr": args.refine == "pamr" or None,
+    })  # fmt: skip
+    methods = tuple(args.method or (*strategy_names(), CAM))
+    config = CompareConfig(methods, tuple(args.restrict), dense=dense, timed_images=args.timed_images)
+    clip = load_model(args)
+    comparison = Comparison(clip, vocabulary, config, cache_dir=args.cache_dir)
+    with progress_bar(len(pairs), "comparing", quiet=args.quiet) as bar:
+        rows = comparison.run(pairs, bar.update)
+    view = "whole images" if args.mode == "whole" else "sliding windows"
+    caption = f"{len(pairs)} images of {args.data.name}, {clip.name}, {view}, logit scale {args.logit_scale:g}"
+    table = to_markdown(rows, caption)
+    with disk_errors(args.out):
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / "compare.md").write_text(table, encoding="utf-8")
+        (args.out / "compare.csv").write_text(to_csv(rows), encoding="utf-8")
+        draw_bars(rows, args.out / "compare.png", caption)
+    output.markdown(table)
+    output.figures({"caption": caption, "rows": [asdict(row) for row in rows]})
+    return 0

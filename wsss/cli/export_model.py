@@ -1,0 +1,52 @@
+"""`tagclip export-model`: a trained model as ONNX."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import Any
+
+from wsss.cli.configs import find_config
+from wsss.cli.console import load_mmseg, setup_logging
+from wsss.cli.options import pick
+from wsss.cli.parser import add_command
+from wsss.cli.screen import Output
+
+SIZE, OPSET, TOLERANCE = (512, 512), 17, 1e-3
+
+
+def register(commands: Any) -> None:
+    """Adds the subcommand."""
+    parser = add_command(
+        commands, "export-model", run=export_model,
+        help="Export a trained model to ONNX and compare it with torch on a photo.",
+        example="export-model --checkpoint runs/mine/segmentation/iter_4000.pth --image photo.jpg --out model.onnx",
+    )  # fmt: skip
+    pick(
+        parser, "checkpoint", "image", "out", "config", "size", "dynamic", "opset", "tolerance", "json", "quiet",
+        required=("checkpoint", "image", "out"),
+        defaults={"opset": OPSET, "tolerance": TOLERANCE},
+        notes={"config": "for a checkpoint that does not describe itself", "size": f"default: {SIZE[0]}x{SIZE[1]}"},
+    )  # fmt: skip
+
+
+def export_model(args: argparse.Namespace) -> int:
+    """Exports and shows the comparison."""
+    setup_logging(args.quiet)
+    from tagclip.images import decode_image
+
+    photo = decode_image(args.image)
+    load_mmseg()
+    from wsss.segmentation.checkpoints import load_segmentor
+    from wsss.segmentation.onnx_export import ExportConfig, export_onnx
+
+    width, height = args.size or SIZE
+    config = ExportConfig(height, width, args.dynamic, args.opset, args.tolerance)
+    config_file = None if args.config is None else find_config(args.config)
+    report, output = export_onnx(load_segmentor(args.checkpoint, config_file), args.out, photo, config), Output.of(args)
+    output.show(
+        f"{args.out}: {report.megabytes:.1f} MB; largest logit difference to torch {report.difference:.1e}, "
+        f"{100 * report.agreement:.2f} % of the labels equal"
+    )
+    output.figures(asdict(report))
+    return 0

@@ -1,0 +1,113 @@
+"""What `tagclip run` and `tagclip mask` share: a run of stage two from its settings to the closing table."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tagclip.errors import UsageError
+from wsss.cli.configs import find_config
+from wsss.cli.console import set_threads
+from wsss.cli.progress import Bar, progress_bar
+from wsss.cli.run_options import require_own_data, run_fields
+from wsss.cli.screen import Output, Table
+
+if TYPE_CHECKING:
+    from wsss.pipeline.masks import Pipeline
+    from wsss.pipeline.recipe import Recipe
+
+DEFAULT_CONFIG = "masks/custom"
+OPTIONS = (
+    "images", "image-root", "classes", "config", "set", "out", "limit", "preset", "method", "scales", "flip", "refine",
+    "confidence", "batch-size", "workers", "mask-workers", "overwrite", "strict", "dry-run", "json", "quiet",
+)  # fmt: skip
+NOTES = {
+    "config": f"default: {DEFAULT_CONFIG}",
+    "mask-workers": "default: one per core",
+    "method": "several: the mean of their maps",
+}
+logger = logging.getLogger(__name__)
+
+
+def read_recipe(args: argparse.Namespace, settings: Mapping[str, Any]) -> Recipe:
+    """Config and command line, resolved.
+
+    Raises:
+        UsageError: an unknown field or value, or no images or classes named.
+    """
+    from wsss.pipeline.recipe import Recipe
+    from wsss.pipeline.run_config import MaskRunConfig, load_run_config
+
+    require_own_data(args, settings)
+    config = load_run_config(find_config(args.config or DEFAULT_CONFIG), run_fields(args, settings), MaskRunConfig())
+    if config.images.source is None:
+        raise UsageError("--images: needed, a folder, a glob, an image or a list")
+    return Recipe.resolve(config)
+
+
+def make_masks(args: argparse.Namespace, settings: Mapping[str, Any], output: Output) -> tuple[Path, dict[str, Any]]:
+    """Runs to the end, or, with --dry-run, shows what a run would take.
+
+    Returns:
+        The run folder and its figures.
+
+    Raises:
+        UsageError, RunError: see `MaskRun`.
+    """
+    recipe = read_recipe(args, settings)
+    from wsss.pipeline.mask_run import MaskRun
+
+    set_threads(args.threads)
+    mask_run = MaskRun(recipe, device=args.device, limit=args.limit, cache_dir=args.cache_dir)
+    plan, out = mask_run.plan, Path(recipe.run.out)
+    logger.info("%d images in %d batches; %d classes (%s); %s on %s", len(plan.order), len(plan.batches),
+                len(recipe.vocabulary), recipe.vocabulary.name, mask_run.clip.name, mask_run.clip.device)  # fmt: skip
+    if args.dry_run:
+        from wsss.pipeline.estimate import estimate
+
+        found = estimate(mask_run)
+        output.show(found.text())
+        return out, dataclasses.asdict(found)
+
+    @contextlib.contextmanager
+    def watch(total: int, done: int) -> Iterator[Callable[[Pipeline], None]]:
+        with progress_bar(total, "masks", done=done, quiet=args.quiet) as bar:
+            yield StageRates(bar)
+
+    run = mask_run.execute(overwrite=args.overwrite, strict=args.strict, watch=watch)
+    if run.times is None:
+        output.show(f"{out}: complete already")
+    show_summary(run.counts, run.times, output)
+    return out, {"run": str(out), "counts": run.counts, "times": run.times}
+
+
+def show_summary(counts: Mapping[str, Any], times: Mapping[str, Any] | None, output: Output) -> None:
+    """The closing lines of a run."""
+    from wsss.pipeline.summary import class_rows, counts_line, never_found_line, times_lines
+
+    output.show(counts_line(counts))
+    rows = [(name, str(images), f"{100 * share:.2f} %") for name, images, share in class_rows(counts)]
+    output.show(Table(("class", "images", "of labelled pixels"), rows))
+    for line in (*never_found_line(counts), *times_lines(times)):
+        output.show(line)
+
+
+class StageRates:
+    """Shows finished masks on a bar, with the images per second of each stage behind it."""
+
+    def __init__(self, bar: Bar, clock: Callable[[], float] = time.perf_counter):
+        self.bar, self.before, self.clock, self.start = bar, bar.done, clock, clock()
+
+    def __call__(self, pipeline: Pipeline) -> None:
+        images = pipeline.times.images
+        elapsed = max(self.clock() - self.start, 1e-9)
+        rates = ((name, images[key] / elapsed) for name, key in (
+            ("decode", "decode"), ("model", "cams"), ("masks", "masks")))  # fmt: skip
+        self.bar.note(", ".join(f"{name} {rate:.2f}/s" for name, rate in rates))
+        self.bar.update(self.before + images["masks"] - self.bar.done)

@@ -1,0 +1,74 @@
+"""`tagclip tag`: image tags from class names alone."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tagclip.errors import UsageError
+from wsss.cli.configs import find_config
+from wsss.cli.console import set_threads, setup_logging
+from wsss.cli.options import MODEL, TAG_RULE, pick, settings_of
+from wsss.cli.parser import add_command
+from wsss.cli.progress import progress_bar
+from wsss.cli.run_options import require_own_data, run_fields
+from wsss.cli.screen import Output
+
+DEFAULT_CONFIG = "tagging/custom"
+logger = logging.getLogger(__name__)
+
+
+def register(commands: Any) -> None:
+    """Adds the subcommand."""
+    parser = add_command(
+        commands, "tag", run=tag,
+        help="Tag images with class names (TagCLIP), without masks.",
+        text="The same command resumes a run that was interrupted.",
+        example="tag --images photos --classes classes.txt --out runs/tags",
+    )  # fmt: skip
+    pick(
+        parser, "images", "image-root", "classes", "config", "set", "out", "limit", "preset", *TAG_RULE, "keep-scores",
+        "batch-size", "workers", "overwrite", "strict", "dry-run", "json", "quiet", *MODEL,
+        notes={"config": f"default: {DEFAULT_CONFIG}"},
+    )  # fmt: skip
+
+
+def tag(args: argparse.Namespace) -> int:
+    """Tags the images."""
+    setup_logging(args.quiet)
+    settings = settings_of(args.set)
+    require_own_data(args, settings)
+    from wsss.pipeline.run_config import TaggingRunConfig, load_run_config
+
+    path = find_config(args.config or DEFAULT_CONFIG)
+    config = load_run_config(path, run_fields(args, settings), TaggingRunConfig())
+    if config.images.source is None:
+        raise UsageError("--images: needed, a folder, a glob, an image or a list")
+    from wsss.pipeline.tag_run import TagRun
+
+    set_threads(args.threads)
+    run, output = TagRun(config, device=args.device, limit=args.limit, cache_dir=args.cache_dir), Output.of(args)
+    plan, clip = run.plan, run.clip
+    numbers = {"images": len(run.files), "batches": len(plan.batches), "unreadable": len(plan.unreadable)}
+    line = (f"{numbers['images']} images in {numbers['batches']} batches, {numbers['unreadable']} unreadable; "
+            f"{len(run.vocabulary)} classes ({run.vocabulary.name}); {clip.name} on {clip.device}")  # fmt: skip
+    if args.dry_run:
+        output.show(line)
+        output.figures(numbers)
+        return 0
+    logger.info(line)
+
+    @contextlib.contextmanager
+    def watch(total: int) -> Iterator[Callable[[int], None]]:
+        with progress_bar(total, "tags", quiet=args.quiet) as bar:
+            yield bar.update
+
+    counts = run.execute(overwrite=args.overwrite, strict=args.strict, watch=watch)
+    total, file = sum(counts["tags"].values()), Path(config.out) / "tags.jsonl"
+    output.show(f"{counts['tagged']} of {counts['images']} images tagged, {total} tags: {file}")
+    output.figures({"run": config.out, "counts": counts})
+    return 0

@@ -1,0 +1,235 @@
+"""Folders of masks, or of class maps at a list of background scores, against folders of true masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from tagclip.errors import UsageError
+from tagclip.vocabulary import Vocabulary
+from wsss.evaluation.pairs import MaskPair, score_pairs
+from wsss.evaluation.scorer import MaskEvaluationConfig, MaskScorer, MaskScores
+from wsss.files.lists import read_ids
+from wsss.files.map_files import read_maps
+from wsss.files.mask_files import read_mask
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class FolderScores:
+    """Scores of a folder, and a message for each pair that could not be scored."""
+
+    scores: MaskScores
+    failures: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**self.scores.to_dict(), "failures": self.failures}
+
+
+@dataclass
+class Sweep:
+    """Scores of class maps by background score."""
+
+    rows: list[tuple[float, MaskScores]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def best(self) -> tuple[float, MaskScores]:
+        """The background score with the highest mIoU, and its scores."""
+        return max(self.rows, key=lambda row: row[1].miou)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        rows = [{"threshold": threshold, **scores.to_dict()} for threshold, scores in self.rows]
+        return {"best_threshold": self.best[0], "thresholds": rows, "failures": self.failures}
+
+
+@dataclass(frozen=True)
+class FolderScorer:
+    """How folders are scored.
+
+    Attributes:
+        vocabulary: classes of both folders.
+        config: of the scorer.
+        coarse: merge classes into their coarse groups first.
+        workers: reading threads.
+
+    Raises:
+        UsageError: `coarse` with a vocabulary that has no groups.
+    """
+
+    vocabulary: Vocabulary
+    config: MaskEvaluationConfig = field(default_factory=MaskEvaluationConfig)
+    coarse: bool = False
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        if self.coarse and self.vocabulary.coarse is None:
+            raise UsageError(f"--coarse: the vocabulary {self.vocabulary.name!r} has no coarse groups")
+
+    def masks(self, pairs: Sequence[MaskPair], progress: Progress = lambda done: None) -> FolderScores:
+        """Scores of masks.
+
+        Args:
+            pairs: of `find_pairs`. progress: called with the number of pairs that were read.
+
+        Raises:
+            UsageError: ids beyond the vocabulary's classes.
+        """
+        return self._score(pairs, self.config, self._grouped(read_mask), progress)
+
+    def maps(
+        self, pairs: Sequence[MaskPair], thresholds: Sequence[float], progress: Progress = lambda done: None
+    ) -> Sweep:
+        """Scores of class maps with constant background scores.
+
+        The boundary of a thresholded map says little and would dominate the time, so that it is not scored.
+
+        Args:
+            thresholds: background scores. progress: called with the number of pairs that were read, over all of them.
+
+        Raises:
+            UsageError: no file could be scored.
+        """
+        config, sweep = replace(self.config, boundary_width=0.0), Sweep()
+        for round_, threshold in enumerate(thresholds):
+
+            def label(path: Path, threshold: float = threshold) -> np.ndarray:
+                return map_labels(path, threshold, background=self.vocabulary.has_background)
+
+            def report(done: int, before: int = round_ * len(pairs)) -> None:
+                progress(before + done)
+
+            found = self._score(pairs, config, self._grouped(label), report)
+            sweep.rows.append((threshold, found.scores))
+            sweep.failures = found.failures
+        if all(np.isnan(scores.miou) for _, scores in sweep.rows):
+            first = sweep.failures[0] if sweep.failures else "none"
+            raise UsageError(f"no class maps could be scored, first: {first}")
+        return sweep
+
+    def _score(
+        self,
+        pairs: Sequence[MaskPair],
+        config: MaskEvaluationConfig,
+        read_prediction: Callable[[Path], np.ndarray],
+        progress: Progress,
+    ) -> FolderScores:
+        scorer = MaskScorer(config)
+        failures = score_pairs(
+            pairs, scorer, read_prediction=read_prediction, read_truth=self._grouped(read_mask),
+            workers=self.workers, progress=progress,
+        )  # fmt: skip
+        return FolderScores(scorer.scores(self._names()), [message for _, message in failures])
+
+    def _grouped(self, read: Callable[[Path], np.ndarray]) -> Callable[[Path], np.ndarray]:
+        if not self.coarse:
+            return read
+        table = coarse_table(self.vocabulary)
+        return lambda path: table[read(path)]
+
+    def _names(self) -> list[str]:
+        """Names by mask id: background first if the vocabulary has one; numbers of groups if `coarse`."""
+        groups = sorted(set(self.vocabulary.coarse or ()))
+        names = [f"group {group}" for group in groups] if self.coarse else list(self.vocabulary.names)
+        return ["background", *names] if self.vocabulary.has_background else names
+
+
+def find_pairs(
+    predicted: Path, truth: Path, suffix: str = ".png", id_list: Path | None = None, *, option: str = "--masks"
+) -> Iterator[MaskPair]:
+    """Pairs of files with equal relative paths, suffix apart.
+
+    Args:
+        predicted: folder of masks, or of class maps with the suffix ".npz".
+        id_list: file whose first word of each line is an id; without it every prediction that has a true mask is
+            taken (a data set's folder of true masks usually holds more than one split).
+        option: that named `predicted`, for messages.
+
+    Raises:
+        UsageError: a folder or list that does not exist, or nothing in common.
+    """
+    for name, folder in ((option, predicted), ("--ground-truth", truth)):
+        if not folder.is_dir():
+            raise UsageError(f"{name} {folder}: no such folder")
+    if id_list is not None:
+        if not id_list.is_file():
+            raise UsageError(f"--list {id_list}: no such file")
+        yield from (MaskPair(i, predicted / f"{i}{suffix}", truth / f"{i}.png") for i in read_ids(id_list))
+        return
+    found = 0
+    for path in sorted(predicted.rglob(f"*{suffix}")):
+        relative = path.relative_to(predicted)
+        counterpart = (truth / relative).with_name(f"{path.name.removesuffix(suffix)}.png")
+        if counterpart.is_file():
+            found += 1
+            yield MaskPair(relative.as_posix().removesuffix(suffix), path, counterpart)
+    if not found:
+        raise UsageError(
+            f"{option} {predicted}: none of its *{suffix} files has a mask of the same name in --ground-truth {truth}"
+        )
+
+
+def coarse_table(vocabulary: Vocabulary) -> np.ndarray:
+    """(256,) uint8 table from mask id to coarse group id; ids that are no class keep their value."""
+    table = np.arange(256, dtype=np.uint8)
+    offset = 1 if vocabulary.has_background else 0
+    for index, group in enumerate(vocabulary.coarse or ()):
+        table[index + offset] = group + offset
+    return table
+
+
+def map_labels(path: Path, threshold: float, *, background: bool) -> np.ndarray:
+    """Label map of stored class maps with a constant background score.
+
+    Args:
+        threshold: pixels whose strongest map is below it are background (ignored, 255, if there is no background).
+        background: whether class c is label c + 1.
+
+    Returns:
+        (H, W) uint8.
+    """
+    stored = read_maps(path)
+    height, width = stored.size
+    below = 0 if background else 255
+    best = np.full((height, width), threshold, np.float32)
+    labels = np.full((height, width), below, np.uint8)
+    for one, index in zip(stored.maps, stored.classes.tolist(), strict=True):
+        one = cv2.resize(one.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+        above = one > best
+        labels[above] = index + (1 if background else 0)
+        best[above] = one[above]
+    return labels
+
+
+def save_confusion(scores: MaskScores, path: Path) -> None:
+    """Row-normalised confusion matrix (of the classes that occur in the true masks) as a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    present = [i for i, row in enumerate(scores.confusion) if row.sum()]
+    columns = [*present, *([-1] if scores.confusion[:, -1].sum() else [])]
+    shares = scores.confusion[present] / scores.confusion[present].sum(1, keepdims=True)
+    shares = shares[:, columns]
+    side = min(24.0, 2.5 + 0.32 * len(columns))
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    image = axes.imshow(shares, vmin=0, vmax=1, cmap="viridis")
+    labels = [scores.names[i] for i in present]
+    axes.set_xticks(range(len(columns)), labels + ["unlabelled"] * (len(columns) - len(present)), rotation=90)
+    axes.set_yticks(range(len(present)), labels)
+    axes.tick_params(labelsize=8 if len(columns) < 60 else 4)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(f"share of each class's pixels, mIoU {100 * scores.miou:.1f}")
+    figure.colorbar(image, ax=axes, shrink=0.6)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
