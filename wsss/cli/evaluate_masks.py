@@ -17,7 +17,7 @@ from tagclip.vocabulary import Vocabulary
 from wsss.evaluation.pairs import MaskPair, score_pairs
 from wsss.evaluation.scorer import MaskEvaluationConfig, MaskScorer, MaskScores
 from wsss.files.map_files import read_maps
-from wsss.files.mask_files import read_mask
+from wsss.files.mask_files import IGNORE_8_BIT, ignore_label, label_dtype, read_mask
 from wsss.files.run_folder import run_vocabulary
 
 
@@ -36,7 +36,8 @@ def register_masks(subparsers: argparse._SubParsersAction) -> None:
                         help="map classes to their coarse groups first (cocostuff: 171 to 27)")
     parser.add_argument("--thresholds", metavar="T,T,...",
                         help="score CAMs with these constant background scores instead of masks")
-    parser.add_argument("--ignore-index", type=int, default=defaults.ignore_index, metavar="ID")
+    parser.add_argument("--ignore-index", type=int, metavar="ID",
+                        help="ground-truth value that is not scored (default: 255, or 65535 of more than 254 classes)")
     parser.add_argument("--boundary-width", type=float, default=defaults.boundary_width, metavar="SHARE",
                         help="boundary band as a share of the image diagonal, 0: off (default: %(default)s)")
     parser.add_argument("--resize", action="store_true", help="bring predictions to the ground truth's size")
@@ -57,7 +58,8 @@ def evaluate_masks(args: argparse.Namespace) -> int:
     if args.coarse and vocabulary.coarse is None:
         raise UsageError(f"--coarse: the vocabulary {vocabulary.name!r} has no coarse groups")
     names = label_names(vocabulary, args.coarse)
-    config = MaskEvaluationConfig(args.ignore_index, args.boundary_width, args.resize)
+    ignored = ignore_label(vocabulary.label_count) if args.ignore_index is None else args.ignore_index
+    config = MaskEvaluationConfig(ignored, args.boundary_width, args.resize)
     thresholds = parse_thresholds(args.thresholds)
     pairs = list(find_pairs(args.pred, args.gt, ".npz" if thresholds else ".png", args.list))
     groups = coarse_table(vocabulary) if args.coarse else None
@@ -97,7 +99,7 @@ def _score_cams(
         scorer = MaskScorer(config)
 
         def label(path: Path, threshold: float = threshold) -> np.ndarray:
-            return cam_labels(path, threshold, background=vocabulary.has_background)
+            return cam_labels(path, threshold, background=vocabulary.has_background, labels=vocabulary.label_count)
 
         failures = _stream(pairs, scorer, _grouped(label, groups), _grouped(read_mask, groups), args)
         scores = scorer.scores(names)
@@ -182,8 +184,9 @@ def label_names(vocabulary: Vocabulary, coarse: bool = False) -> list[str]:
 
 
 def coarse_table(vocabulary: Vocabulary) -> np.ndarray:
-    """(256,) uint8 table from mask id to coarse group id; ids that are no class keep their value."""
-    table = np.arange(256, dtype=np.uint8)
+    """Table from mask id to coarse group id, (256,) uint8 or (65536,) uint16; ids that are no class keep their value."""
+    dtype = label_dtype(vocabulary.label_count)
+    table = np.arange(np.iinfo(dtype).max + 1, dtype=dtype)
     offset = 1 if vocabulary.has_background else 0
     for index, group in enumerate(vocabulary.coarse or ()):
         table[index + offset] = group + offset
@@ -194,27 +197,28 @@ def _grouped(read: Callable[[Path], np.ndarray], table: np.ndarray | None) -> Ca
     return read if table is None else lambda path: table[read(path)]
 
 
-def cam_labels(path: Path, threshold: float, *, background: bool) -> np.ndarray:
+def cam_labels(path: Path, threshold: float, *, background: bool, labels: int = IGNORE_8_BIT) -> np.ndarray:
     """Label map of stored CAMs with a constant background score.
 
     Args:
-        threshold: pixels whose strongest map is below it are background (ignored, 255, if there is no background).
+        threshold: pixels whose strongest map is below it are background (ignored if there is no background).
         background: whether class c is label c + 1.
+        labels: of the vocabulary, see `label_dtype`.
 
     Returns:
-        (H, W) uint8.
+        (H, W) uint8 or uint16.
     """
     stored = read_maps(path)
     height, width = stored.size
-    below = 0 if background else 255
+    below = 0 if background else ignore_label(labels)
     best = np.full((height, width), threshold, np.float32)
-    labels = np.full((height, width), below, np.uint8)
+    winners = np.full((height, width), below, label_dtype(labels))
     for cam, index in zip(stored.maps, stored.classes.tolist(), strict=True):
         cam = cv2.resize(cam.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
         above = cam > best
-        labels[above] = index + (1 if background else 0)
+        winners[above] = index + (1 if background else 0)
         best[above] = cam[above]
-    return labels
+    return winners
 
 
 def parse_thresholds(text: str | None) -> list[float]:

@@ -89,7 +89,7 @@ def summary_text(counts: Mapping[str, Any], times: Mapping[str, Any] | None = No
     answered = sum(counts["pixels"].values())
     lines = [
         f"{counts['images']} images: {counts['masks']} masks, {counts['failures']} failures, "
-        f"{counts['untagged']} without tags; {100 * counts['ignored_share']:.1f} % of the pixels ignored (255)"
+        f"{counts['untagged']} without tags; {100 * counts['ignored_share']:.1f} % of the pixels ignored"
     ]
     names = [name for name in ("background", *counts["tags"]) if name in counts["pixels"] or name in counts["tags"]]
     if names:
