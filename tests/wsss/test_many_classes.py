@@ -140,10 +140,13 @@ def test_preflight_counts_16_bits(thousand):
 
 
 def test_training_segmenting_and_the_next_round(thousand, tmp_path):
+    from mmseg.registry import DATASETS
+    from mmseg.utils import register_all_modules
+
     from wsss.segmentation.checkpoints import load_segmentor
     from wsss.segmentation.predictor import Predictor
     from wsss.segmentation.self_training import SelfTrainingConfig, relabel
-    from wsss.segmentation.train_settings import TrainRequest
+    from wsss.segmentation.train_settings import TrainRequest, resolve_config
     from wsss.segmentation.training import train_segmentor
 
     config = tmp_path / "config.py"
@@ -153,9 +156,19 @@ def test_training_segmenting_and_the_next_round(thousand, tmp_path):
     )
     assert pipeline != squares.CONFIG
     config.write_text(pipeline)
-    summary = train_segmentor(
-        TrainRequest(config, thousand.run, val=thousand.run, work_dir=tmp_path / "work", iterations=2)
-    )
+    request = TrainRequest(
+        config, thousand.run, val=thousand.run, val_list=str(thousand.base / "val.txt"), work_dir=tmp_path / "work",
+        iterations=2,
+    )  # fmt: skip
+    sample = thousand.source.samples[0]
+    (thousand.base / "val.txt").write_text(sample.id)
+    cfg, _ = resolve_config(request)
+    register_all_modules(init_default_scope=True)
+    labels = DATASETS.build(cfg.val_dataloader.dataset)[0]["data_samples"].gt_sem_seg.data
+    assert np.array_equal(labels[0].numpy(), thousand.masks[sample.id])
+    assert cfg.val_evaluator.ignore_index == 65535
+
+    summary = train_segmentor(request)
     pixels = np.concatenate([mask.ravel() for mask in thousand.masks.values()])
     assert summary.ignored_share == pytest.approx((pixels == 65535).mean())
     assert np.isfinite(summary.outcomes[0].final_loss)

@@ -27,7 +27,7 @@ def ignore_16_bit(settings: Any, labels: int) -> None:
     """Writes 65535 wherever 255 would be skipped, and a loader of 16-bit masks; in place, nothing for few labels.
 
     Args:
-        settings: a config or a part of it.
+        settings: a part of a config.
         labels: number of labels, the background included.
 
     Raises:

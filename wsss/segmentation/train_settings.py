@@ -98,7 +98,8 @@ def resolve_config(request: TrainRequest) -> tuple[Config, Vocabulary]:
         _set_pretrained(cfg, request.pretrained)
     if request.seed is not None:
         cfg.randomness = ConfigDict(cfg.get("randomness") or {}, seed=request.seed)
-    ignore_16_bit(cfg, vocabulary.label_count)
+    for part in cfg:
+        ignore_16_bit(cfg[part], vocabulary.label_count)
     _merge(cfg, request.options)  # once more: what was asked for by name wins over what was derived
     cfg.work_dir = str(request.work_dir or Path(request.run, "segmentation"))
     # The Runner's global logger and message hub are found by this name; two trainings must not share them.
