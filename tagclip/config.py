@@ -142,9 +142,9 @@ class TagRuleConfig:
         at_least_one: Give an image that no class passes its best class. None: with "relative" where it has no floor, as
             published, and not with "absolute". False: images may have no tag; "relative" then has the floor "auto" for
             any number of classes.
-        floor: A tag needs a score above this, whatever the rule says; with "relative" the range of scores then begins at
-            0 and not at the lowest class, which could otherwise never be a tag. "auto": 0.25 with "relative" and fewer
-            than 10 classes, otherwise none (the published data sets have 20 and more). None: no floor.
+        floor: A tag needs a score above this, whatever the rule says; with "relative" the range of scores then begins
+            at 0 and not at the lowest class, which could otherwise never be a tag. "auto": 0.25 with "relative" and
+            fewer than 10 classes, otherwise none (the published data sets have 20 and more). None: no floor.
     """
 
     rule: Literal["relative", "absolute", "top_k"] = "relative"

@@ -91,7 +91,7 @@ def test_where_an_image_may_have_no_tag(rule, classes, floor, keeps_best):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_published_data_sets_have_the_published_rule(preset, name):
     classes = len(Vocabulary.named(name))
-    rule = TagCLIPConfig.preset(preset, name).rule
+    rule = TagCLIPConfig.preset(preset).rule
     assert (rule.floor_for(classes), rule.keeps_best(classes)) == (None, True)
     assert TagCLIPConfig.preset("reference").rule.floor_for(1) is None
 
@@ -121,7 +121,7 @@ def test_calibration_of_few_classes_reads_scores_as_the_rule_does():
 
 @pytest.mark.parametrize("floor", [-0.1, 1.0])
 def test_a_floor_out_of_range(floor):
-    with pytest.raises(UsageError, match="rule.floor"):
+    with pytest.raises(UsageError, match=r"rule\.floor"):
         TagRuleConfig(floor=floor)
 
 

@@ -247,7 +247,7 @@ def test_too_many_classes_are_refused_before_a_prompt_is_encoded(make, golden_cl
 
     monkeypatch.setattr("wsss.maps.gradcam_source.build_text_classifier", encode)
     monkeypatch.setattr("wsss.dense.inference.build_text_classifier", encode)
-    with pytest.raises(UsageError, match="65536 labels, background included, .*: use at most 65535"):
+    with pytest.raises(UsageError, match=r"65536 labels, background included, .*: use at most 65535"):
         make(golden_clip, vocabulary)
 
 

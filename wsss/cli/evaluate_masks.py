@@ -184,7 +184,7 @@ def label_names(vocabulary: Vocabulary, coarse: bool = False) -> list[str]:
 
 
 def coarse_table(vocabulary: Vocabulary) -> np.ndarray:
-    """Table from mask id to coarse group id, (256,) uint8 or (65536,) uint16; ids that are no class keep their value."""
+    """Table from mask id to coarse group, (256,) uint8 or (65536,) uint16; ids that are no class keep their value."""
     dtype = label_dtype(vocabulary.label_count)
     table = np.arange(np.iinfo(dtype).max + 1, dtype=dtype)
     offset = 1 if vocabulary.has_background else 0

@@ -245,8 +245,8 @@ class MaskScores:
     def to_dict(self) -> dict:
         """JSON-ready; NaN becomes None.
 
-        "confusion" is the whole matrix; of more than 256 labels None, and "confusion_pairs" holds [true class, predicted
-        class, pixels].
+        "confusion" is the whole matrix; of more than 256 labels None, and "confusion_pairs" holds lists of true class,
+        predicted class, pixels.
         """
 
         def number(value: float) -> float | None:
@@ -292,8 +292,9 @@ class MaskScores:
         )
         lines.append(f"{self.images} images, pixel accuracy {100 * self.pixel_accuracy:.2f}")
         if self.ignored_share:
+            value = ignore_label(len(self.names))
             lines.append(
-                f"{100 * self.ignored_share:.2f} % of the pixels unanswered ({ignore_label(len(self.names))}), counted as missed; without them "
+                f"{100 * self.ignored_share:.2f} % of the pixels unanswered ({value}), counted as missed; without them "
                 f"mIoU {100 * _mean(self.iou_answered):.2f}"
             )
         return "\n".join(lines)

@@ -26,7 +26,7 @@ def ignore_label(labels: int) -> int:
         UsageError: more labels than a 16-bit mask can hold.
     """
     if labels > MAX_LABELS:
-        raise UsageError(f"{labels} labels, background included, do not fit into 16-bit masks: use at most {MAX_LABELS}")
+        raise UsageError(f"{labels} labels, background included, do not fit into masks: use at most {MAX_LABELS}")
     return IGNORE_8_BIT if labels <= IGNORE_8_BIT else IGNORE_16_BIT
 
 

@@ -24,7 +24,8 @@ class LabelMap:
     """The mask of one image before and after doubtful pixels are taken out.
 
     Attributes:
-        mask: (H, W) uint8 or uint16: `labels` with pixels of low confidence or doubtful background set to the ignore label.
+        mask: (H, W) uint8 or uint16: `labels` with pixels of low confidence or doubtful background set to the ignore
+            label.
         labels: (H, W), the same dtype, most probable label: 0 background and class c -> c + 1, or class c -> c without
             background.
         confidence: (H, W) float32, highest probability of each pixel; where one label led everywhere and the CRF was

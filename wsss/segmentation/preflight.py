@@ -132,7 +132,7 @@ def _inspect(sample: Sample, class_names: Sequence[str], config: PreflightConfig
         return f"mask {sample.mask} cannot be read ({error}); make it again"
     if deep and eight_bits and IGNORE_8_BIT in counts:
         return (
-            f"mask {sample.mask} has 8 bits and the value {IGNORE_8_BIT}, which is a class of {len(class_names)} labels, "
+            f"mask {sample.mask} has 8 bits and the value {IGNORE_8_BIT}, which is a class here, "
             f"{config.ignore_index} being ignored; save it as a 16-bit PNG"
         )
     beyond = [label for label in counts if label >= len(class_names) and label != config.ignore_index]

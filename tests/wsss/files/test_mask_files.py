@@ -31,7 +31,7 @@ def test_depth_by_the_number_of_labels(labels, dtype, ignored):
 
 @pytest.mark.parametrize("decide", [label_dtype, ignore_label, MaskConfig().for_labels])
 def test_more_labels_than_16_bits_hold(decide):
-    with pytest.raises(UsageError, match="65536 labels.*use at most 65535"):
+    with pytest.raises(UsageError, match=r"65536 labels.*use at most 65535"):
         decide(65536)
 
 

@@ -1,12 +1,9 @@
-import io
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 
 from tagclip.errors import UsageError
-from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
 from wsss.masks.crf import crf_probabilities
 from wsss.masks.label_map import label_scores, mask_from_maps

@@ -9,26 +9,26 @@ from tagclip.errors import UsageError
 from wsss.segmentation.many_labels import ignore_16_bit
 
 PARTS = [
-    (dict(type="RandomCrop", crop_size=(4, 4)), dict(type="RandomCrop", crop_size=(4, 4), ignore_index=65535)),
-    (dict(type="RandomRotate", prob=1, degree=9), dict(type="RandomRotate", prob=1, degree=9, seg_pad_val=65535)),
-    (dict(type="Pad", size=(4, 4)), dict(type="Pad", size=(4, 4), pad_val=dict(img=0, seg=65535))),
-    (dict(type="Pad", pad_val=7), dict(type="Pad", pad_val=dict(img=7, seg=65535))),
-    (dict(type="Pad", pad_val=dict(img=9, seg=255)), dict(type="Pad", pad_val=dict(img=9, seg=65535))),
-    (dict(type="LoadAnnotations", reduce_zero_label=None), dict(type="LoadLabelMap")),
-    (dict(type="IoUMetric", iou_metrics=["mIoU"]), dict(type="IoUMetric", iou_metrics=["mIoU"], ignore_index=65535)),
-    (dict(type="SegDataPreProcessor", size=(4, 4)), dict(type="SegDataPreProcessor", size=(4, 4), seg_pad_val=65535)),
+    ({"type": "RandomCrop", "crop_size": (4, 4)}, {"type": "RandomCrop", "crop_size": (4, 4), "ignore_index": 65535}),
+    ({"type": "RandomRotate", "degree": 9}, {"type": "RandomRotate", "degree": 9, "seg_pad_val": 65535}),
+    ({"type": "Pad", "size": (4, 4)}, {"type": "Pad", "size": (4, 4), "pad_val": {"img": 0, "seg": 65535}}),
+    ({"type": "Pad", "pad_val": 7}, {"type": "Pad", "pad_val": {"img": 7, "seg": 65535}}),
+    ({"type": "Pad", "pad_val": {"img": 9, "seg": 255}}, {"type": "Pad", "pad_val": {"img": 9, "seg": 65535}}),
+    ({"type": "LoadAnnotations", "reduce_zero_label": None}, {"type": "LoadLabelMap"}),
+    ({"type": "IoUMetric", "beta": 1}, {"type": "IoUMetric", "beta": 1, "ignore_index": 65535}),
+    ({"type": "SegDataPreProcessor", "std": 1}, {"type": "SegDataPreProcessor", "std": 1, "seg_pad_val": 65535}),
     (
-        dict(type="FCNHead", loss_decode=[dict(type="DiceLoss"), dict(type="LovaszLoss")]),
-        dict(type="FCNHead", loss_decode=[dict(type="DiceLoss", ignore_index=65535), dict(type="LovaszLoss")],
-             ignore_index=65535),
+        {"type": "FCNHead", "loss_decode": [{"type": "DiceLoss"}, {"type": "LovaszLoss"}]},
+        {"type": "FCNHead", "loss_decode": [{"type": "DiceLoss", "ignore_index": 65535}, {"type": "LovaszLoss"}],
+             "ignore_index": 65535},
     ),
-    (dict(type="PhotoMetricDistortion", brightness=255), dict(type="PhotoMetricDistortion", brightness=255)),
+    ({"type": "PhotoMetricDistortion", "brightness": 255}, {"type": "PhotoMetricDistortion", "brightness": 255}),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("given", "expected"), PARTS)
 def test_parts(given, expected):
-    cfg = Config(dict(train_pipeline=[dict(type="RandomChoice", transforms=[[given]])]))
+    cfg = Config({"train_pipeline": [{"type": "RandomChoice", "transforms": [[given]]}]})
     before = copy.deepcopy(cfg.to_dict())
     ignore_16_bit(cfg.train_pipeline, 255)
     assert cfg.to_dict() == before
