@@ -15,6 +15,10 @@ from tagclip.errors import UsageError
 from tagclip.settings import overlay
 
 PRESETS = ("reference", "default")
+# A score is the mean of two probabilities, of the class's best patch and of its region seen again. Above 0.25, at least
+# one of the two readings holds the class for likelier than everything else together.
+FEW_CLASSES_FLOOR = 0.25
+MANY_CLASSES = 10
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,9 @@ class CWRConfig:
 class TagRuleConfig:
     """Which scores become tags; see `tagclip.thresholds.select`.
 
+    The published rule, "relative", compares the classes of an image with each other: some class always wins, also where
+    none is there. With many classes that is seldom wrong; with one class or a few, `floor` lets an image have no tag.
+
     Attributes:
         rule: How scores s become tags: "relative" (the paper) takes s_c > min(s) + t (max(s) - min(s)), "absolute"
             takes s_c > t, "top_k" takes the best k.
@@ -132,18 +139,39 @@ class TagRuleConfig:
         class_thresholds (t_c): Thresholds by class name, {"cat": 0.3}, from a calibration; classes that it does not
             name keep `threshold`. In Python, a tuple with one threshold per class works too. Empty: none.
         top_k (k): Number of tags of each image under the rule "top_k".
-        at_least_one: Give an image that no class passes its best class.
+        at_least_one: Give an image that no class passes its best class. None: with "relative" where it has no floor, as
+            published, and not with "absolute". False: images may have no tag; "relative" then has the floor "auto" for
+            any number of classes.
+        floor: A tag needs a score above this, whatever the rule says; with "relative" the range of scores then begins
+            at 0 and not at the lowest class, which could otherwise never be a tag. "auto": 0.25 with "relative" and
+            fewer than 10 classes, otherwise none (the published data sets have 20 and more). None: no floor.
     """
 
     rule: Literal["relative", "absolute", "top_k"] = "relative"
     threshold: float = 0.5
     class_thresholds: dict[str, float] | tuple[float, ...] = ()
     top_k: int = 3
-    at_least_one: bool = True
+    at_least_one: bool | None = None
+    floor: float | Literal["auto"] | None = "auto"
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
             raise UsageError(f"top_k {self.top_k} must be at least 1")
+        if isinstance(self.floor, float | int) and not 0 <= self.floor < 1:
+            raise UsageError(f"rule.floor {self.floor} is not in [0, 1), the range of the scores")
+
+    def floor_for(self, classes: int) -> float | None:
+        """The floor that holds for a list of so many classes, None for none."""
+        if self.floor != "auto":
+            return self.floor
+        may_be_none = classes < MANY_CLASSES if self.at_least_one is None else not self.at_least_one
+        return FEW_CLASSES_FLOOR if self.rule == "relative" and may_be_none else None
+
+    def keeps_best(self, classes: int) -> bool:
+        """Whether an image that no class passes gets its best class."""
+        if self.at_least_one is not None:
+            return self.at_least_one
+        return self.rule == "relative" and self.floor_for(classes) is None
 
     def for_classes(self, names: Sequence[str]) -> "TagRuleConfig":
         """The same rule with one class threshold per class, in the order of `names`; none if it has none.
@@ -227,6 +255,7 @@ class TagCLIPConfig:
             image=ImageConfig(apply_exif=False, max_long_side=None, position_rounding="float16_off_native"),
             dmar=replace(config.dmar, clip_boxes=True),
             cwr=replace(config.cwr, clip_boxes=True, stop_at_degenerate=True),
+            rule=replace(config.rule, at_least_one=True, floor=None),
             local_attention="masked_local",
         )
 

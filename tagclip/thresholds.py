@@ -29,11 +29,20 @@ class CalibrationConfig:
             raise UsageError(f"calibration floor {self.floor} is above its ceiling {self.ceiling}")
 
 
-def relative_scores(scores: np.ndarray) -> np.ndarray:
-    """Each image's scores as (s - min) / (max - min): (n, C) -> (n, C) in [0, 1]; an image of equal scores gives 0."""
-    low = scores.min(axis=1, keepdims=True)
+def relative_scores(scores: np.ndarray, from_zero: bool = False) -> np.ndarray:
+    """Each image's scores as (s - min) / (max - min): (n, C) -> (n, C) in [0, 1]; an image of equal scores gives 0.
+
+    Args:
+        from_zero: 0 takes the place of the minimum, as in a rule with a floor.
+    """
+    low = _lowest(scores, from_zero)
     span = scores.max(axis=1, keepdims=True) - low
     return np.where(span > 0, (scores - low) / np.where(span > 0, span, 1), 0)
+
+
+def _lowest(scores: np.ndarray, from_zero: bool) -> np.ndarray:
+    """Where the range of each image's scores begins, (n, 1)."""
+    return np.zeros((len(scores), 1), scores.dtype) if from_zero else scores.min(axis=1, keepdims=True)
 
 
 def select(scores: np.ndarray, config: TagRuleConfig) -> np.ndarray:
@@ -42,10 +51,11 @@ def select(scores: np.ndarray, config: TagRuleConfig) -> np.ndarray:
     Args:
         scores: (n, C) float.
         config: the rule; "relative" is s_c > min(s) + t (max(s) - min(s)) (TagCLIP, section 1 step 6 of our
-            specification), "absolute" s_c > t, "top_k" the k highest, the lower index first among equals.
+            specification), "absolute" s_c > t, "top_k" the k highest, the lower index first among equals. Then
+            the floor and `at_least_one`, see `TagRuleConfig`.
 
     Returns:
-        (n, C) bool.
+        (n, C) bool; an image may have none.
 
     Raises:
         UsageError: class_thresholds of another length than C, or by name (see `TagRuleConfig.for_classes`).
@@ -53,27 +63,34 @@ def select(scores: np.ndarray, config: TagRuleConfig) -> np.ndarray:
     scores = np.asarray(scores)
     if scores.ndim != 2 or scores.shape[1] == 0:
         raise UsageError(f"scores of shape {scores.shape}: expected (images, classes)")
+    classes = scores.shape[1]
+    floor = config.floor_for(classes)
     if config.rule == "top_k":
         ranked = np.argsort(-scores, axis=1, kind="stable")[:, : config.top_k]
         chosen = np.zeros(scores.shape, dtype=bool)
         np.put_along_axis(chosen, ranked, True, axis=1)
-        return chosen
-    threshold = np.float32(config.threshold)
-    if config.class_thresholds:
-        if isinstance(config.class_thresholds, dict):
-            raise UsageError("class_thresholds by name: bring them into the order of the classes with rule.for_classes")
-        threshold = np.asarray(config.class_thresholds, dtype=np.float32)
-        if len(threshold) != scores.shape[1]:
-            raise UsageError(f"{len(threshold)} class thresholds for {scores.shape[1]} classes")
-    if config.rule == "relative":
-        low = scores.min(axis=1, keepdims=True)
-        chosen = scores > low + threshold * (scores.max(axis=1, keepdims=True) - low)
     else:
-        chosen = scores > threshold
-    if config.at_least_one:
+        threshold = _thresholds(config, classes)
+        if config.rule == "relative":
+            low = _lowest(scores, floor is not None)
+            chosen = scores > low + threshold * (scores.max(axis=1, keepdims=True) - low)
+        else:
+            chosen = scores > threshold
+    if floor is not None:
+        chosen &= scores > np.float32(floor)
+    if config.keeps_best(classes):
         empty = ~chosen.any(axis=1)
         chosen[empty, scores[empty].argmax(axis=1)] = True
     return chosen
+
+
+def _thresholds(config: TagRuleConfig, classes: int) -> np.ndarray:
+    """t, () or (C,) float32."""
+    if isinstance(config.class_thresholds, dict):
+        raise UsageError("class_thresholds by name: bring them into the order of the classes with rule.for_classes")
+    if config.class_thresholds and len(config.class_thresholds) != classes:
+        raise UsageError(f"{len(config.class_thresholds)} class thresholds for {classes} classes")
+    return np.asarray(config.class_thresholds or config.threshold, dtype=np.float32)
 
 
 def calibrate_without_labels(
@@ -159,7 +176,9 @@ def _as_read(scores: np.ndarray, rule: TagRuleConfig, config: CalibrationConfig)
         raise UsageError("the rule 'top_k' has no threshold to calibrate: use 'relative' or 'absolute'")
     if scores.ndim != 2 or len(scores) < config.min_images:
         raise UsageError(f"scores of shape {scores.shape}: a calibration needs at least {config.min_images} images")
-    return relative_scores(scores) if rule.rule == "relative" else scores
+    if rule.rule != "relative":
+        return scores
+    return relative_scores(scores, from_zero=rule.floor_for(scores.shape[1]) is not None)
 
 
 def _with_thresholds(rule: TagRuleConfig, thresholds: np.ndarray) -> TagRuleConfig:

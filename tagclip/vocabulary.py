@@ -202,6 +202,11 @@ class Vocabulary:
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
+    @property
+    def label_count(self) -> int:
+        """Number of mask labels: the classes, and the background if there is one."""
+        return len(self.names) + int(self.has_background)
+
     @cached_property
     def label_names(self) -> tuple[str, ...]:
         """Names by mask label: "background" first, if there is one."""

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from tagclip.config import PRESETS, ImageConfig
 from tagclip.errors import UsageError
 from tagclip.settings import overlay
+from wsss.files.mask_files import chosen_ignore_label
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,8 @@ class MaskConfig:
             with `alpha` but not with this one become `ignore_label`, as with the two thresholds of IRN (Ahn et al.,
             arXiv 1904.05044). The refiner then runs twice. None, as in CLIP-ES, trusts all background.
         confidence (mu): Pixels whose highest probability is lower become `ignore_label`; None keeps every pixel.
-        ignore_label: Label of pixels that training and evaluation leave out.
+        ignore_label: Label of pixels that training and evaluation leave out. 255 stands for 65535 where there are too
+            many classes for 8-bit masks.
         storage_dtype: Number format of class maps on disk. Masks are always made from maps rounded to it, so that
             masks from memory and from files are the same.
         round_upsampled: Quirk of the published code: the upsampled maps are rounded to float16.
@@ -241,6 +243,15 @@ class MaskConfig:
             round_upsampled=True,
             max_refine_side=None,
         )
+
+    def for_labels(self, labels: int) -> MaskConfig:
+        """The settings for masks of so many labels: their `ignore_label` is none of them.
+
+        Raises:
+            UsageError: more labels than a mask can hold, or an ignore label that is a class.
+        """
+        ignored = chosen_ignore_label(self.ignore_label, labels)
+        return self if ignored == self.ignore_label else replace(self, ignore_label=ignored)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dict, as configs and manifests store it."""

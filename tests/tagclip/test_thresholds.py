@@ -1,12 +1,14 @@
 """Tag rules and calibration."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tagclip.config import TagRuleConfig
+from tagclip.config import PRESETS, TagCLIPConfig, TagRuleConfig
 from tagclip.errors import UsageError
 from tagclip.thresholds import (
     CalibrationConfig,
@@ -16,6 +18,7 @@ from tagclip.thresholds import (
     relative_scores,
     select,
 )
+from tagclip.vocabulary import Vocabulary
 from tests.golden import golden_cases
 
 
@@ -29,16 +32,29 @@ def test_relative_rule_gives_the_recorded_tags(case):
 SCORES = np.array([[0.1, 0.9, 0.6, 0.1], [0.2, 0.2, 0.2, 0.2], [0.0, 0.1, 0.3, 0.05]], dtype=np.float32)
 
 
+PUBLISHED = TagRuleConfig(at_least_one=True, floor=None)
+ABSOLUTE = TagRuleConfig(rule="absolute", threshold=0.25)
+
+
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [
-        (TagRuleConfig(), [[1, 2], [0], [2]]),
-        (TagRuleConfig(threshold=0.1), [[1, 2], [0], [1, 2, 3]]),
-        (TagRuleConfig(rule="absolute", threshold=0.25), [[1, 2], [0], [2]]),
-        (TagRuleConfig(rule="absolute", threshold=0.25, at_least_one=False), [[1, 2], [], [2]]),
+        (PUBLISHED, [[1, 2], [0], [2]]),
+        (replace(PUBLISHED, threshold=0.1), [[1, 2], [0], [1, 2, 3]]),
+        (replace(PUBLISHED, at_least_one=False), [[1, 2], [], [2]]),
+        (TagRuleConfig(), [[1, 2], [], [2]]),  # four classes have the floor 0.25
+        (TagRuleConfig(threshold=0.1), [[1, 2], [], [2]]),
+        (TagRuleConfig(floor=0.15), [[1, 2], [0, 1, 2, 3], [2]]),  # equal scores: half of the best is below all
+        (TagRuleConfig(floor=0.25, at_least_one=True), [[1, 2], [0], [2]]),
+        (TagRuleConfig(class_thresholds=(0.1, 0.9, 0.1, 0.1)), [[1, 2], [], [2]]),
+        (ABSOLUTE, [[1, 2], [], [2]]),
+        (replace(ABSOLUTE, at_least_one=True), [[1, 2], [0], [2]]),
+        (replace(ABSOLUTE, floor=0.7), [[1], [], []]),
         (TagRuleConfig(rule="absolute", class_thresholds=(0.05, 0.95, 0.25, 0.2)), [[0, 2], [0], [2]]),
         (TagRuleConfig(rule="top_k", top_k=2), [[1, 2], [0, 1], [1, 2]]),
         (TagRuleConfig(rule="top_k", top_k=9), [[0, 1, 2, 3]] * 3),
+        (TagRuleConfig(rule="top_k", top_k=2, floor=0.25), [[1, 2], [], [2]]),
+        (TagRuleConfig(rule="top_k", top_k=2, floor=0.25, at_least_one=True), [[1, 2], [0], [2]]),
     ],
 )
 def test_rules(rule, expected):
@@ -47,8 +63,66 @@ def test_rules(rule, expected):
 
 @given(arrays(np.float32, (3, 5), elements=st.floats(0, 1, width=32)))
 def test_relative_rule_always_gives_a_tag_and_always_the_best_class(scores):
-    chosen = select(scores, TagRuleConfig())
+    chosen = select(scores, PUBLISHED)
     assert chosen[np.arange(3), scores.argmax(axis=1)].all()
+
+
+@pytest.mark.parametrize(
+    ("rule", "classes", "floor", "keeps_best"),
+    [
+        (TagRuleConfig(), 1, 0.25, False),
+        (TagRuleConfig(), 9, 0.25, False),
+        (TagRuleConfig(), 10, None, True),
+        (TagRuleConfig(), 20, None, True),
+        (TagRuleConfig(at_least_one=False), 20, 0.25, False),
+        (TagRuleConfig(at_least_one=True), 1, None, True),
+        (TagRuleConfig(floor=None), 1, None, True),
+        (TagRuleConfig(floor=0.4), 20, 0.4, False),
+        (TagRuleConfig(rule="absolute"), 1, None, False),
+        (TagRuleConfig(rule="absolute", at_least_one=True), 1, None, True),
+        (TagRuleConfig(rule="top_k"), 1, None, False),
+    ],
+)
+def test_where_an_image_may_have_no_tag(rule, classes, floor, keeps_best):
+    assert (rule.floor_for(classes), rule.keeps_best(classes)) == (floor, keeps_best)
+
+
+@pytest.mark.parametrize("name", Vocabulary.built_in())
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_published_data_sets_have_the_published_rule(preset, name):
+    classes = len(Vocabulary.named(name))
+    rule = TagCLIPConfig.preset(preset).rule
+    assert (rule.floor_for(classes), rule.keeps_best(classes)) == (None, True)
+    assert TagCLIPConfig.preset("reference").rule.floor_for(1) is None
+
+
+def test_one_class_is_a_tag_where_it_is_likely():
+    scores = np.array([[0.9], [0.26], [0.25], [0.00003]], np.float32)
+    assert select(scores, TagRuleConfig())[:, 0].tolist() == [True, True, False, False]
+    assert select(scores, PUBLISHED).all()
+    assert select(scores, TagRuleConfig(rule="absolute", threshold=0.3))[:, 0].tolist() == [True, False, False, False]
+
+
+def test_of_two_classes_both_may_be_tags():
+    scores = np.array([[0.8, 0.7], [0.8, 0.3]], np.float32)
+    assert select(scores, TagRuleConfig()).tolist() == [[True, True], [True, False]]
+    assert select(scores, PUBLISHED).tolist() == [[True, False], [True, False]]
+
+
+def test_calibration_of_few_classes_reads_scores_as_the_rule_does():
+    scores, labels = two_groups()
+    shares = scores / scores.max(axis=1, keepdims=True)
+    for found, expected in (
+        (calibrate_with_labels(scores, labels, TagRuleConfig()), calibrate_with_labels(shares, labels, ABSOLUTE)),
+        (calibrate_without_labels(scores, TagRuleConfig()), calibrate_without_labels(shares, ABSOLUTE)),
+    ):
+        assert found.class_thresholds == pytest.approx(expected.class_thresholds)
+
+
+@pytest.mark.parametrize("floor", [-0.1, 1.0])
+def test_a_floor_out_of_range(floor):
+    with pytest.raises(UsageError, match=r"rule\.floor"):
+        TagRuleConfig(floor=floor)
 
 
 def test_relative_scores_of_an_image_of_equal_scores_are_zero():

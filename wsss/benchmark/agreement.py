@@ -37,8 +37,8 @@ def compare_results(
     scorer = MaskScorer(MaskEvaluationConfig(boundary_width=0))
     for one, other, photo in zip(outcomes, others, photos, strict=True):
         scorer.update(arg_max_mask(one, photo, has_background), arg_max_mask(other, photo, has_background))
-    result["mask_miou"] = scorer.scores([str(label) for label in range(labels)]).miou
-    result["mask_pixels_equal"] = float(scorer.counts.diagonal().sum() / scorer.counts.sum())
+    scores = scorer.scores([str(label) for label in range(labels)])
+    result["mask_miou"], result["mask_pixels_equal"] = scores.miou, scores.pixel_accuracy
     return result
 
 

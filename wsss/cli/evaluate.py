@@ -45,7 +45,7 @@ def register(commands: Any) -> None:
         parser, "run", "masks", "maps", "ground-truth", "classes", "list", "coarse", "thresholds", "ignore-index",
         "boundary-width", "resize", "confusion", "workers", "strict", "json", "quiet",
         required=("ground-truth",), notes=OF_THE_RUN,
-        defaults={"ignore-index": 255, "boundary-width": BOUNDARY_WIDTH, "workers": 2},
+        defaults={"boundary-width": BOUNDARY_WIDTH, "workers": 2},
     )  # fmt: skip
     parser = add_command(
         family, "dense", run=evaluate_dense,
@@ -87,11 +87,13 @@ def evaluate_masks(args: argparse.Namespace) -> int:
     setup_logging(args.quiet)
     from wsss.evaluation.mask_folders import FolderScorer, find_pairs, save_confusion
     from wsss.evaluation.scorer import MaskEvaluationConfig
+    from wsss.files.mask_files import ignore_label
 
     output = Output.of(args)
     folder, option = _predictions(args)
     vocabulary = _vocabulary(args.classes, args.run or folder.parent, f"{option} {folder}")
-    config = MaskEvaluationConfig(args.ignore_index, args.boundary_width, args.resize)
+    ignored = ignore_label(vocabulary.label_count) if args.ignore_index is None else args.ignore_index
+    config = MaskEvaluationConfig(ignored, args.boundary_width, args.resize)
     scorer = FolderScorer(vocabulary, config, args.coarse, args.workers)
     pairs = list(
         find_pairs(folder, args.ground_truth, ".npz" if args.thresholds else ".png", args.list, option=option)

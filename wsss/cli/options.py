@@ -163,7 +163,8 @@ GROUPS: dict[str, tuple[Option, ...]] = {
     "scoring": (
         Option("coarse", "Merge classes into their coarse groups first (cocostuff: 171 into 27)", kind=SWITCH),
         Option("thresholds", "Score class maps with each of these background scores", "T", share, several=True),
-        Option("ignore-index", "Leave pixels with this id in the true masks out", "ID", not_negative),
+        Option("ignore-index", "Leave pixels with this id in the true masks out (default: 255, or 65535 of 16 bits)",
+               "ID", not_negative),
         Option("boundary-width", "Score a band along outlines, as a share of the image diagonal; 0: none", "SHARE",
                share),
         Option("resize", "Resize predictions to the size of the true masks", kind=SWITCH),

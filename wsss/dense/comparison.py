@@ -25,7 +25,7 @@ from wsss.dense.features import prepared
 from wsss.dense.inference import DenseSegmenter
 from wsss.dense.strategy import Strategy, get_strategy
 from wsss.evaluation.scorer import MaskEvaluationConfig, MaskScorer
-from wsss.files.mask_files import read_mask
+from wsss.files.mask_files import ignore_label, read_mask
 from wsss.maps.gradcam_source import GradCamSource
 from wsss.masks.generator import MaskGenerator
 
@@ -46,7 +46,7 @@ class CompareConfig:
         masks: constants of "cam" for the data set; its image settings, refiner and confidence do not count.
         timed_images: images on which each combination is run and timed by itself, in turn, after one round that
             does not count; 0: none.
-        ignore_index: label of the ground truth that is not scored.
+        ignore_index: label of the ground truth that is not scored; None: 255, or 65535 of more labels than 255.
     """
 
     strategies: tuple[str, ...]
@@ -54,7 +54,7 @@ class CompareConfig:
     dense: DenseConfig = field(default_factory=DenseConfig)
     masks: MaskConfig = field(default_factory=MaskConfig)
     timed_images: int = 10
-    ignore_index: int = 255
+    ignore_index: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "strategies", as_names(self.strategies, "strategies"))
@@ -104,7 +104,8 @@ class Comparison:
         if CAM in config.strategies:
             masks = replace(config.masks, image=image, refiner="none", confidence=None)
             self.maps = GradCamSource(clip, vocabulary, config=masks, cache_dir=cache_dir)
-        scoring = MaskEvaluationConfig(ignore_index=config.ignore_index, boundary_width=0)
+        self.ignored = ignore_label(vocabulary.label_count) if config.ignore_index is None else config.ignore_index
+        scoring = MaskEvaluationConfig(ignore_index=self.ignored, boundary_width=0)
         self.scorers = {
             (strategy, name): MaskScorer(scoring) for strategy in config.strategies for name in config.vocabularies
         }
@@ -140,7 +141,7 @@ class Comparison:
             classes = self._classes(vocabulary, truth, None if tags is None else tags.indices)
             names = segmenter.names(classes)
             for strategy, one in zip(self.strategies, features, strict=True):
-                labels = segmenter.labels(view, one, names, rgb).labels.to(torch.uint8).cpu().numpy()
+                labels = segmenter.labels(view, one, names, rgb).labels.cpu().numpy().astype(segmenter.dtype)
                 self.scorers[strategy, vocabulary].update(labels, truth)
             if self.maps is not None:
                 self.scorers[CAM, vocabulary].update(self._cam_labels(rgb, classes), truth)
@@ -181,7 +182,7 @@ class Comparison:
         if vocabulary == "tags":
             return tags
         offset = 1 if self.vocabulary.has_background else 0
-        present = (int(label) - offset for label in np.unique(truth) if label != self.config.ignore_index)
+        present = (int(label) - offset for label in np.unique(truth) if label != self.ignored)
         return [index for index in present if index >= 0]
 
     def _cam_labels(self, rgb: np.ndarray, classes: list[int]) -> np.ndarray:

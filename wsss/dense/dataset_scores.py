@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from tagclip.errors import TagclipError, UsageError
 from wsss.evaluation.scorer import MaskEvaluationConfig, MaskScorer, MaskScores
+from wsss.files.mask_files import ignore_label, label_dtype
 
 
 def build_dataset_and_model(config: Config) -> tuple[Any, Any]:
     """Data set and model (mmseg) of a config, checked against each other.
 
     Raises:
-        UsageError: files of the data set that are missing, or a label count that is not the model's.
+        UsageError: files of the data set that are missing, a label count that is not the model's, an ignore index that
+            is a label.
     """
     from mmengine.utils import import_modules_from_strings
     from mmseg.registry import DATASETS, MODELS
@@ -41,6 +42,11 @@ def build_dataset_and_model(config: Config) -> tuple[Any, Any]:
     names = dataset.metainfo["classes"]
     if len(names) != model.num_classes:
         raise UsageError(f"the data set has {len(names)} labels, the model {model.num_classes}: check model.classes")
+    if dataset.ignore_index < len(names):
+        raise UsageError(
+            f"test_dataloader.dataset.ignore_index {dataset.ignore_index} is one of {len(names)} labels: set it to "
+            f"{ignore_label(len(names))}, as the masks have it, and load them by LoadLabelMap"
+        )
     return dataset, model
 
 
@@ -62,12 +68,14 @@ def score_dataset(
         progress: called with 1 after each image.
     """
     scorer = MaskScorer(MaskEvaluationConfig(ignore_index=dataset.ignore_index, boundary_width=boundary_width))
+    dtype = label_dtype(len(dataset.metainfo["classes"]))
     model = model.to(device)
     for index in range(min(len(dataset), limit or len(dataset))):
         sample = dataset[index]
         result = model.test_step({"inputs": [sample["inputs"]], "data_samples": [sample["data_samples"]]})[0]
-        predicted = result.pred_sem_seg.data.squeeze(0).cpu().numpy().astype(np.uint8)
-        truth = result.gt_sem_seg.data.squeeze(0).cpu().numpy().astype(np.uint8)
+        predicted, truth = (
+            found.data.squeeze(0).cpu().numpy().astype(dtype) for found in (result.pred_sem_seg, result.gt_sem_seg)
+        )
         scorer.update(predicted, truth)
         progress(1)
     return scorer.scores(dataset.metainfo["classes"])

@@ -34,9 +34,8 @@ from wsss.dense.logits import (
     windows_of,
 )
 from wsss.dense.strategy import Strategy, get_strategy
+from wsss.files.mask_files import ignore_label, label_dtype
 from wsss.masks.pamr import refine_with_pamr
-
-IGNORE_LABEL = 255
 
 
 @dataclass
@@ -76,7 +75,8 @@ class DenseResult:
     """Label map of one image.
 
     Attributes:
-        labels: (H, W) uint8: 0 background and class c as c + 1, or c if the vocabulary has no background.
+        labels: (H, W) uint8: 0 background and class c as c + 1, or c if the vocabulary has no background; uint16 where
+            there are more labels than 255. Background words of a vocabulary without background: 255 or 65535.
         confidence: probability of the winning class, (H, W) float32 in [0, 1].
         classes: indices of the classes that were allowed.
         tags: what the tagger said, if it was asked.
@@ -102,7 +102,7 @@ class DenseSegmenter:
 
     Raises:
         UsageError: unknown strategy, a crop that does not fit the patch size, a background threshold without a
-            background label.
+            background label, more classes than a mask can hold.
     """
 
     def __init__(
@@ -121,10 +121,11 @@ class DenseSegmenter:
         if self.config.background_threshold and not vocabulary.has_background:
             raise UsageError(f"background_threshold: vocabulary {vocabulary.name!r} has no background label")
         self._offset = offset = 1 if vocabulary.has_background else 0
+        self.ignored, self.dtype = ignore_label(vocabulary.label_count), label_dtype(vocabulary.label_count)
         prompts = [(name, index) for index, group in enumerate(vocabulary.prompts) for name in group]
         prompts += [(word, -1) for word in vocabulary.background]
         self._owner = torch.tensor([index for _, index in prompts], device=clip.device)
-        self._labels = torch.where(self._owner >= 0, self._owner + offset, 0 if offset else IGNORE_LABEL)
+        self._labels = torch.where(self._owner >= 0, self._owner + offset, 0 if offset else self.ignored)
         self._rows = build_text_classifier(
             clip, [name for name, _ in prompts], self.config.templates, cache_dir=cache_dir
         ).to(clip.device)
@@ -148,7 +149,7 @@ class DenseSegmenter:
         rgb = decode_image(image, apply_exif=self.config.apply_exif)
         view, features, indices, tags, strategy = self._seen(rgb, classes)
         result = self.labels(view, features, self.names(indices), rgb)
-        labels = result.labels.to(torch.uint8).cpu().numpy()
+        labels = result.labels.cpu().numpy().astype(self.dtype)
         return DenseResult(labels, result.confidence.cpu().numpy(), list(indices), tags, strategy)
 
     def probabilities(self, image: Any, *, classes: int | str | Sequence[int | str] | None = None) -> Tensor:
@@ -163,7 +164,7 @@ class DenseSegmenter:
         normaliser = log_normaliser(field, logit_scale=scale, chunk_bytes=self._chunk_bytes)
         result = normaliser.new_zeros(len(self.vocabulary) + self._offset, *view.target)
         for label in names.labels.unique().tolist():
-            if label != IGNORE_LABEL:
+            if label != self.ignored:
                 result[label] = class_probabilities(field, names.labels, label, normaliser, logit_scale=scale)
         return result
 

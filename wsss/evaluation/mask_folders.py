@@ -16,7 +16,7 @@ from wsss.evaluation.pairs import MaskPair, score_pairs
 from wsss.evaluation.scorer import MaskEvaluationConfig, MaskScorer, MaskScores
 from wsss.files.lists import read_ids
 from wsss.files.map_files import read_maps
-from wsss.files.mask_files import read_mask
+from wsss.files.mask_files import IGNORE_8_BIT, ignore_label, label_dtype, read_mask
 
 Progress = Callable[[int], None]
 
@@ -102,7 +102,9 @@ class FolderScorer:
         for round_, threshold in enumerate(thresholds):
 
             def label(path: Path, threshold: float = threshold) -> np.ndarray:
-                return map_labels(path, threshold, background=self.vocabulary.has_background)
+                return map_labels(
+                    path, threshold, background=self.vocabulary.has_background, labels=self.vocabulary.label_count
+                )
 
             def report(done: int, before: int = round_ * len(pairs)) -> None:
                 progress(before + done)
@@ -178,35 +180,37 @@ def find_pairs(
 
 
 def coarse_table(vocabulary: Vocabulary) -> np.ndarray:
-    """(256,) uint8 table from mask id to coarse group id; ids that are no class keep their value."""
-    table = np.arange(256, dtype=np.uint8)
+    """Table from mask id to coarse group, (256,) uint8 or (65536,) uint16; ids that are no class keep their value."""
+    dtype = label_dtype(vocabulary.label_count)
+    table = np.arange(np.iinfo(dtype).max + 1, dtype=dtype)
     offset = 1 if vocabulary.has_background else 0
     for index, group in enumerate(vocabulary.coarse or ()):
         table[index + offset] = group + offset
     return table
 
 
-def map_labels(path: Path, threshold: float, *, background: bool) -> np.ndarray:
+def map_labels(path: Path, threshold: float, *, background: bool, labels: int = IGNORE_8_BIT) -> np.ndarray:
     """Label map of stored class maps with a constant background score.
 
     Args:
-        threshold: pixels whose strongest map is below it are background (ignored, 255, if there is no background).
+        threshold: pixels whose strongest map is below it are background (ignored if there is no background).
         background: whether class c is label c + 1.
+        labels: of the vocabulary, see `label_dtype`.
 
     Returns:
-        (H, W) uint8.
+        (H, W) uint8 or uint16.
     """
     stored = read_maps(path)
     height, width = stored.size
-    below = 0 if background else 255
+    below = 0 if background else ignore_label(labels)
     best = np.full((height, width), threshold, np.float32)
-    labels = np.full((height, width), below, np.uint8)
+    winners = np.full((height, width), below, label_dtype(labels))
     for one, index in zip(stored.maps, stored.classes.tolist(), strict=True):
         one = cv2.resize(one.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
         above = one > best
-        labels[above] = index + (1 if background else 0)
+        winners[above] = index + (1 if background else 0)
         best[above] = one[above]
-    return labels
+    return winners
 
 
 def save_confusion(scores: MaskScores, path: Path) -> None:

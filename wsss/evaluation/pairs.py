@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tagclip.errors import ImageError
-from wsss.evaluation.scorer import MaskScorer
+from wsss.evaluation.scorer import MaskScorer, PairCounts
 from wsss.files.concurrency import bounded_map
 from wsss.files.mask_files import read_mask
 
@@ -40,7 +40,7 @@ def score_pairs(
     """
     failures: list[tuple[str, str]] = []
 
-    def measure(pair: MaskPair) -> tuple[np.ndarray, np.ndarray] | str:
+    def measure(pair: MaskPair) -> PairCounts | str:
         try:
             return scorer.measure(read_prediction(pair.predicted), read_truth(pair.truth))
         except ImageError as error:
@@ -51,6 +51,6 @@ def score_pairs(
             if isinstance(outcome, str):
                 failures.append((pair.id, outcome if pair.id in outcome else f"{pair.id}: {outcome}"))
             else:
-                scorer.add(*outcome)
+                scorer.add(outcome)
             progress(done)
     return failures

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -10,7 +11,9 @@ import numpy as np
 
 from tagclip.arguments import as_names
 from tagclip.errors import ImageError, UsageError
-from wsss.files.mask_files import IDS
+from wsss.files.mask_files import IGNORE_8_BIT, ignore_label
+
+LARGEST_TABLE = 256  # labels up to which a report holds the whole confusion matrix; beyond, what is not 0
 
 
 @dataclass(frozen=True)
@@ -46,31 +49,48 @@ def boundary_band(member: np.ndarray, width: int) -> np.ndarray:
     return member & (core == 0)
 
 
+@dataclass(frozen=True)
+class PairCounts:
+    """What one pair of masks adds to the counts of a `MaskScorer`, whose attributes these are."""
+
+    counts: dict[tuple[int, int], int]
+    intersection: dict[int, int] = field(default_factory=dict)
+    union: dict[int, int] = field(default_factory=dict)
+
+
 @dataclass
 class MaskScorer:
     """Counts that grow with the images seen; memory does not.
 
     Attributes:
-        counts: (256, 256) int64, ground-truth id by predicted id, ground truth's ignored pixels left out.
-        boundary: (256, 2) int64, pixels in the intersection and the union of both boundary bands, by id.
+        counts: pixels by (ground-truth id, predicted id), ground truth's ignored pixels left out.
+        intersection, union: pixels of both boundary bands, by id.
         images: how many pairs were counted.
     """
 
     config: MaskEvaluationConfig = field(default_factory=MaskEvaluationConfig)
-    counts: np.ndarray = field(default_factory=lambda: np.zeros((IDS, IDS), np.int64))
-    boundary: np.ndarray = field(default_factory=lambda: np.zeros((IDS, 2), np.int64))
+    counts: Counter[tuple[int, int]] = field(default_factory=Counter)
+    intersection: Counter[int] = field(default_factory=Counter)
+    union: Counter[int] = field(default_factory=Counter)
     images: int = 0
 
-    def measure(self, predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def measure(self, predicted: np.ndarray, truth: np.ndarray) -> PairCounts:
         """Counts of one pair, not yet added; safe to call from several threads.
 
         Args:
-            predicted: (H, W) uint8.
-            truth: (H, W) uint8.
+            predicted: (H, W), unsigned integers of 8 or 16 bits.
+            truth: (H, W), likewise.
 
         Raises:
-            ImageError: the sizes differ and `resize` is off.
+            ImageError: the sizes differ and `resize` is off, or an 8-bit mask where 16 bits are needed to tell class
+                255 from ignored pixels.
         """
+        for what, mask in (("the mask", predicted), ("the ground truth", truth)):
+            if mask.dtype == np.uint8 and self.config.ignore_index > IGNORE_8_BIT and (mask == IGNORE_8_BIT).any():
+                raise ImageError(
+                    f"{what} has 8 bits and the value 255, which is a class here, {self.config.ignore_index} being "
+                    "ignored; save it as a 16-bit PNG"
+                )
         if predicted.shape != truth.shape:
             if not self.config.resize:
                 raise ImageError(
@@ -79,32 +99,28 @@ class MaskScorer:
                 )
             predicted = cv2.resize(predicted, truth.shape[::-1], interpolation=cv2.INTER_NEAREST)
         valid = truth != self.config.ignore_index
-        pairs = truth[valid].astype(np.int64) * IDS + predicted[valid]
-        counts = np.bincount(pairs, minlength=IDS * IDS).reshape(IDS, IDS)
-        return counts, self._boundary(predicted, truth, valid)
+        counts = _count_pairs(truth[valid], predicted[valid])
+        found = PairCounts(counts)
+        if self.config.boundary_width > 0:
+            width = max(1, round(self.config.boundary_width * float(np.hypot(*truth.shape))))
+            for label in {label for pair in counts for label in pair} - {self.config.ignore_index}:
+                # Void is outside for both, so that VOC's void rim does not shift one outline against the other.
+                true_band = boundary_band((truth == label) & valid, width)
+                predicted_band = boundary_band((predicted == label) & valid, width)
+                found.intersection[label] = int((true_band & predicted_band).sum())
+                found.union[label] = int((true_band | predicted_band).sum())
+        return found
 
-    def _boundary(self, predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> np.ndarray:
-        result = np.zeros((IDS, 2), np.int64)
-        if self.config.boundary_width <= 0:
-            return result
-        width = max(1, round(self.config.boundary_width * float(np.hypot(*truth.shape))))
-        present = set(np.unique(truth[valid]).tolist()) | set(np.unique(predicted[valid]).tolist())
-        for label in present - {self.config.ignore_index}:
-            # Void is outside for both, so that VOC's void rim does not shift one outline against the other.
-            true_band = boundary_band((truth == label) & valid, width)
-            predicted_band = boundary_band((predicted == label) & valid, width)
-            result[label] = (true_band & predicted_band).sum(), (true_band | predicted_band).sum()
-        return result
-
-    def add(self, counts: np.ndarray, boundary: np.ndarray) -> None:
+    def add(self, found: PairCounts) -> None:
         """Adds what `measure` returned."""
-        self.counts += counts
-        self.boundary += boundary
+        self.counts.update(found.counts)
+        self.intersection.update(found.intersection)
+        self.union.update(found.union)
         self.images += 1
 
     def update(self, predicted: np.ndarray, truth: np.ndarray) -> None:
         """`measure`, then `add`."""
-        self.add(*self.measure(predicted, truth))
+        self.add(self.measure(predicted, truth))
 
     def scores(self, names: Sequence[str]) -> MaskScores:
         """Scores of everything seen so far.
@@ -118,37 +134,68 @@ class MaskScorer:
         names = as_names(names, "names")
         classes = len(names)
         self._check_ids(classes)
-        confusion = self.counts[:classes, :classes]
-        unanswered = self.counts[:classes, self.config.ignore_index]
-        true_positive = confusion.diagonal()
-        predicted, truth = confusion.sum(0), confusion.sum(1)
+        true_positive, predicted, truth, unanswered = np.zeros((4, classes), np.int64)
+        confusion = {}
+        for (true_id, predicted_id), pixels in self.counts.items():
+            answered = predicted_id != self.config.ignore_index
+            confusion[true_id, predicted_id if answered else classes] = pixels
+            if not answered:
+                unanswered[true_id] += pixels
+                continue
+            truth[true_id] += pixels
+            predicted[predicted_id] += pixels
+            if true_id == predicted_id:
+                true_positive[true_id] += pixels
         strict_union = truth + unanswered + predicted - true_positive
         answered_union = truth + predicted - true_positive
-        total = int(confusion.sum() + unanswered.sum())
+        total = int(truth.sum() + unanswered.sum())
         iou = _ratio(true_positive, strict_union)
         return MaskScores(
             names=tuple(names),
             images=self.images,
             iou=iou,
             iou_answered=_ratio(true_positive, answered_union),
-            boundary_iou=_ratio(self.boundary[:classes, 0], self.boundary[:classes, 1])
+            boundary_iou=_ratio(_by_id(self.intersection, classes), _by_id(self.union, classes))
             if self.config.boundary_width > 0
             else None,
             precision=_ratio(true_positive, predicted),
             recall=_ratio(true_positive, truth + unanswered),
             pixel_accuracy=float(true_positive.sum() / total) if total else float("nan"),
             ignored_share=float(unanswered.sum() / total) if total else 0.0,
-            confusion=np.concatenate([confusion, unanswered[:, None]], axis=1),
+            pairs=confusion,
         )
 
     def _check_ids(self, classes: int) -> None:
-        for what, seen in (("ground truth", self.counts.sum(1)), ("predictions", self.counts.sum(0))):
-            foreign = [i for i in np.flatnonzero(seen).tolist() if i >= classes and i != self.config.ignore_index]
+        for side, what in enumerate(("ground truth", "predictions")):
+            seen = sorted({pair[side] for pair in self.counts})
+            foreign = [label for label in seen if label >= classes and label != self.config.ignore_index]
             if foreign:
                 raise UsageError(
                     f"the {what} hold id {foreign[0]}, but there are {classes} classes (0 to {classes - 1}); "
                     "is it the right --vocabulary?"
                 )
+
+
+def _count_pairs(truth: np.ndarray, predicted: np.ndarray) -> dict[tuple[int, int], int]:
+    """Pixels by (true id, predicted id) of two (N,) arrays; work and memory follow the ids that occur."""
+    true_ids, true_places = _present(truth)
+    predicted_ids, predicted_places = _present(predicted)
+    shape = (len(true_ids), len(predicted_ids))
+    counts = np.bincount(true_places * shape[1] + predicted_places, minlength=shape[0] * shape[1]).reshape(shape)
+    return {
+        (true_ids[row], predicted_ids[column]): int(counts[row, column])
+        for row, column in zip(*(places.tolist() for places in counts.nonzero()), strict=True)
+    }
+
+
+def _present(labels: np.ndarray) -> tuple[list[int], np.ndarray]:
+    """The ids that occur in (N,) labels, ascending, and the place of each label among them, (N,) int64."""
+    there = np.bincount(labels) > 0
+    return np.flatnonzero(there).tolist(), (there.cumsum() - 1)[labels]
+
+
+def _by_id(counts: Mapping[int, int], classes: int) -> np.ndarray:
+    return np.array([counts.get(label, 0) for label in range(classes)], np.int64)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -167,8 +214,8 @@ class MaskScores:
     """Scores of a set of masks; arrays are (C,) float64 in [0, 1], NaN for classes that occur nowhere.
 
     `iou` counts an unanswered pixel (ignore index in the prediction) as missed, so that leaving out what is hard never
-    raises it; `iou_answered` leaves such pixels out. `confusion` is (C, C+1), ground truth by prediction, the last
-    column the unanswered pixels.
+    raises it; `iou_answered` leaves such pixels out. `pairs` are the pixels by (true class, predicted class), without
+    zeros; C stands for an unanswered pixel.
     """
 
     names: tuple[str, ...]
@@ -180,7 +227,15 @@ class MaskScores:
     recall: np.ndarray
     pixel_accuracy: float
     ignored_share: float
-    confusion: np.ndarray
+    pairs: Mapping[tuple[int, int], int]
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """(C, C + 1) int64, ground truth by prediction, the last column the unanswered pixels."""
+        matrix = np.zeros((len(self.names), len(self.names) + 1), np.int64)
+        for place, pixels in self.pairs.items():
+            matrix[place] = pixels
+        return matrix
 
     @property
     def miou(self) -> float:
@@ -188,7 +243,11 @@ class MaskScores:
         return _mean(self.iou)
 
     def to_dict(self) -> dict:
-        """JSON-ready; NaN becomes None."""
+        """JSON-ready; NaN becomes None.
+
+        "confusion" is the whole matrix; of more than 256 labels None, and "confusion_pairs" holds lists of true class,
+        predicted class, pixels.
+        """
 
         def number(value: float) -> float | None:
             return None if np.isnan(value) else round(float(value), 6)
@@ -197,6 +256,7 @@ class MaskScores:
                    "recall": self.recall}
         if self.boundary_iou is not None:
             columns["boundary_iou"] = self.boundary_iou
+        few = len(self.names) <= LARGEST_TABLE
         return {
             "images": self.images,
             "miou": number(self.miou),
@@ -208,7 +268,8 @@ class MaskScores:
             "classes": {
                 name: {key: number(values[i]) for key, values in columns.items()} for i, name in enumerate(self.names)
             },
-            "confusion": self.confusion.tolist(),
+            "confusion": self.confusion.tolist() if few else None,
+            **({} if few else {"confusion_pairs": [[*pair, pixels] for pair, pixels in sorted(self.pairs.items())]}),
         }
 
     def table(self) -> str:
@@ -231,8 +292,9 @@ class MaskScores:
         )
         lines.append(f"{self.images} images, pixel accuracy {100 * self.pixel_accuracy:.2f}")
         if self.ignored_share:
+            value = ignore_label(len(self.names))
             lines.append(
-                f"{100 * self.ignored_share:.2f} % of the pixels unanswered (255), counted as missed; without them "
+                f"{100 * self.ignored_share:.2f} % of the pixels unanswered ({value}), counted as missed; without them "
                 f"mIoU {100 * _mean(self.iou_answered):.2f}"
             )
         return "\n".join(lines)

@@ -19,7 +19,7 @@ class StoredMaps:
 
     Attributes:
         maps: refined maps in [0, 1], (K, h, w), float16 or float32 as stored.
-        classes: (K,) int16 class indices, ascending.
+        classes: (K,) class indices, ascending; int16 on disk, int32 where one is too large for that.
         size: (height, width) of the image in pixels, as the mask will have it.
         raw: maps before the affinity, (K, h, w), or None if they were not kept.
     """
@@ -31,9 +31,10 @@ class StoredMaps:
 
     def write(self, file: BinaryIO) -> None:
         """Writes the npz; the same maps always give the same bytes."""
+        fits = self.classes.max(initial=0) <= np.iinfo(np.int16).max
         arrays = {
             "cams": self.maps,
-            "classes": self.classes.astype(np.int16),
+            "classes": self.classes.astype(np.int16 if fits else np.int32),
             "size": np.asarray(self.size, np.int32),
         }
         if self.raw is not None:

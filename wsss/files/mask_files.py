@@ -1,4 +1,4 @@
-"""Masks on disk: palette PNGs whose values are the labels."""
+"""Masks on disk: palette PNGs whose values are the labels; 16-bit grey ones where there are too many for 8 bits."""
 
 from __future__ import annotations
 
@@ -10,51 +10,103 @@ from PIL import Image
 
 from tagclip.errors import ImageError, UsageError
 
-MAX_LABELS = 256  # of an 8-bit mask, the ignore label included
-IDS = 256  # a mask is 8 bits deep: every id has its row and column, so nothing need be known before counting
-IGNORE_COLOUR = (224, 224, 192)  # how PASCAL VOC paints pixels that do not count
+IGNORE_8_BIT, IGNORE_16_BIT = 255, 65535
+MAX_LABELS = IGNORE_16_BIT  # of a 16-bit mask, the background included, the ignore label not
+IGNORE_COLOUR = (224, 224, 192)  # how PASCAL VOC paints pixels that do not count: its colour map at 255
+IGNORE_COLOUR_16_BIT = (252, 248, 248)  # the same colour map at 65535; at 255 it has a class there
 
 
-def check_label_count(classes: int, has_background: bool) -> None:
-    """Masks have 8 bits.
-
-    Raises:
-        UsageError: more classes than labels.
-    """
-    limit = MAX_LABELS - 1 - has_background
-    if classes > limit:
-        raise UsageError(f"{classes} classes do not fit into 8-bit masks: use at most {limit}")
-
-
-def encode_mask(mask: np.ndarray, palette: np.ndarray, ignore_label: int = 255) -> bytes:
-    """A label map as palette PNG: the values are the labels, a person opening it sees colours.
+def ignore_label(labels: int) -> int:
+    """The value of pixels without an answer in masks of so many labels: 255, or 65535 where 255 is a class.
 
     Args:
-        mask: (H, W) uint8.
+        labels: number of labels, the background included (`Vocabulary.label_count`).
+
+    Raises:
+        UsageError: more labels than a 16-bit mask can hold.
+    """
+    if labels > MAX_LABELS:
+        raise UsageError(f"{labels} labels, background included, do not fit into masks: use at most {MAX_LABELS}")
+    return IGNORE_8_BIT if labels <= IGNORE_8_BIT else IGNORE_16_BIT
+
+
+def label_dtype(labels: int) -> np.dtype:
+    """What a mask of so many labels is made of: uint8 up to 255 labels, else uint16; see `ignore_label`."""
+    return np.dtype(np.uint8 if ignore_label(labels) == IGNORE_8_BIT else np.uint16)
+
+
+def chosen_ignore_label(configured: int, labels: int) -> int:
+    """The ignore label that is used: the configured one, or 65535 in the place of a 255 that is a class.
+
+    Raises:
+        UsageError: too many labels, or a configured value that is a class or does not fit into 16 bits.
+    """
+    if configured == IGNORE_8_BIT:
+        return ignore_label(labels)
+    if not labels <= configured <= IGNORE_16_BIT:
+        raise UsageError(
+            f"masks.ignore_label {configured}: labels 0 to {labels - 1} are classes and masks hold up to "
+            f"{IGNORE_16_BIT}; use {ignore_label(labels)}"
+        )
+    return configured
+
+
+def colour_table(dtype: np.dtype, palette: np.ndarray, ignored: int | None = None) -> np.ndarray:
+    """A colour for every value that a mask can hold, (256 or 65536, 3) uint8 RGB; values without a label are black.
+
+    Args:
+        dtype: of the mask, uint8 or uint16.
+        palette: colours by label, (labels, 3).
+        ignored: the ignore label; None: the highest value.
+    """
+    highest = np.iinfo(dtype).max
+    colours = np.zeros((highest + 1, 3), np.uint8)
+    colours[: len(palette)] = palette
+    colours[highest if ignored is None else ignored] = IGNORE_COLOUR if dtype == np.uint8 else IGNORE_COLOUR_16_BIT
+    return colours
+
+
+def encode_mask(mask: np.ndarray, palette: np.ndarray, ignored: int | None = None) -> bytes:
+    """A label map as PNG whose values are the labels.
+
+    uint8 becomes a palette PNG, in which a person sees colours; PNG has no palettes of 16 bits, so uint16 becomes a
+    grey one, in which most viewers show black (`tools/visualize.py` paints it).
+
+    Args:
+        mask: (H, W) uint8 or uint16, see `label_dtype`.
         palette: colours by label, (labels, 3) uint8 RGB (`Vocabulary.label_palette`); others are black.
-        ignore_label: painted as PASCAL VOC paints ignored pixels.
+        ignored: painted as PASCAL VOC paints ignored pixels; None: the highest value.
 
     Returns:
         The bytes of the file; the same mask always gives the same bytes.
+
+    Raises:
+        UsageError: a mask of another dtype.
     """
-    colours = np.zeros((MAX_LABELS, 3), np.uint8)
-    colours[: len(palette)] = palette
-    colours[ignore_label] = IGNORE_COLOUR
-    image = Image.fromarray(np.ascontiguousarray(mask, dtype=np.uint8))
-    image.putpalette(colours.tobytes())
+    if mask.dtype not in (np.uint8, np.uint16):
+        raise UsageError(f"a mask of {mask.dtype}: masks are uint8, or uint16 for more than {IGNORE_8_BIT} labels")
+    image = Image.fromarray(np.ascontiguousarray(mask))
+    if mask.dtype == np.uint8:
+        image.putpalette(colour_table(mask.dtype, palette, ignored).tobytes())
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def count_labels(mask: np.ndarray) -> dict[int, int]:
+    """Pixels by label of a (H, W) mask; labels that do not occur are left out."""
+    counts = np.bincount(mask.ravel())
+    return {int(label): int(counts[label]) for label in np.flatnonzero(counts)}
 
 
 def read_mask(path: Path) -> np.ndarray:
     """Label map of a palette or grey PNG.
 
     Returns:
-        (H, W) uint8 class ids; the palette's colours are not looked at.
+        (H, W) class ids, uint8, or uint16 of a file of more than 8 bits; the palette's colours are not looked at.
 
     Raises:
-        ImageError: unreadable file, a colour image, or ids beyond 255.
+        ImageError: unreadable file, a colour image, or ids beyond 65535.
     """
     try:
         with Image.open(path) as image:
@@ -68,7 +120,7 @@ def read_mask(path: Path) -> np.ndarray:
     if values.dtype == bool:
         values = values.astype(np.uint8)
     if values.dtype != np.uint8:
-        if values.size and (values.min() < 0 or values.max() >= IDS):
-            raise ImageError(f"{path}: ids from {values.min()} to {values.max()}; a mask holds 0 to 255")
-        values = values.astype(np.uint8)
+        if values.size and (values.min() < 0 or values.max() > IGNORE_16_BIT):
+            raise ImageError(f"{path}: ids from {values.min()} to {values.max()}; a mask holds 0 to {IGNORE_16_BIT}")
+        values = values.astype(np.uint16)
     return values

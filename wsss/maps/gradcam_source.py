@@ -35,7 +35,7 @@ class GradCamSource(ClassMapSource):
         request: what a trunk must collect for `maps_from_trunk`.
 
     Raises:
-        UsageError: more classes than an 8-bit mask can hold, or affinity blocks that the model does not have.
+        UsageError: more classes than a mask can hold, or affinity blocks that the model does not have.
     """
 
     def __init__(

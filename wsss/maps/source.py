@@ -13,7 +13,6 @@ from tagclip.errors import UsageError
 from tagclip.images import prepare_image
 from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
-from wsss.files.mask_files import check_label_count
 from wsss.maps.class_maps import ClassMaps, mean_of_views
 
 
@@ -30,8 +29,7 @@ class ClassMapSource(ABC):
     """
 
     def __init__(self, clip: FrozenCLIP, vocabulary: Vocabulary, config: MaskConfig):
-        check_label_count(len(vocabulary), vocabulary.has_background)
-        self.clip, self.vocabulary, self.config = clip, vocabulary, config
+        self.clip, self.vocabulary, self.config = clip, vocabulary, config.for_labels(vocabulary.label_count)
 
     @property
     @abstractmethod

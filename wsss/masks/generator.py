@@ -33,7 +33,8 @@ class MaskResult:
         maps: refined maps scaled to [0, 1], (K, h, w) float32.
         probabilities: of the K tags and the background words, (K + B,) float32.
         mask: (H, W) uint8: 0 background and class c -> c + 1 (without background: c -> c), 255 where confidence is low.
-        labels: (H, W) uint8, the same without 255.
+            uint16, and 65535, for more labels than 255.
+        labels: (H, W), the same without 255 or 65535.
         confidence: (H, W) float32, highest label probability of each pixel.
         label_probabilities: (1 + K, H, W) float32 if asked for, else None.
     """
@@ -88,7 +89,8 @@ class MaskGenerator:
             if vocabulary is None:
                 raise UsageError("MaskGenerator(model) needs a vocabulary: MaskGenerator(model, Vocabulary([...]))")
             source = GradCamSource(source, vocabulary, preset, config=config, cache_dir=cache_dir)
-        self.source, self.vocabulary, self.config = source, source.vocabulary, config or source.config
+        self.source, self.vocabulary = source, source.vocabulary
+        self.config = (config or source.config).for_labels(self.vocabulary.label_count)
 
     @overload
     def __call__(

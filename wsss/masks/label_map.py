@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from wsss.config import MaskConfig
+from wsss.files.mask_files import label_dtype
 from wsss.masks.crf import crf_probabilities, uniform_label
 from wsss.masks.upsampling import fitted_size, most_probable_guided, most_probable_nearest
 
@@ -23,8 +24,10 @@ class LabelMap:
     """The mask of one image before and after doubtful pixels are taken out.
 
     Attributes:
-        mask: (H, W) uint8: `labels` with pixels of low confidence or doubtful background set to the ignore label.
-        labels: (H, W) uint8 most probable label: 0 background and class c -> c + 1, or class c -> c without background.
+        mask: (H, W) uint8 or uint16: `labels` with pixels of low confidence or doubtful background set to the ignore
+            label.
+        labels: (H, W), the same dtype, most probable label: 0 background and class c -> c + 1, or class c -> c without
+            background.
         confidence: (H, W) float32, highest probability of each pixel; where one label led everywhere and the CRF was
             spared, a lower bound of it.
         probabilities: (K + 1, H, W) float32 over background (if any) and the image's tags, or None if not asked for.
@@ -52,16 +55,18 @@ def mask_from_maps(
         rgb: the image, (H, W, 3) uint8.
         maps: refined maps in [0, 1] on the patch grid, (K, h, w), K >= 0; any float dtype.
         indices: class of each map, distinct.
+        config: settings, for the vocabulary's number of labels (`MaskConfig.for_labels`).
         has_background: label 0 is the background and class c is c + 1; otherwise class c is label c.
         keep_probabilities: return the probability maps too, which also rules out the CRF's shortcut.
         device: torch device on which PAMR runs; the CRF runs on the CPU.
     """
     height, width = rgb.shape[:2]
-    ids = np.asarray([index + has_background for index in indices], dtype=np.uint8)
+    dtype = label_dtype(config.ignore_label)  # what is below the ignore label are the labels
+    ids = np.asarray([index + has_background for index in indices], dtype=dtype)
     if has_background:
-        ids = np.concatenate([np.zeros(1, np.uint8), ids])
+        ids = np.concatenate([np.zeros(1, dtype), ids])
     if not len(ids):  # no tag and no background: nothing is known of any pixel
-        unknown = np.full((height, width), config.ignore_label, np.uint8)
+        unknown = np.full((height, width), config.ignore_label, dtype)
         empty = np.zeros((0, height, width), np.float32) if keep_probabilities else None
         return LabelMap(unknown, unknown.copy(), np.zeros((height, width), np.float32), empty)
     rounded = np.asarray(maps).astype(config.storage_dtype)
@@ -90,7 +95,7 @@ def _most_probable(
     if config.refiner == "crf" and not keep_probabilities:
         leader = uniform_label(scores, config.confidence, config.crf)
         if leader is not None:
-            labels = np.full(size, ids[leader], np.uint8)
+            labels = np.full(size, ids[leader])
             certainty = cv2.resize(scores[leader] / scores.sum(axis=0), size[::-1], interpolation=cv2.INTER_NEAREST)
             return LabelMap(labels, labels.copy(), certainty)
     probabilities = refine_label_scores(seen, scores, config, device)

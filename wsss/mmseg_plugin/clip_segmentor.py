@@ -19,7 +19,7 @@ from tagclip.clip import load_clip
 from tagclip.errors import UsageError
 from tagclip.vocabulary import Vocabulary
 from wsss.dense.dense_config import DenseConfig
-from wsss.dense.inference import IGNORE_LABEL, DenseSegmenter
+from wsss.dense.inference import DenseSegmenter
 from wsss.dense.strategy import get_strategy
 
 
@@ -96,7 +96,7 @@ class ClipSegmentor(BaseSegmentor):
             if target != labels.shape:
                 labels = np.array(Image.fromarray(labels).resize(target[::-1], Image.Resampling.NEAREST))
             device = self.clip.device
-            sample.pred_sem_seg = PixelData(data=torch.from_numpy(labels).long()[None].to(device))
+            sample.pred_sem_seg = PixelData(data=torch.from_numpy(labels.astype(np.int64))[None].to(device))
             if self.keep_logits:
                 scores = self.segmenter.probabilities(rgb, classes=classes)[None]
                 sample.seg_logits = PixelData(data=_resize(scores, target)[0])
@@ -139,7 +139,7 @@ class ClipSegmentor(BaseSegmentor):
             raise UsageError('vocabulary="labels" needs ground truth: LoadAnnotations in the test pipeline')
         offset = 1 if self.vocabulary.has_background else 0
         present = sample.gt_sem_seg.data.unique().tolist()
-        return [label - offset for label in present if label != IGNORE_LABEL and label >= offset]
+        return [label - offset for label in present if offset <= label < offset + len(self.vocabulary)]
 
 
 @TRANSFORMS.register_module()

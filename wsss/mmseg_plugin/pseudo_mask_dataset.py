@@ -9,6 +9,7 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from tagclip.errors import UsageError
+from wsss.files.mask_files import ignore_label
 from wsss.files.sources import VocabularySource, load_vocabulary, open_source, shown
 from wsss.segmentation.image_weights import ImageWeights
 
@@ -18,7 +19,8 @@ class PseudoMaskDataset(BaseSegDataset):
     """A run folder, or a VOC-layout folder, of images with palette masks.
 
     METAINFO (classes and palette) comes from the vocabulary: label 0 is the background and class c is label c + 1,
-    or, for a vocabulary without background, class c is label c. 255 is ignored by the loss and by the metrics.
+    or, for a vocabulary without background, class c is label c. 255 is ignored by the loss and by the metrics,
+    or 65535 where there are more labels than 255.
 
     Args:
         data_root: run folder (`tags.jsonl`, `masks/`) or VOC-layout folder (`JPEGImages/`, `SegmentationClass/`).
@@ -64,6 +66,7 @@ class PseudoMaskDataset(BaseSegDataset):
             print_log(f"{data_root}: left out {len(left_out)} images without a mask: {shown(left_out)}", "current")
         self.image_weights = ImageWeights(**image_weight) if image_weight else None
         classes, palette = self.vocabulary.label_names, self.vocabulary.label_palette.tolist()
+        kwargs.setdefault("ignore_index", ignore_label(len(classes)))
         super().__init__(metainfo={"classes": classes, "palette": palette}, reduce_zero_label=False, **kwargs)
 
     def load_data_list(self) -> list[dict]:

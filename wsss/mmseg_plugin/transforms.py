@@ -1,4 +1,4 @@
-"""Reading images for training exactly as stages one and two read them."""
+"""Reading images and masks for training exactly as stages one and two read and write them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 
+from tagclip.errors import UsageError
 from tagclip.images import decode_image
+from wsss.files.mask_files import read_mask
 
 
 @TRANSFORMS.register_module()
@@ -31,3 +33,29 @@ class LoadUprightImage(BaseTransform):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(apply_exif={self.apply_exif})"
+
+
+@TRANSFORMS.register_module()
+class LoadLabelMap(BaseTransform):
+    """Loads `seg_map_path` as label ids of up to 16 bits; mmseg's `LoadAnnotations` casts them to 8.
+
+    Adds `gt_seg_map` (H, W) uint16. Ids are taken as they are; 65535 is what configs of more than 255 labels ignore.
+
+    Raises:
+        UsageError: a data set with `reduce_zero_label`. ImageError: a file that is no label map.
+    """
+
+    def transform(self, results: dict) -> dict:
+        if results.get("reduce_zero_label"):
+            raise UsageError("LoadLabelMap takes ids as they are: set reduce_zero_label=False in the data set")
+        labels = read_mask(results["seg_map_path"]).astype(np.uint16)
+        stored = read_mask(results["seg_map_path"]).astype(np.uint16)
+        labels = stored.copy()
+        for old, new in (results.get("label_map") or {}).items():
+            labels[stored == old] = new
+        results["gt_seg_map"] = labels
+        results.setdefault("seg_fields", []).append("gt_seg_map")
+        return results
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"

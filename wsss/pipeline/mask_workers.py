@@ -22,10 +22,9 @@ from tagclip.images import decode_image
 from wsss.config import MaskConfig
 from wsss.files.atomic import atomic_file
 from wsss.files.map_files import read_maps
-from wsss.files.mask_files import encode_mask
+from wsss.files.mask_files import count_labels, encode_mask
 from wsss.masks.label_map import mask_from_maps
 
-IDS = 256
 NOTE = "in-work-"  # beginning of the name of a worker's note of its job
 MOST_IDLE_DEATHS = 3  # times that workers may die before they begin a job, in a row
 
@@ -106,12 +105,6 @@ def make_mask(stage: MaskStage, job: MaskJob) -> MaskReport:
     with atomic_file(job.mask, stage.scratch) as file:
         file.write(encode_mask(labels.mask, stage.palette, stage.config.ignore_label))
     return MaskReport(count_labels(labels.mask), time.perf_counter() - start)
-
-
-def count_labels(mask: np.ndarray) -> dict[int, int]:
-    """Pixels by label of a (H, W) uint8 mask; labels that do not occur are left out."""
-    counts = np.bincount(mask.ravel(), minlength=IDS)
-    return {int(label): int(counts[label]) for label in np.flatnonzero(counts)}
 
 
 class MaskWorkers:

@@ -25,14 +25,14 @@ from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
 from wsss.files.concurrency import bounded_map
 from wsss.files.map_files import StoredMaps
-from wsss.files.mask_files import read_mask
+from wsss.files.mask_files import count_labels, read_mask
 from wsss.files.run_folder import RunFolder
 from wsss.maps.class_maps import ClassMaps, weigh_by_scores
 from wsss.maps.source import ClassMapSource
 from wsss.maps.views import maps_over_views
 from wsss.pipeline.batch import BatchRunner, finite_results
 from wsss.pipeline.decoding import decode_batches
-from wsss.pipeline.mask_workers import MaskJob, MaskReport, MaskStage, MaskWorkers, count_labels
+from wsss.pipeline.mask_workers import MaskJob, MaskReport, MaskStage, MaskWorkers
 from wsss.pipeline.planning import Plan, PlannedImage, Todo, survey
 from wsss.pipeline.summary import StageTimes, count_run
 
@@ -110,7 +110,8 @@ class Pipeline:
             raise ValueError("give a tagger or tags")
         if tagger is not None:
             check_same_input(tagger.config.image, config.image)
-        self.run, self.clip, self.vocabulary, self.maps, self.config = run, clip, vocabulary, maps, config
+        self.run, self.clip, self.vocabulary, self.maps = run, clip, vocabulary, maps
+        self.config = config = config.for_labels(vocabulary.label_count)
         self.tagger, self.tags, self.work, self.progress = tagger, tags, work or WorkShare(), progress
         self.request = shared_request(maps.request, *([tagger.request] if tagger else []))
         self.stage = MaskStage(
@@ -175,7 +176,7 @@ class Pipeline:
         for image, (_, found) in outcome.done:
             stored = StoredMaps(
                 found.maps.astype(self.config.storage_dtype),
-                np.asarray(found.indices, np.int16),
+                np.asarray(found.indices, np.int32),
                 (image.size.height, image.size.width),
                 found.raw.astype(self.config.storage_dtype) if self.work.raw_cams else None,
             )

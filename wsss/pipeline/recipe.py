@@ -40,7 +40,8 @@ class Recipe:
             UsageError: an unknown vocabulary, field or value.
         """
         vocabulary = run.load_vocabulary()
-        return cls(run, vocabulary, run.tagger_config(vocabulary), run.mask_config())
+        masks = run.mask_config().for_labels(vocabulary.label_count)
+        return cls(run, vocabulary, run.tagger_config(vocabulary), masks)
 
     def resolved(self) -> dict[str, Any]:
         """Every setting, presets written out, for the run folder's config.py; not where that folder lies."""

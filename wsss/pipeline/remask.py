@@ -64,6 +64,7 @@ class Remasking:
             )
         config = MaskConfig.from_dict(dict(changes), MaskConfig.from_dict(manifest["masks"]))
         vocabulary = Vocabulary.from_dict(manifest["vocabulary"])
+        config = config.for_labels(vocabulary.label_count)
         source = open_source(run, layout="run", vocabulary=vocabulary)
         claim_masks(out, {"masks": config.to_dict()}, overwrite=overwrite, name=f"--out {out}")
         jobs = [

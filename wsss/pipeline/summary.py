@@ -99,7 +99,7 @@ def counts_line(counts: Mapping[str, Any]) -> str:
     """Images, masks, failures, images without tags, and the share of ignored pixels."""
     return (
         f"{counts['images']} images: {counts['masks']} masks, {counts['failures']} failures, "
-        f"{counts['untagged']} without tags; {100 * counts['ignored_share']:.1f} % of the pixels ignored (255)"
+        f"{counts['untagged']} without tags; {100 * counts['ignored_share']:.1f} % of the pixels ignored"
     )
 
 

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from wsss.files.mask_files import colour_table
+
 GAP = 6
 WHITE = 255
 INK = (20, 20, 20)
@@ -61,29 +63,31 @@ def heat_map(rgb: np.ndarray, cam: np.ndarray, weight: float = 0.55) -> np.ndarr
 
 
 def mask_overlay(
-    rgb: np.ndarray, mask: np.ndarray, palette: np.ndarray, *, background: bool = True, ignore_label: int = 255,
-    weight: float = 0.6,
+    rgb: np.ndarray, mask: np.ndarray, palette: np.ndarray, *, background: bool = True,
+    ignored: int | None = None, weight: float = 0.6,
 ) -> np.ndarray:
     """A mask over its image: class colours, outlines, background left as it is, ignored pixels hatched in white.
 
     Args:
         rgb: (H, W, 3) uint8.
-        mask: (H, W) uint8 labels.
+        mask: (H, W) labels, uint8 or uint16.
         palette: colours by label, (labels, 3) uint8.
         background: whether label 0 is the background.
+        ignored: the ignore label; None: the highest value that the mask can hold.
+        weight: of the colours.
 
     Returns:
         (H, W, 3) uint8.
     """  # fmt: skip
-    table = np.zeros((256, 3), np.uint8)
-    table[: len(palette)] = palette
+    ignored = np.iinfo(mask.dtype).max if ignored is None else ignored
+    table = colour_table(mask.dtype, palette, ignored)
     coloured = np.rint(rgb * (1 - weight) + table[mask] * weight).astype(np.uint8)
     if background:
         coloured[mask == 0] = rgb[mask == 0]
     rows, columns = np.indices(mask.shape, sparse=True)
-    ignored = mask == ignore_label
-    coloured[ignored] = rgb[ignored]
-    coloured[ignored & ((rows + columns) % 8 < 3)] = WHITE
+    unknown = mask == ignored
+    coloured[unknown] = rgb[unknown]
+    coloured[unknown & ((rows + columns) % 8 < 3)] = WHITE
     outline = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
     coloured[outline] = WHITE
     return coloured

@@ -17,15 +17,13 @@ from tagclip.images import decode_image
 from tagclip.vocabulary import Vocabulary
 from wsss.files.atomic import disk_errors
 from wsss.files.map_files import read_maps
-from wsss.files.mask_files import read_mask
+from wsss.files.mask_files import ignore_label, label_dtype, read_mask
 from wsss.files.run_folder import read_manifest, run_vocabulary
 from wsss.review.panels import PictureConfig, TagMaps, contact_sheet, mask_overlay, strip
 
 if TYPE_CHECKING:
     from tagclip.tagger import TagCLIP
     from wsss.masks.generator import MaskGenerator
-
-IGNORE_LABEL = 255
 
 
 def strips_of_run(
@@ -118,9 +116,10 @@ def _save(picture: np.ndarray, path: Path) -> None:
 
 def _overlay(rgb: np.ndarray, mask: np.ndarray, vocabulary: Vocabulary, config: PictureConfig | None) -> np.ndarray:
     weight = (config or PictureConfig()).fill
+    ignored = ignore_label(vocabulary.label_count)
     return mask_overlay(
-        rgb, mask, vocabulary.label_palette, background=vocabulary.has_background, ignore_label=IGNORE_LABEL,
-        weight=weight,
+        rgb, mask.astype(label_dtype(vocabulary.label_count)), vocabulary.label_palette,
+        background=vocabulary.has_background, ignored=ignored, weight=weight,
     )  # fmt: skip
 
 

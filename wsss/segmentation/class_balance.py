@@ -60,7 +60,7 @@ class ClassBalance:
 
         Args:
             cfg: of a training; changed in place.
-            pixels: by label, (256,), as `PreflightReport` counts them.
+            pixels: by label, (labels,), as `PreflightReport` counts them.
 
         Raises:
             UsageError: masks that were not counted, or a loss with weights of its own.

@@ -12,6 +12,7 @@ from tagclip.errors import RunError
 from wsss.evaluation.pairs import MaskPair, score_pairs
 from wsss.evaluation.scorer import MaskEvaluationConfig, MaskScorer
 from wsss.files.atomic import disk_errors
+from wsss.files.mask_files import ignore_label
 from wsss.files.sources import MaskSource
 from wsss.segmentation.curves import read_curves
 
@@ -72,7 +73,7 @@ class Summary:
     Attributes:
         config, run, val: what was asked for.
         images: number of training images.
-        ignored_share: share of the training pixels that are 255.
+        ignored_share: share of the training pixels that are ignored.
         masks: scores of the training masks against the ground truth, None without it.
         outcomes: the trainings: pseudo masks, self-training rounds, ground truth.
     """
@@ -134,7 +135,7 @@ def mask_quality(source: MaskSource, truth: MaskSource, names: Sequence[str]) ->
     pairs = [
         MaskPair(sample.id, sample.mask, true_masks[sample.id]) for sample in source.samples if sample.id in true_masks
     ]
-    scorer = MaskScorer(MaskEvaluationConfig(boundary_width=0))
+    scorer = MaskScorer(MaskEvaluationConfig(ignore_label(len(names)), boundary_width=0))
     failures = score_pairs(pairs, scorer)
     if failures:
         raise RunError(f"{truth.root}: {failures[0][1]} ({len(failures)} true masks cannot be compared)")

@@ -1,4 +1,4 @@
-"""Label maps as palette PNGs, and overlays on the photo; every file is whole or absent."""
+"""Label maps as PNGs, and overlays on the photo; every file is whole or absent."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 from PIL import Image
 
 from wsss.files.atomic import atomic_file, disk_errors
-from wsss.files.mask_files import IGNORE_COLOUR, encode_mask
+from wsss.files.mask_files import colour_table, encode_mask
 
 
 def save_label_map(
     path: Path, labels: np.ndarray, palette: Sequence[Sequence[int]], *, scratch: Path | None = None
 ) -> None:
-    """Writes a palette PNG whose values are the labels.
+    """Writes a PNG whose values are the labels, see `wsss.files.mask_files.encode_mask`.
 
     Args:
         path: the file; its folder is made.
-        labels: (H, W) uint8.
+        labels: (H, W) uint8 or uint16.
         palette: RGB colour of each label.
         scratch: folder for the temporary file, on the same file system; None: the mask's own.
 
@@ -44,15 +44,12 @@ def save_overlay(
     Args:
         path: the file; its folder is made.
         rgb: (H, W, 3) uint8.
-        labels: (H, W) uint8; where a label's colour is black (a background) the photo shows.
+        labels: (H, W) uint8 or uint16; where a label's colour is black (a background) the photo shows.
         palette: RGB colour of each label.
         opacity: of the colours, in [0, 1].
         scratch: as for `save_label_map`.
     """
-    full = np.zeros((256, 3), np.uint8)
-    full[: len(palette)] = palette
-    full[255] = IGNORE_COLOUR
-    colours = full[labels]
+    colours = colour_table(labels.dtype, np.asarray(palette, np.uint8))[labels]
     shown = (colours.sum(axis=2, keepdims=True) > 0).astype(np.float32) * opacity
     blend = rgb * (1 - shown) + colours * shown
     buffer = io.BytesIO()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tagclip.errors import UsageError
 from wsss.config import CrfConfig
+from wsss.files.mask_files import label_dtype
 from wsss.segmentation.checkpoints import LoadedSegmentor
 
 
@@ -96,15 +97,16 @@ class Predictor:
         return (total / views).float().cpu().numpy()
 
     def labels(self, rgb: np.ndarray) -> np.ndarray:
-        """Label of each pixel, (H, W) uint8."""
+        """Label of each pixel, (H, W) uint8, or uint16 for more than 255 labels."""
         probabilities = self.probabilities(rgb)
-        labels = probabilities.argmax(axis=0).astype(np.uint8)
+        dtype = label_dtype(len(self.segmentor.classes))
+        labels = probabilities.argmax(axis=0).astype(dtype)
         if self.config.crf is None:
             return labels
         present = np.unique(labels)
         if len(present) == 1:
             return labels
-        return present[refine(rgb, probabilities[present], self.config.crf)].astype(np.uint8)
+        return present[refine(rgb, probabilities[present], self.config.crf)].astype(dtype)
 
     def _views(self, rgb: np.ndarray) -> Iterator[tuple[np.ndarray, bool]]:
         height, width = rgb.shape[:2]

@@ -17,11 +17,11 @@ import numpy as np
 from tagclip.errors import UsageError
 from tagclip.images import decode_image
 from tagclip.vocabulary import Vocabulary
+from wsss.files.mask_files import ignore_label, label_dtype, read_mask
 from wsss.files.provenance import claim_masks
 from wsss.files.sources import MaskSource, Sample
 from wsss.segmentation.overlays import save_label_map
 from wsss.segmentation.predictor import Predictor
-from wsss.segmentation.preflight import IGNORE
 from wsss.segmentation.run_maps import RunMaps
 
 
@@ -31,7 +31,8 @@ class SelfTrainingConfig:
 
     Attributes:
         rounds: how many times masks are remade and the model trained anew.
-        confidence: pixels whose highest probability (refined, if `refine`) is lower become 255; None keeps all.
+        confidence: pixels whose highest probability (refined, if `refine`) is lower are ignored; None
+            keeps all.
         restrict_to_tags: only the image's tags and the background compete. An image without tags keeps its mask.
         maps_share: weight of the run's class maps in the mean of their probabilities and the model's: 0 is the model
             alone, 1 the maps alone. Needs a run folder of stage two.
@@ -114,14 +115,13 @@ def new_labels(
     config: SelfTrainingConfig,
     maps: RunMaps | None = None,
 ) -> np.ndarray:
-    """The next round's label map of one image, (H, W) uint8; `maps` where `config.needs_maps`."""
+    """The next round's label map of one image, (H, W) uint8 or uint16; `maps` where `config.needs_maps`."""
     rgb = decode_image(sample.image, apply_exif=config.apply_exif)
-    allowed = np.arange(len(predictor.segmentor.classes))
+    count = len(predictor.segmentor.classes)
+    dtype, allowed = label_dtype(count), np.arange(count)
     if config.restrict_to_tags:
         if not sample.tags:
-            from wsss.files.mask_files import read_mask
-
-            return read_mask(sample.mask)
+            return read_mask(sample.mask).astype(dtype)
         allowed = np.array(allowed_labels(sample.tags, vocabulary))
     probabilities = predictor.probabilities(rgb, allowed.tolist())
     if maps is not None and config.maps_share:
@@ -129,9 +129,9 @@ def new_labels(
         probabilities = (1 - config.maps_share) * probabilities + config.maps_share * by_maps
     if maps is not None and config.refine:
         probabilities = maps.refine(rgb, probabilities)
-    labels = allowed[probabilities.argmax(axis=0)].astype(np.uint8)
+    labels = allowed[probabilities.argmax(axis=0)].astype(dtype)
     if config.confidence is not None:
-        labels[probabilities.max(axis=0) < config.confidence] = IGNORE
+        labels[probabilities.max(axis=0) < config.confidence] = ignore_label(count)
     return labels
 
 

@@ -1,14 +1,10 @@
-import io
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 
 from tagclip.errors import UsageError
-from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
-from wsss.files.mask_files import check_label_count, encode_mask
 from wsss.masks.crf import crf_probabilities
 from wsss.masks.label_map import label_scores, mask_from_maps
 
@@ -121,32 +117,19 @@ def test_masks_from_memory_and_from_files_are_the_same():
     assert np.array_equal(memory.confidence, mask_from_maps(picture(), stored, [0, 1, 2], config).confidence)
 
 
-def test_palette_png():
-    vocabulary = Vocabulary.named("voc")
-    mask = np.array([[0, 1, 15], [20, 255, 0]], np.uint8)
-    content = encode_mask(mask, vocabulary.label_palette)
-    assert content == encode_mask(mask, vocabulary.label_palette)
-    image = Image.open(io.BytesIO(content))
-    assert image.mode == "P"
-    assert np.array_equal(np.asarray(image), mask)
-    colours = np.asarray(image.convert("RGB"))
-    assert colours[0].tolist() == [[0, 0, 0], [128, 0, 0], [192, 128, 128]]
-    assert colours[1].tolist() == [[0, 64, 128], [224, 224, 192], [0, 0, 0]]
-
-
-def test_palette_png_of_every_label():
-    mask = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    image = Image.open(io.BytesIO(encode_mask(mask, np.zeros((256, 3), np.uint8))))
-    assert np.array_equal(np.asarray(image), mask)
-
-
-@pytest.mark.parametrize(("classes", "background", "fits"), [(254, True, True), (255, True, False), (255, False, True)])
-def test_label_count(classes, background, fits):
-    if fits:
-        check_label_count(classes, background)
-    else:
-        with pytest.raises(UsageError, match="at most 254"):
-            check_label_count(classes, background)
+def test_more_labels_than_8_bits_hold():
+    config = MaskConfig().for_labels(301)
+    maps = cams(2)
+    few = mask_from_maps(picture(), maps, [4, 9], MaskConfig())
+    many = mask_from_maps(picture(), maps, [279, 289], config)
+    assert (few.mask.dtype, many.mask.dtype, many.labels.dtype) == (np.uint8, np.uint16, np.uint16)
+    renamed = np.zeros(256, np.uint16)
+    renamed[[5, 10, 255]] = 280, 290, 65535
+    assert np.array_equal(many.mask, renamed[few.mask])
+    assert set(np.unique(many.labels)) == {0, 280, 290}
+    assert 65535 in many.mask
+    nothing = mask_from_maps(picture(), maps[:0], [], config, has_background=False)
+    assert (nothing.mask.dtype, nothing.mask.min()) == (np.uint16, 65535)
 
 
 @pytest.mark.parametrize("refiner", ["crf", "pamr", "none"])
