@@ -1,79 +1,152 @@
-"""Kills a command again and again, lets it resume each time, and compares its folder with an undisturbed one's.
+"""Kills commands again and again, lets them resume, and compares what they leave with what undisturbed ones leave.
 
-    python -m tests.kill_and_resume --kills 10 --work DIR -- \
-        tools/pipeline.py --config demo/masks --images scenes/JPEGImages --threads 1
+    python -m tests.kill_and_resume --kills 20 --work DIR
+    python -m tests.kill_and_resume --kills 20 --work DIR --only run segment
 
-The command must take `--out`; it is run with Python. Kills are SIGKILL to the whole process group, at moments spread at
-random over the time that the undisturbed run took, so that later kills meet a run that is nearly done.
+Scenes are drawn into DIR; then run, tag, mask, remask, train and segment are each done undisturbed and, into another
+folder, with SIGKILLs to the whole process group at random moments. A command that ends before its kill loses half of
+what it had made (the last checkpoint for `train`), so that later kills meet work as well. The result is a Markdown table.
 """
 
+from __future__ import annotations
+
 import argparse
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.wsss.runs import contents
 
+TAGCLIP = (sys.executable, "-m", "wsss.cli.main")
+MADE = ("**/*.png", "cams/**/*.npz")
+VOLATILE = ("log.txt", "times.json")
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=10, help="how often it is killed")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--work", type=Path, required=True, help="folder for the two runs; must not exist")
-    parser.add_argument("command", nargs="+", help="script and its arguments, without --out")
-    args = parser.parse_args()
-    args.work.mkdir(parents=True)
-    whole, killed = args.work / "whole", args.work / "killed"
-    before = time.monotonic()
-    subprocess.run([sys.executable, *args.command, "--out", str(whole)], check=True, stderr=subprocess.DEVNULL)
-    seconds = time.monotonic() - before
-    print(f"undisturbed: {seconds:.0f} s, {len(contents(whole))} files", flush=True)
-    moments, kills, starts = random.Random(args.seed), 0, 0
-    while kills < args.kills:
+
+@dataclass(frozen=True)
+class Command:
+    """One command to kill: a subcommand of `tagclip` and its arguments without --out."""
+
+    name: str
+    arguments: tuple[str, ...]
+
+    def line(self, folder: Path) -> list[str]:
+        """The command line that works into `folder`."""
+        return [*TAGCLIP, self.name, *self.arguments, "--out", str(folder), "--quiet"]
+
+
+def commands(work: Path, iterations: int) -> list[Command]:
+    """The six commands, each on what the ones before have left in `work`."""
+    scenes = work / "scenes"
+    model = ("--model", "demo", "--classes", "voc", "--threads", "1")
+    photos = ("--images", str(scenes / "JPEGImages"))
+    run = str(work / "run" / "whole")
+    training = ("--config", "demo/segmentation", "--run", run, "--val", str(scenes), "--iterations", str(iterations))
+    checkpoint = str(work / "train" / "whole" / f"iter_{iterations}.pth")
+    return [
+        Command("run", (*photos, *model, "--config", "demo/masks")),
+        Command("tag", (*photos, *model)),
+        Command("mask", (*photos, *model, "--config", "demo/masks", "--tags", str(work / "tag" / "whole"))),
+        Command("remask", ("--run", run, "--set", "masks.crf.iterations=5")),
+        Command("train", training),
+        Command("segment", ("--checkpoint", checkpoint, *photos, "--threads", "1")),
+    ]
+
+
+def kill_often(command: Command, work: Path, kills: int, rng: random.Random) -> str:
+    """One row of the table."""
+    folder = work / command.name
+    folder.mkdir(parents=True, exist_ok=True)
+    whole, killed = folder / "whole", folder / "killed"
+    start = time.monotonic()
+    subprocess.run(command.line(whole), check=True, stdout=subprocess.DEVNULL)
+    seconds = time.monotonic() - start
+    done = starts = 0
+    while done < kills:
         starts += 1
-        # Start-up takes most of a short run: kills come between a tenth and all of an undisturbed run's time.
-        survived = run_for(args.command, killed, moments.uniform(0.1, 1.0) * seconds)
-        kills += not survived
-        found = len(contents(killed)) if killed.is_dir() else 0
-        print(f"{'ended by itself' if survived else f'kill {kills}'}: {found} files", flush=True)
-        if survived:  # done before the kill: what is left of the kills starts with half of the files gone
-            for path in random.Random(starts).sample(artefacts(killed), len(artefacts(killed)) // 2):
-                path.unlink()
-    subprocess.run([sys.executable, *args.command, "--out", str(killed)], check=True, stderr=subprocess.DEVNULL)
-    one, two = contents(whole), contents(killed)
+        # Start-up takes most of a short command: kills come between a quarter and all of an undisturbed one's time.
+        if runs_for(command.line(killed), rng.uniform(0.25, 1.0) * seconds):
+            lose_half(killed, rng)
+        else:
+            done += 1
+        print(f"  {command.name}: {done} kills in {starts} starts", file=sys.stderr, flush=True)
+    subprocess.run(command.line(killed), check=True, stdout=subprocess.DEVNULL)
+    compare: Callable[[Path, Path], str] = compare_trainings if command.name == "train" else compare_files
+    return f"| `tagclip {command.name}` | {done} | {starts + 1} | {seconds:.0f} | {compare(whole, killed)} |"
+
+
+def compare_files(whole: Path, killed: Path) -> str:
+    """How many files differ, and the first of them."""
+    one, two = contents(whole, VOLATILE), contents(killed, VOLATILE)
     different = sorted(name for name in one.keys() | two.keys() if one.get(name) != two.get(name))
-    print(f"{kills} kills, {starts + 1} starts: {len(one)} files, {len(different)} differ {different[:5]}")
-    return 1 if different else 0
+    return f"{len(one)} files, {len(different)} differ" + (f" ({different[0]})" if different else "")
 
 
-def artefacts(folder: Path) -> list[Path]:
-    """Files of a run that it can make again."""
-    return sorted([*folder.glob("masks/**/*.png"), *folder.glob("cams/**/*.npz")])
+def compare_trainings(whole: Path, killed: Path) -> str:
+    """Iterations and validation mIoU of both: the augmentation of what is repeated after a kill is another."""
+    found = []
+    for folder in (whole, killed):
+        outcome = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["outcomes"][0]
+        found.append((outcome["iterations"], outcome["last"]))
+    return f"{found[0][0]} and {found[1][0]} iterations, mIoU {found[0][1]:.1f} and {found[1][1]:.1f}"
 
 
-def run_for(command: list[str], out: Path, seconds: float) -> bool:
+def lose_half(folder: Path, rng: random.Random) -> None:
+    """Removes half of what a command can make again."""
+    checkpoints = sorted(folder.glob("iter_*.pth"), key=lambda path: int(path.stem.removeprefix("iter_")))
+    if checkpoints:
+        checkpoints.pop().unlink()
+        (folder / "last_checkpoint").unlink(missing_ok=True)
+        if checkpoints:
+            (folder / "last_checkpoint").write_text(str(checkpoints[-1]), encoding="utf-8")
+        return
+    made = sorted({path for pattern in MADE for path in folder.glob(pattern)})
+    for path in rng.sample(made, len(made) // 2):
+        path.unlink()
+
+
+def runs_for(line: list[str], seconds: float) -> bool:
     """Whether the command ended by itself within that time; else it and all its children are killed.
 
     Raises:
         RuntimeError: it failed.
     """
-    process = subprocess.Popen(
-        [sys.executable, *command, "--out", str(out)], start_new_session=True, stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+    process = subprocess.Popen(line, start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
     try:
-        code = process.wait(timeout=seconds)
+        _, error = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.communicate()
         return False
-    if code:
-        raise RuntimeError(f"exit code {code}")
+    if process.returncode:
+        raise RuntimeError(f"exit code {process.returncode}: {error.decode()[-500:]}")
     return True
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for everything; must not exist")
+    parser.add_argument("--kills", type=int, default=20, help="how often each command is killed")
+    parser.add_argument("--scenes", type=int, default=16, help="how many scenes are drawn")
+    parser.add_argument("--iterations", type=int, default=40, help="of the training")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--only", nargs="+", help="these commands; the others are done undisturbed only")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True)
+    scenes = [*TAGCLIP, "demo", "scenes", "--out", str(args.work / "scenes"), "--count", str(args.scenes)]
+    subprocess.run(scenes, check=True, stdout=subprocess.DEVNULL)
+    rng = random.Random(args.seed)
+    print("| command | kills | starts | undisturbed, s | result beside the undisturbed one |\n|---|---:|---:|---:|---|")
+    for command in commands(args.work, args.iterations):
+        wanted = args.only is None or command.name in args.only
+        print(kill_often(command, args.work, args.kills if wanted else 0, rng), flush=True)
+    return 0
 
 
 if __name__ == "__main__":
