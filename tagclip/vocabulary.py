@@ -16,7 +16,7 @@ import numpy as np
 from tagclip.arguments import as_names
 from tagclip.errors import VocabularyError
 from tagclip.text_files import read_text as read_text_file
-from tagclip.vocabulary_files import ClassEntry, read_text, read_yaml
+from tagclip.vocabulary_files import ClassEntry, read_yaml, text_entries
 
 # Words for "everything else" that fit any photo: the papers' list for COCO.
 GENERIC_BACKGROUND = (
@@ -155,7 +155,7 @@ class Vocabulary:
         text = read_text_file(path, "class file", error=VocabularyError)
         if path.suffix.lower() in (".yaml", ".yml"):
             return cls._from_yaml(text, str(path), path.stem)
-        entries = read_text(text, str(path))
+        entries = text_entries(text, str(path))
         return cls._from_entries(entries, str(path), {"name": path.stem})
 
     @classmethod

@@ -29,7 +29,7 @@ class ClassEntry:
     place: str
 
 
-def read_text(text: str, source: str) -> list[ClassEntry]:
+def text_entries(text: str, source: str) -> list[ClassEntry]:
     """Entries of a text file: `name` or `name: synonym, synonym` a line, `#` comments, blank lines ignored.
 
     Raises:

@@ -92,7 +92,7 @@ def test_what_is_declared_is_imported(declared):
 
 
 def test_all_is_every_extra_that_installs_everywhere(declared):
-    assert declared["all"] == declared["seg"] | declared["dev"]
+    assert declared["all"] == declared["seg"] | declared["heif"] | declared["dev"]
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ def ablate(args: argparse.Namespace) -> int:
     from tagclip.labels import read_labels
     from tagclip.tagger import TagCLIP
     from tagclip.vocabulary import Vocabulary
-    from wsss.evaluation.ablation import ablate_tags, markdown
+    from wsss.evaluation.ablation import ablate_tags, ablation_table
     from wsss.pipeline.run_config import class_names
 
     output = Output.of(args)
@@ -50,6 +50,6 @@ def ablate(args: argparse.Namespace) -> int:
     tagger = TagCLIP(load_model(args), vocabulary, config=settings, cache_dir=args.cache_dir)
     with progress_bar(-(-len(files) // CHUNK), "images", unit=f"x {CHUNK}", quiet=args.quiet) as bar:
         rows = ablate_tags(tagger, files, labels, chunk=CHUNK, progress=lambda chunks: watched(chunks, bar))
-    output.markdown(markdown(rows))
+    output.ablation_table(ablation_table(rows))
     output.figures([row.to_dict() for row in rows])
     return 0

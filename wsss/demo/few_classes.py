@@ -137,7 +137,7 @@ def rule_row(
     return RuleRow(len(classes), name, float(precision), float(right / nothing.sum()), f1)
 
 
-def markdown(rows: Sequence[RuleRow]) -> str:
+def rules_table(rows: Sequence[RuleRow]) -> str:
     """The table as Markdown, figures in per cent."""
     lines = ["| classes | rule | \"nothing here\": precision | recall | micro F1 |", "|---:|---|---:|---:|---:|"]
     for row in rows:

@@ -62,7 +62,7 @@ def ablate_tags(
     return [*rows, AblationRow("+ thresholds per class", measure_tags(truth, calibrated, last, names))]
 
 
-def markdown(rows: Sequence[AblationRow]) -> str:
+def ablation_table(rows: Sequence[AblationRow]) -> str:
     """The table as Markdown, figures in percent."""
     lines = ["| scores | mAP | P | R | micro-F1 |", "|---|---|---|---|---|"]
     for row in rows:

@@ -20,12 +20,12 @@ from wsss.pipeline.tags import run_identity, run_tagging
 if TYPE_CHECKING:
     from tagclip.clip import FrozenCLIP
 
-Watch = Callable[[int], contextlib.AbstractContextManager[Callable[[int], None]]]
+TagWatch = Callable[[int], contextlib.AbstractContextManager[Callable[[int], None]]]
 logger = logging.getLogger(__name__)
 
 
-def watch_nothing(total: int) -> contextlib.AbstractContextManager[Callable[[int], None]]:
-    """The `Watch` of a run that nobody looks at."""
+def watch_no_tags(total: int) -> contextlib.AbstractContextManager[Callable[[int], None]]:
+    """The `TagWatch` of a run that nobody looks at."""
     return contextlib.nullcontext(lambda images: None)
 
 
@@ -61,7 +61,7 @@ class TagRun:
         )  # fmt: skip
 
     def execute(
-        self, *, overwrite: bool = False, strict: bool = False, watch: Watch = watch_nothing
+        self, *, overwrite: bool = False, strict: bool = False, watch: TagWatch = watch_no_tags
     ) -> dict[str, Any]:
         """Starts the run or resumes it, up to a complete folder.
 

@@ -6,7 +6,7 @@ from tagclip.image_lists import find_images
 from tagclip.metrics import measure_tags
 from tagclip.thresholds import select
 from tests.golden import COPY
-from wsss.evaluation.ablation import ablate_tags, markdown
+from wsss.evaluation.ablation import ablate_tags, ablation_table
 
 IMAGES = COPY / "images"
 LABELS = {"scene0_224x224": (1, 15), "scene1_320x224": (1, 5, 19), "scene3_97x310": (3,), "scene5_160x160": (9,)}
@@ -29,6 +29,6 @@ def test_rows_are_the_taggers_own_figures(golden_tagger):
     assert got.images == len(files) - 1
     np.testing.assert_allclose(got.mean_ap, expected.mean_ap, atol=1e-9)
     assert got.micro == expected.micro
-    table = markdown(rows).splitlines()
+    table = ablation_table(rows).splitlines()
     assert table[5].startswith(f"| + CWR | {100 * expected.mean_ap:.1f} |")
     assert rows[3].to_dict()["f1"] == expected.micro.f1

@@ -1,5 +1,7 @@
-#!/usr/bin/env python3
-"""Measures tag rules on short class lists: drawn scenes of which half show none of the classes."""
+"""Measures tag rules on short class lists: drawn scenes of which half show none of the classes.
+
+    python -m tests.few_classes --count 60
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from collections.abc import Sequence
 from tagclip.clip import load_clip
 from tagclip.demo.sprites import HELD_OUT_STYLE, STYLES, TRAINING_STYLES
 from wsss.cli import console
-from wsss.demo.few_classes import LISTS, SceneSettings, markdown, measure
+from wsss.demo.few_classes import LISTS, SceneSettings, measure, rules_table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     settings = SceneSettings(args.count, args.seed, tuple(args.styles))
     with console.progress_bar(len(LISTS) * args.count, "scenes") as bar:
-        print(markdown(measure(load_clip("demo"), settings, progress=bar.update)))
+        print(rules_table(measure(load_clip("demo"), settings, progress=bar.update)))
     return 0
 
 
