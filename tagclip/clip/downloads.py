@@ -21,6 +21,8 @@ PROBE_SECONDS = 8.0  # the longest that the hub may take to answer
 FILE_REMEDY = "--pretrained FILE (in Python pretrained=FILE) takes weights that were downloaded elsewhere"
 FOLDER_REMEDY = "--model local-dir:FOLDER takes a copy of the repository that was downloaded elsewhere"
 
+_silence = threading.Lock()
+
 
 def fetch_weights(tag: Mapping, name: str, cache_dir: str | Path | None) -> Path:
     """The file of an open_clip tag: from the hub's cache, where it is not asked for again, or downloaded.
@@ -71,17 +73,17 @@ def require_hub(repository: str, file: str, name: str, remedy: str) -> None:
     outcome: list[Exception | None] = []
 
     def ask() -> None:
-        with _silent("huggingface_hub"):
-            try:
-                get_hf_file_metadata(hf_hub_url(repository, file), timeout=PROBE_SECONDS)
-                outcome.append(None)
-            except Exception as error:  # as in fetch_weights
-                outcome.append(error)
+        try:
+            get_hf_file_metadata(hf_hub_url(repository, file), timeout=PROBE_SECONDS)
+            outcome.append(None)
+        except Exception as error:  # as in fetch_weights
+            outcome.append(error)
 
     # In a thread, as the timeout of a request does not hold for looking up the host's name or for retries.
     thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(PROBE_SECONDS)
+    with _silent("huggingface_hub"):
+        thread.start()
+        thread.join(PROBE_SECONDS)
     error = outcome[0] if outcome else TimeoutError(f"no answer within {PROBE_SECONDS:g} s")
     status = getattr(getattr(error, "response", None), "status_code", None)
     if error is None or isinstance(error, ValueError) or (status is not None and status < 500):
@@ -100,9 +102,10 @@ def _with_safetensors(file: str) -> tuple[str, ...]:
 @contextmanager
 def _silent(name: str) -> Iterator[None]:
     library = logging.getLogger(name)
-    before = library.level
-    library.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        library.setLevel(before)
+    with _silence:  # one at a time, so that the level that returns is the user's
+        before = library.level
+        library.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            library.setLevel(before)
