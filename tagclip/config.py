@@ -255,7 +255,7 @@ class TagCLIPConfig:
             image=ImageConfig(apply_exif=False, max_long_side=None, position_rounding="float16_off_native"),
             dmar=replace(config.dmar, clip_boxes=True),
             cwr=replace(config.cwr, clip_boxes=True, stop_at_degenerate=True),
-            rule=replace(config.rule, at_least_one=True, floor=None),
+            rule=replace(config.rule, floor=None),
             local_attention="masked_local",
         )
 

@@ -154,7 +154,7 @@ def test_presets_differ_in_quirks_only():
     """Of a preset's settings, "reference" changes these and no others, for any data set."""
     quirks = {
         "image.apply_exif", "image.max_long_side", "image.position_rounding", "dmar.clip_boxes", "cwr.clip_boxes",
-        "cwr.stop_at_degenerate", "local_attention", "affinity.clip_boxes", "cam.reference_names",
+        "cwr.stop_at_degenerate", "rule.floor", "local_attention", "affinity.clip_boxes", "cam.reference_names",
         "crf.wrap_dark_pixels", "storage_dtype", "round_upsampled", "max_refine_side",
     }  # fmt: skip
 
