@@ -12,7 +12,7 @@ from tagclip.errors import UsageError
 from tagclip.images import decode_image
 from tagclip.vocabulary import Vocabulary
 from wsss.files.mask_files import read_mask
-from wsss.review.panels import PictureConfig, beside, contact_sheet, mask_overlay, titled
+from wsss.review.panels import PictureConfig, below, contact_sheet, legend, mask_panel, panel_row
 
 PANEL = PictureConfig(height=190)
 
@@ -46,7 +46,7 @@ def demo_table(root: Path) -> str:
 
 
 def demo_picture(root: Path, count: int = 3) -> np.ndarray:
-    """Rows of known and of held-out scenes: image, truth, answer.
+    """Rows of known and of held-out scenes (image, true mask, predicted mask), and a legend of the classes in them.
 
     Args:
         root: the demo's folder, with `run`, `scenes`, and `predictions` if DeepLab was trained.
@@ -61,27 +61,38 @@ def demo_picture(root: Path, count: int = 3) -> np.ndarray:
     """
     vocabulary = Vocabulary.named("voc")
     kinds = [("scenes", "run/masks", "pseudo mask"), ("held_out", "predictions/masks", "DeepLab")]
-    rows = []
-    for data, answers, title in kinds:
-        found = sorted((root / answers).glob("*.png"))
+    rows: list[np.ndarray] = []
+    shown: set[int] = set()
+    for data, predictions, title in kinds:
+        found = sorted((root / predictions).glob("*.png"))
         for place in np.unique(np.linspace(0, len(found) - 1, count).astype(int)) if found else ():
             name = found[place].stem
             rgb = decode_image(root / data / "JPEGImages" / f"{name}.jpg")
-            truth, answer = read_mask(root / data / "SegmentationClass" / f"{name}.png"), read_mask(found[place])
-            panels = [(name, rgb), (f"truth: {_present(truth, vocabulary)}", _shown(rgb, truth, vocabulary))]
-            panels.append((f"{title}: {_present(answer, vocabulary)}", _shown(rgb, answer, vocabulary)))
-            rows.append(beside([titled(caption, panel, PANEL) for caption, panel in panels]))
+            masks = {"true mask": read_mask(root / data / "SegmentationClass" / f"{name}.png")}
+            masks[title] = read_mask(found[place])
+            shown.update(*map(_classes, masks.values()))
+            panels = [(name, rgb)]
+            panels += [(f"{kind}: {_named(mask, vocabulary)}", _shown(rgb, mask, vocabulary))
+                       for kind, mask in masks.items()]  # fmt: skip
+            rows.append(panel_row(panels, PANEL))
     if not rows:
         raise UsageError(f"{root}: no masks of the demo there")
-    return contact_sheet(rows, PictureConfig(columns=2))
+    sheet = contact_sheet(rows, PictureConfig(columns=2))
+    colours = [(vocabulary.names[index], vocabulary.palette[index + 1].tolist()) for index in sorted(shown)]
+    return below([sheet, legend(colours, sheet.shape[1], PANEL)])
 
 
-def _present(mask: np.ndarray, vocabulary: Vocabulary) -> str:
-    return ", ".join(vocabulary.names[label - 1] for label in np.unique(mask).tolist() if 0 < label < 255)
+def _classes(mask: np.ndarray) -> list[int]:
+    """Indices of the classes in a mask."""
+    return [label - 1 for label in np.unique(mask).tolist() if 0 < label < np.iinfo(mask.dtype).max]
+
+
+def _named(mask: np.ndarray, vocabulary: Vocabulary) -> str:
+    return ", ".join(vocabulary.names[index] for index in _classes(mask))
 
 
 def _shown(rgb: np.ndarray, mask: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    return mask_overlay(rgb, mask, vocabulary.label_palette)
+    return mask_panel(rgb, mask, vocabulary.label_palette, PANEL)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,12 +13,13 @@ from tagclip.arguments import as_names
 from tagclip.errors import ImageError, RunError, UsageError
 from tagclip.image_lists import ImageFile
 from tagclip.images import decode_image
+from tagclip.tag_files import TagRecord, read_tags
 from tagclip.vocabulary import Vocabulary
 from wsss.files.atomic import disk_errors
 from wsss.files.map_files import read_maps
 from wsss.files.mask_files import ignore_label, label_dtype, read_mask
 from wsss.files.run_folder import read_manifest, run_vocabulary
-from wsss.review.panels import PictureConfig, TagMaps, contact_sheet, mask_overlay, strip
+from wsss.review.panels import PictureConfig, TagMaps, contact_sheet, mask_panel, strip
 
 if TYPE_CHECKING:
     from tagclip.tagger import TagCLIP
@@ -43,22 +43,26 @@ def strips_of_run(
     if manifest is None or vocabulary is None:
         raise UsageError(f"--run {root}: no manifest.json there; give a run folder")
     apply_exif = manifest.get("masks", {}).get("image", {}).get("apply_exif", True)
-    lines = _tag_lines(root)
-    chosen = list(as_names(ids, "--ids")) if ids else _spread(list(lines), limit)
+    records = _tag_records(root, vocabulary)
+    chosen = list(as_names(ids, "--ids")) if ids else _spread(list(records), limit)
     for name in chosen:
-        if name not in lines:
+        if name not in records:
             raise UsageError(f"--ids: {name!r} is not in {root / 'tags.jsonl'}")
-        rgb = decode_image(lines[name]["path"], apply_exif=apply_exif)
+        path = records[name].path
+        if path is None:
+            raise RunError(f"{root / 'tags.jsonl'}: {name!r} has no path of its photo")
+        rgb = decode_image(path, apply_exif=apply_exif)
         stored = read_maps(root / "cams" / f"{name}.npz")
         mask_path = root / "masks" / f"{name}.png"
         overlay = None
         if mask_path.is_file():
             mask = read_mask(mask_path)
             if mask.shape != rgb.shape[:2]:
-                raise ImageError(f"{mask_path}: not the size of {lines[name]['path']}; was the image changed?")
+                raise ImageError(f"{mask_path}: not the size of {path}; was the image changed?")
             overlay = _overlay(rgb, mask, vocabulary, config)
+        raw, scores = stored.raw, records[name].scores
         tags = [
-            TagMaps(vocabulary.names[index], None if stored.raw is None else stored.raw[place], cam)
+            _tag_maps(vocabulary, index, None if raw is None else raw[place], cam, scores)
             for place, (index, cam) in enumerate(zip(stored.classes.tolist(), stored.maps, strict=True))
         ]
         yield name, strip(rgb, tags, overlay, name, config)
@@ -78,14 +82,18 @@ def strips_of_images(
     """
     for file in files:
         rgb = decode_image(file.path, apply_exif=generator.config.image.apply_exif)
-        names = as_names(tags, "tags") if tags else tagger(file.path).tags
-        found = generator(file.path, names)
-        maps = [TagMaps(*entry) for entry in zip(found.tags, found.raw, found.maps, strict=True)]
-        yield file.id, strip(rgb, maps, _overlay(rgb, found.mask, generator.vocabulary, config), file.id, config)
+        result = None if tags else tagger(file.path)
+        names, scores = (as_names(tags or (), "tags"), None) if result is None else (result.tags, result.scores)
+        found, vocabulary = generator(file.path, names), generator.vocabulary
+        maps = [
+            _tag_maps(vocabulary, vocabulary.index(name), raw, refined, scores)
+            for name, raw, refined in zip(found.tags, found.raw, found.maps, strict=True)
+        ]
+        yield file.id, strip(rgb, maps, _overlay(rgb, found.mask, vocabulary, config), file.id, config)
 
 
 def save_strips(strips: Iterator[tuple[str, np.ndarray]], out: Path, config: PictureConfig | None = None) -> int:
-    """One contact sheet if `out` ends in .png, else one PNG an image in the folder `out`.
+    """One contact sheet if `out` ends in .png, else one PNG per image in the folder `out`.
 
     Returns:
         Number of images drawn.
@@ -114,22 +122,26 @@ def _save(picture: np.ndarray, path: Path) -> None:
         Image.fromarray(picture).save(path)
 
 
+def _tag_maps(
+    vocabulary: Vocabulary, index: int, raw: np.ndarray | None, refined: np.ndarray, scores: np.ndarray | None
+) -> TagMaps:
+    score = None if scores is None or np.isnan(scores[index]) else float(scores[index])
+    red, green, blue = vocabulary.palette[index + 1].tolist()
+    return TagMaps(vocabulary.names[index], raw, refined, score, (red, green, blue))
+
+
 def _overlay(rgb: np.ndarray, mask: np.ndarray, vocabulary: Vocabulary, config: PictureConfig | None) -> np.ndarray:
-    weight = (config or PictureConfig()).fill
-    ignored = ignore_label(vocabulary.label_count)
-    return mask_overlay(
-        rgb, mask.astype(label_dtype(vocabulary.label_count)), vocabulary.label_palette,
-        background=vocabulary.has_background, ignored=ignored, weight=weight,
+    return mask_panel(
+        rgb, mask.astype(label_dtype(vocabulary.label_count)), vocabulary.label_palette, config or PictureConfig(),
+        background=vocabulary.has_background, ignored=ignore_label(vocabulary.label_count),
     )  # fmt: skip
 
 
-def _tag_lines(root: Path) -> dict[str, dict]:
+def _tag_records(root: Path, vocabulary: Vocabulary) -> dict[str, TagRecord]:
     path = root / "tags.jsonl"
     if not path.is_file():
         raise RunError(f"{root}: the run is not complete yet (no tags.jsonl); run its command again")
-    with path.open(encoding="utf-8") as lines:
-        records = (json.loads(line) for line in lines)
-        return {record["id"]: {"path": record["path"]} for record in records}
+    return {record.id: record for record in read_tags(path, vocabulary)}
 
 
 def _spread(names: list[str], limit: int | None) -> list[str]:

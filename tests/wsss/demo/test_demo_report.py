@@ -9,7 +9,10 @@ import pytest
 from tagclip.demo.dataset import write_scenes
 from tagclip.demo.scenes import SceneConfig
 from tagclip.errors import UsageError
-from wsss.demo.demo_report import demo_picture, demo_table
+from tagclip.vocabulary import Vocabulary
+from wsss.demo.demo_report import PANEL, demo_picture, demo_table
+from wsss.files.mask_files import read_mask
+from wsss.review.panels import GAP
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +46,19 @@ def test_picture_shows_scene_truth_and_answer(demo):
     (demo / "predictions").rename(demo / "away")
     known = demo_picture(demo, count=2)
     (demo / "away").rename(demo / "predictions")
-    assert both.shape[0] == 2 * known.shape[0]
+    assert both.shape[0] - known.shape[0] >= PANEL.height  # two scenes per row
     assert len(np.unique(known.reshape(-1, 3), axis=0)) > 1000
+
+
+def test_the_legend_below_has_the_classes_of_the_picture(demo):
+    vocabulary, picture = Vocabulary.named("voc"), demo_picture(demo, count=2)
+    labels = set()
+    for path in demo.glob("*/masks/*.png"):
+        labels |= set(np.unique(read_mask(path)).tolist()) - {0, 255}
+    swatches = picture[-PANEL.font_size - 2 * GAP :].reshape(-1, 3).tolist()
+    assert labels
+    for label in range(1, 21):
+        assert (vocabulary.palette[label].tolist() in swatches) == (label in labels)
 
 
 def test_an_empty_folder_is_named(tmp_path):
