@@ -8,12 +8,16 @@ name stays as it is, a percent sign in it too.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Container, Iterator
-from pathlib import Path
+import unicodedata
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote_to_bytes
 
 from tagclip.errors import UsageError
+from tagclip.image_formats import IMAGE_SUFFIXES
 from tagclip.text_files import read_lines
 
 # Names that Windows gives to devices, whatever follows their first dot.
@@ -22,6 +26,8 @@ DEVICES = frozenset(
     | {f"{port}{number}" for port in ("com", "lpt") for number in "0123456789¹²³"}
 )
 _DRIVE = re.compile(r"^.:")
+# What a line of text cannot hold as it is: blanks at the ends, a comment or quote at the start, ends of lines.
+_AWKWARD = re.compile(r"^[\s#\"\ufeff]|\s$|[\x00-\x1f\x7f\x85\u2028\u2029]")
 
 
 def safe_id(path: str) -> str:
@@ -64,21 +70,49 @@ def check_id(text: str, place: str) -> None:
         raise UsageError(f"{place}: id {text!r} is not a path inside a folder ({problem}); files are named after it")
 
 
-def read_ids(path: Path, known: Container[str] = frozenset(), what: str = "list") -> list[str]:
-    """The id at the start of each line; empty lines and those that begin with # are left out.
+def without_suffix(relative: str) -> str:
+    """A relative path without the suffix of an image; any other suffix belongs to the name."""
+    path = PurePosixPath(relative)
+    return path.with_suffix("").as_posix() if path.suffix.lower() in IMAGE_SUFFIXES else relative
+
+
+def distinct_ids(relatives: Iterable[str]) -> dict[str, str]:
+    """Relative path -> id: without suffix, but with it where two paths differ in nothing else.
 
     Args:
-        known: ids that there are. An id may hold blanks: the whole line is taken if it is known, or ends at a tab,
-            else the line's first word.
+        relatives: paths with suffixes, "/" between folders, each once.
+    """
+    ids = {relative: safe_id(without_suffix(relative)) for relative in relatives}
+    for distinct in (safe_id, escaped_id):  # the second for a name that looks like the escaped form of another one
+        while True:
+            counts = Counter(ids.values())
+            shared = [name for name, id_ in ids.items() if counts[id_] > 1 and id_ != distinct(name)]
+            if not shared:
+                break
+            ids.update({name: distinct(name) for name in shared})
+    return ids
+
+
+def read_ids(path: Path, known: Container[str] = frozenset(), what: str = "list") -> list[str]:
+    """The ids of a list, in its order: one id or path of an image per line.
+
+    An id ends at the first tab. Without a tab, the whole line is the id if there is an image of that name, else its
+    first word (what follows may be labels, as in VOC's lists; where nothing is known of either, it is the whole line
+    unless only numbers follow the first word). An id in double quotes is read as a JSON string (`id_text` writes it so
+    where a line could not hold it). Empty lines and those that begin with # are left out.
+
+    Args:
+        known: ids that there are. They are found under other spellings, too: with the suffix of an image, with the
+            backslashes of Windows, with composed or decomposed accents, or as the name of the file where that is no id.
+        what: what messages call the list.
 
     Raises:
         UsageError: no such file, not text, no id, an id twice, or one that leads out of its folder.
     """
     ids: dict[str, int] = {}
     for number, line in list_lines(path, what):
-        candidates = line_candidates(line)
-        name = next((text for text in candidates if text in known), candidates[-1])
         place = f"{what} {path}, line {number}"
+        name = _known_id(line_candidates(line), known)
         check_id(name, place)
         if name in ids:
             raise UsageError(f"{place}: {name!r} is there already, line {ids[name]}; remove one")
@@ -98,11 +132,58 @@ def list_lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
 
 def line_candidates(line: str) -> list[str]:
     """What may be the id or path at the start of a list's line: all of it, as names may hold blanks, or its first word,
-    which it is if there is no such image. A tab ends an id for certain.
+    which it is if there is no such image. A tab, or a quote at both ends, ends an id for certain.
     """
-    if "\t" in line:
-        return [line.split("\t", 1)[0].strip()]
-    return list(dict.fromkeys((line, line.split()[0])))
+    name, _, is_certain = split_line(line)
+    return [name] if is_certain else list(dict.fromkeys((name, name.split()[0])))
+
+
+def split_line(line: str) -> tuple[str, str, bool]:
+    """Where the id of a line ends: at the end of a JSON string in double quotes, at a tab, or else it is not known.
+
+    Returns:
+        (id, rest, True), or (line, "", False) where nothing marks the end of the id; without blanks at the ends.
+    """
+    line = line.strip(" ")
+    if line.startswith('"'):
+        try:
+            name, end = json.JSONDecoder().raw_decode(line)
+        except ValueError:
+            end = 0
+        if end and (end == len(line) or line[end] in " \t"):
+            return name, line[end:].strip(), True
+    name, tab, rest = line.partition("\t")
+    return name.strip(), rest.strip(), bool(tab)
+
+
+def id_text(name: str) -> str:
+    """An id as it begins a line of text, which `split_line` reads back.
+
+    It stands there as it is, with a tab behind it if it has blanks, or, where no line could hold it, in quotes.
+    """
+    if _AWKWARD.search(name):
+        return json.dumps(name)
+    return name if len(name.split()) == 1 else f"{name}\t"
+
+
+def _known_id(candidates: list[str], known: Container[str]) -> str:
+    for candidate in candidates:
+        for spelling in _spellings(candidate):
+            if spelling in known:
+                return spelling
+    whole, first = candidates[0], candidates[-1]
+    labels_follow = all(word.lstrip("+-").isdigit() for word in whole.split()[1:])
+    return first if labels_follow else whole
+
+
+def _spellings(text: str) -> Iterator[str]:
+    for path in dict.fromkeys((text, PurePosixPath(text.replace("\\", "/")).as_posix())):
+        for name in dict.fromkeys((path, unicodedata.normalize("NFC", path), unicodedata.normalize("NFD", path))):
+            yield name
+            yield without_suffix(name)
+    for name in (text, without_suffix(text)):
+        yield safe_id(name)
+        yield escaped_id(name)
 
 
 def _problem(part: str) -> str | None:

@@ -9,15 +9,14 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 
 from tagclip.errors import UsageError
+from tagclip.folders import is_stray, visible_files
 from tagclip.image_formats import FOREIGN_SUFFIXES, HEIF_EXTRA, HEIF_SUFFIXES, IMAGE_SUFFIXES, readable_suffixes
-from tagclip.image_ids import escaped_id, line_candidates, list_lines, original_name, safe_id
+from tagclip.image_ids import distinct_ids, line_candidates, list_lines, original_name
 
 logger = logging.getLogger(__name__)
 
 LIST_SUFFIXES = (".txt", ".lst", ".list")
 GLOB_CHARACTERS = frozenset("*?[")
-# What systems and shares leave beside photos; names with a dot in front are hidden anyway.
-STRAY_NAMES = frozenset({"thumbs.db", "desktop.ini", "@eadir", "__macosx"})
 
 
 @dataclass(frozen=True)
@@ -69,11 +68,6 @@ def find_images(
     return _with_ids(found)
 
 
-def is_stray(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, or something that a system left: never a photo or a mask."""
-    return name.startswith(".") or name.lower() in STRAY_NAMES
-
-
 def _resolved(folders: str | Path | Iterable[str | Path]) -> frozenset[Path]:
     if isinstance(folders, str | Path):
         folders = (folders,)
@@ -104,27 +98,13 @@ class _Search:
     def _folder(self, top: Path) -> list[tuple[str, Path]]:
         root = top if self.root is None else self.root
         foreign: Counter[str] = Counter()
-        pairs = sorted((_relative(path, root), path) for path in self._readable(self._walk(top), foreign))
+        files = self._readable(visible_files(top, "images", self.exclude), foreign)
+        pairs = sorted((_relative(path, root), path) for path in files)
         if not pairs:
             looked = f"looked for {', '.join(sorted(self.suffixes))}"
             raise UsageError(f"folder {top}: no image in it ({_count(foreign) or looked})")
         _tell(foreign, f"folder {top}")
         return pairs
-
-    def _walk(self, top: Path) -> Iterator[Path]:
-        def refuse(error: OSError) -> None:
-            raise UsageError(f"folder {error.filename or top}: {error.strerror or error}; images in it would be missed")
-
-        seen: set[Path] = set()
-        for folder, folders, files in os.walk(top, onerror=refuse, followlinks=True):
-            real = Path(folder).resolve()
-            # A link back up, a folder that was here already, or one that is left out.
-            if real in seen or (seen and real in self.exclude):
-                folders.clear()
-                continue
-            seen.add(real)
-            folders[:] = sorted(name for name in folders if not is_stray(name))
-            yield from (Path(folder) / name for name in files if not is_stray(name))
 
     def _glob(self, pattern: Path) -> list[tuple[str, Path]]:
         parts = pattern.parts
@@ -284,17 +264,5 @@ def _with_ids(found: Sequence[tuple[str, Path]]) -> list[ImageFile]:
     for relative, path in found:
         if unique.setdefault(relative, path).absolute() != path.absolute():
             raise UsageError(f"images {unique[relative]} and {path} would share an id; give a common image root")
-    ids = {relative: safe_id(_without_suffix(relative)) for relative in unique}
-    for distinct in (safe_id, escaped_id):  # the second for a name that looks like the escaped form of another one
-        while True:
-            counts = Counter(ids.values())
-            shared = [name for name, id_ in ids.items() if counts[id_] > 1 and id_ != distinct(name)]
-            if not shared:
-                break
-            ids.update({name: distinct(name) for name in shared})
+    ids = distinct_ids(unique)
     return [ImageFile(ids[relative], path) for relative, path in unique.items()]
-
-
-def _without_suffix(relative: str) -> str:
-    path = PurePosixPath(relative)
-    return path.with_suffix("").as_posix() if path.suffix.lower() in IMAGE_SUFFIXES else relative

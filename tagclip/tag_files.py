@@ -9,7 +9,7 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from tagclip.errors import UsageError
-from tagclip.image_ids import check_id
+from tagclip.image_ids import check_id, id_text, list_lines, split_line
 from tagclip.text_files import read_lines
 from tagclip.vocabulary import Vocabulary
 
@@ -146,24 +146,27 @@ def _loads(line: str, place: str) -> Any:
 
 
 def read_plain(path: Path | str) -> list[tuple[str, tuple[int, ...]]]:
-    """(id, numbers) of every line of a plain list. An id with blanks in it ends at a tab.
+    """(id, numbers) of every line of a plain list.
+
+    An id with blanks in it ends at a tab; one in double quotes is read as a JSON string. `#` starts a comment.
 
     Raises:
         UsageError: no such file, not text, a class that is no number, an id that leaves its folder or that is
             repeated; the line is named.
     """
-    rows = []
-    for line, place in _lines(Path(path)):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        name, rest = line.split("\t", 1) if "\t" in line else [*line.split(None, 1), ""][:2]
+    path, rows = Path(path), []
+    for number, line in list_lines(path, ""):
+        place = f"{path}, line {number}"
+        name, rest, is_certain = split_line(line)
+        if not is_certain:
+            name, rest = [*name.split(None, 1), ""][:2]
         words = rest.split()
         bad = [word for word in words if not (word.isascii() and word.isdigit())]
         if bad:
             raise UsageError(f"{place}: {bad[0]!r} is not a class number; a line is `id class class`")
-        check_id(name.strip(), place)
-        rows.append((name.strip(), tuple(int(word) for word in words)))
-    _refuse_repeats((name for name, _ in rows), Path(path))
+        check_id(name, place)
+        rows.append((name, tuple(int(word) for word in words)))
+    _refuse_repeats((name for name, _ in rows), path)
     return rows
 
 
@@ -199,10 +202,11 @@ def map_ids(rows: Sequence[Sequence[int]], vocabulary: Vocabulary, ids: IdKind, 
 
 
 def write_plain(rows: Iterable[tuple[str, Sequence[int]]], stream: IO[str]) -> None:
-    """Write (id, class indices) as plain text: `id class class`, a tab after an id that has blanks in it."""
+    """Write (id, class indices) as plain text, which `read_plain` reads back: `id class class`; see `id_text`."""
     for name, indices in rows:
-        separator = "\t" if len(name.split()) != 1 else " "
-        stream.write((name + separator + " ".join(str(index) for index in indices)).rstrip(" ") + "\n")
+        text = id_text(name)
+        separator = "" if text.endswith("\t") else " "
+        stream.write((text + separator + " ".join(str(index) for index in indices)).rstrip(" ") + "\n")
 
 
 def to_arrays(records: Sequence[TagRecord], classes: int) -> tuple[np.ndarray, np.ndarray | None]:

@@ -1,14 +1,18 @@
-"""The one reader of text files that users write: lists of ids, class names, tags."""
+"""The one reader of text files that users write (lists of ids, class names, tags), and JSON that any file can hold."""
 
 from __future__ import annotations
 
 import codecs
+import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from tagclip.errors import UsageError
+
+_HALF = re.compile(r"[\ud800-\udfff]")
 
 
 def read_text(path: Path, what: str = "", *, error: type[UsageError] = UsageError) -> str:
@@ -49,3 +53,9 @@ def _encoding(path: Path) -> str:
         head = stream.read(2)
     # Windows' editors and shells write UTF-16, always with its mark.
     return "utf-16" if head in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """JSON that a person can read and UTF-8 can hold: names of files that are not UTF-8 are escaped, and only they."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return _HALF.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -15,8 +15,16 @@ import numpy as np
 
 from tagclip.arguments import as_names
 from tagclip.errors import VocabularyError
-from tagclip.text_files import read_text as read_text_file
-from tagclip.vocabulary_files import ClassEntry, read_yaml, text_entries
+from tagclip.text_files import read_text
+from tagclip.vocabulary_files import (
+    ClassEntry,
+    class_key,
+    class_name,
+    is_background,
+    looks_like_file,
+    meant_vocabulary,
+    read_class_file,
+)
 
 # Words for "everything else" that fit any photo: the papers' list for COCO.
 GENERIC_BACKGROUND = (
@@ -90,7 +98,7 @@ class Vocabulary:
         if isinstance(names, str):
             raise VocabularyError(
                 f"class names {names!r}: a list of names is needed, not one string; Vocabulary([{names!r}]) has this "
-                f"one class, Vocabulary.load({names!r}) looks for a built-in list or a file"
+                f"one class, Vocabulary.load({names!r}) takes a built-in list, a file, or names separated by commas"
             )
         entries = [ClassEntry(entry, (), f"entry {number}") for number, entry in enumerate(names, start=1)]
         names = _checked_names(entries, name)
@@ -102,7 +110,7 @@ class Vocabulary:
         for one, group in zip(names, groups, strict=True):
             _check_prompts(one, group, f"vocabulary {name!r}")
         if background is None:
-            taken = {_key(prompt) for group in groups for prompt in group} | {_key(one) for one in names}
+            taken = {class_key(prompt) for group in groups for prompt in group} | {class_key(one) for one in names}
             background = [word for word in GENERIC_BACKGROUND if word not in taken]
         background = as_names(background, "background")
         cam = _per_class(cam_prompts, names, [",".join(group) for group in groups], "cam_prompts")
@@ -138,41 +146,60 @@ class Vocabulary:
                 f"vocabulary {name!r}: unknown, one of {', '.join(cls.built_in())}; or give a file of class names"
             )
         file = resources.files("tagclip") / "vocabularies" / f"{name}.yaml"
-        return cls._from_yaml(file.read_text(encoding="utf-8"), f"{name}.yaml", name)
+        entries, options = read_class_file(file.read_text(encoding="utf-8"), ".yaml", f"{name}.yaml")
+        return cls._from_entries(entries, f"{name}.yaml", {"name": name, **options})
 
     @classmethod
     def from_file(cls, path: Path | str) -> Vocabulary:
         """From a file of class names.
 
-        `.yaml` / `.yml`: a list of names (or of `name: [synonyms]`), or a mapping with `classes` and any keyword
-        argument of this class. Anything else is text, one class per line: `name`, or `name: synonym, synonym`; `#`
-        starts a comment.
+        Text, one class per line: `name`, or `name: synonym, synonym`; `#` starts a comment. `.csv`: one column, with or
+        without a heading. `.yaml`, `.yml`, `.json`: a list of names (or of `name: [synonyms]`), or a mapping with
+        `classes` and any keyword argument of this class. Files of other tools are understood where they number their
+        classes (`0: name`, `name: 0`) or hold them under `names`, `categories` or `id2label`: the order is that of
+        the numbers, which become `raw_ids` unless they are 0, 1, 2, ...
 
         Raises:
             VocabularyError: no such file, not text, or a bad line, which is named with the remedy.
         """
         path = Path(path)
-        text = read_text_file(path, "class file", error=VocabularyError)
-        if path.suffix.lower() in (".yaml", ".yml"):
-            return cls._from_yaml(text, str(path), path.stem)
-        entries = text_entries(text, str(path))
-        return cls._from_entries(entries, str(path), {"name": path.stem})
+        text = read_text(path, "class file", error=VocabularyError)
+        entries, options = read_class_file(text, path.suffix.lower(), str(path))
+        return cls._from_entries(entries, str(path), {"name": path.stem, **options})
 
     @classmethod
     def load(cls, source: Vocabulary | str | Path | Sequence[str]) -> Vocabulary:
-        """From whatever a user gives: a built-in name, a file, a list of names, or a vocabulary."""
+        """From whatever a user gives: a vocabulary, a list of names, or a text, which is, in this order,
+
+        - the name of a built-in vocabulary, in any case: `voc`;
+        - a file: it exists, or looks like one by a slash or a suffix: `classes.txt`;
+        - class names separated by commas: `cat,dog`, and `cat,` for one;
+        - one class name: `person`; but what looks like a built-in vocabulary misspelled (`vocc`, `voc2012`) is refused.
+
+        Raises:
+            VocabularyError: none of these; the remedy is named.
+        """
         if isinstance(source, Vocabulary):
             return source
-        if isinstance(source, str) and source in cls.built_in():
-            return cls.named(source)
-        if isinstance(source, Path) or (isinstance(source, str) and Path(source).suffix):
+        if isinstance(source, Path):
             return cls.from_file(source)
-        return cls.named(source) if isinstance(source, str) else cls(list(source))
-
-    @classmethod
-    def _from_yaml(cls, text: str, source: str, default_name: str) -> Vocabulary:
-        entries, options = read_yaml(text, source)
-        return cls._from_entries(entries, source, {"name": default_name, **options})
+        if not isinstance(source, str):
+            return cls(list(source))
+        text = source.strip()
+        if text.casefold() in cls.built_in():
+            return cls.named(text.casefold())
+        if looks_like_file(text):
+            return cls.from_file(text)
+        names = [name.strip() for name in text.split(",")]
+        if len(names) > 1 and not names[-1]:
+            names.pop()
+        if meant := meant_vocabulary(text, cls.built_in()):
+            known = f"did you mean {meant!r}? " if meant in cls.built_in() else ""
+            raise VocabularyError(
+                f"vocabulary {text!r}: unknown, {known}one of {', '.join(cls.built_in())}; or give a file of class "
+                f"names, or names separated by commas (`{text},` is a class of that name)"
+            )
+        return cls(names)
 
     @classmethod
     def _from_entries(cls, entries: list[ClassEntry], source: str, options: dict) -> Vocabulary:
@@ -251,10 +278,6 @@ def _palette(colours: Any, size: int, vocabulary: str) -> np.ndarray:
     return palette
 
 
-def _key(name: str) -> str:
-    return " ".join(name.split()).casefold()
-
-
 def _checked_names(entries: list[ClassEntry], source: str) -> tuple[str, ...]:
     if not entries:
         raise VocabularyError(f"{source}: no class name in it; give at least one")
@@ -262,23 +285,30 @@ def _checked_names(entries: list[ClassEntry], source: str) -> tuple[str, ...]:
     for entry in entries:
         if not isinstance(entry.name, str):
             raise VocabularyError(f"{source}, {entry.place}: class name {entry.name!r} is not text; put it in quotes")
-        key = _key(entry.name)
+        key = class_key(entry.name)
         if not key:
             raise VocabularyError(f"{source}, {entry.place}: empty class name; remove it or write a name")
         if key in seen:
+            name, other = entry.name.strip(), seen[key].name.strip()
+            same = "" if class_name(other).casefold() == class_name(name).casefold() else f" as {other!r}"
             raise VocabularyError(
-                f"{source}, {entry.place}: class {entry.name.strip()!r} is already there, {seen[key].place}; remove one"
+                f"{source}, {entry.place}: class {name!r} is already there{same}, {seen[key].place}; remove one"
+            )
+        if is_background(entry.name):
+            raise VocabularyError(
+                f"{source}, {entry.place}: {entry.name.strip()!r} is no class but what belongs to none, and would take "
+                "the tags of all; leave it out (in masks it is label 0 by itself)"
             )
         _check_prompts(entry.name, (entry.name, *entry.synonyms), f"{source}, {entry.place}")
         seen[key] = entry
     for entry in entries:
         for synonym in entry.synonyms:
-            other = seen.get(_key(synonym))
+            other = seen.get(class_key(synonym))
             if other is not None and other is not entry:
                 raise VocabularyError(
                     f"{source}, {entry.place}: synonym {synonym!r} is also the class there, {other.place}; remove one"
                 )
-    return tuple(" ".join(entry.name.split()) for entry in entries)
+    return tuple(class_name(entry.name) for entry in entries)
 
 
 def _check_prompts(name: str, prompts: Sequence[str], place: str) -> None:

@@ -7,8 +7,9 @@ import pytest
 
 from tagclip import image_lists
 from tagclip.errors import UsageError
+from tagclip.folders import is_stray
 from tagclip.image_formats import readable_suffixes
-from tagclip.image_lists import find_images, is_stray
+from tagclip.image_lists import find_images
 
 
 def touch(root: Path, *names: str) -> None:

@@ -1,9 +1,11 @@
 """Text files of users: marks, ends of lines and encodings of every system, and one line for what is no text."""
 
+import json
+
 import pytest
 
 from tagclip.errors import UsageError, VocabularyError
-from tagclip.text_files import read_lines, read_text
+from tagclip.text_files import json_text, read_lines, read_text
 from tagclip.vocabulary import Vocabulary
 
 
@@ -39,3 +41,9 @@ def test_files_that_cannot_be_opened_are_one_line(tmp_path):
         read_text(tmp_path / "missing.txt", "list")
     with pytest.raises(UsageError, match="Is a directory"):
         list(read_lines(tmp_path))
+
+
+def test_json_keeps_letters_and_escapes_what_utf8_cannot_hold():
+    text = json_text({"path": "é\udce9\udcff"})
+    assert text == '{"path": "é\\udce9\\udcff"}'
+    assert json.loads(text.encode()) == {"path": "é\udce9\udcff"}

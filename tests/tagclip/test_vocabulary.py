@@ -125,10 +125,139 @@ def test_yaml_file(tmp_path):
 def test_load_takes_what_users_give(tmp_path):
     path = tmp_path / "classes.txt"
     path.write_text("cat\n")
-    assert Vocabulary.load("voc") == Vocabulary.named("voc")
-    assert Vocabulary.load(str(path)).names == Vocabulary.load(["cat"]).names == ("cat",)
-    with pytest.raises(VocabularyError, match="unknown, one of coco, cocostuff"):
-        Vocabulary.load("imagenet")
+    assert Vocabulary.load("voc") == Vocabulary.load("VOC") == Vocabulary.named("voc")
+    assert Vocabulary.load(str(path)).names == Vocabulary.load(path).names == Vocabulary.load(["cat"]).names == ("cat",)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("person", ("person",)),
+        ("dining table", ("dining table",)),
+        ("cat,dog", ("cat", "dog")),
+        ("cat, dog,", ("cat", "dog")),
+        ("vocc,", ("vocc",)),
+        ("coconut", ("coconut",)),
+        ("Dr. Pepper", ("Dr. Pepper",)),
+        ("St.John,car/van", ("St.John", "car/van")),
+    ],
+)
+def test_load_takes_class_names(text, names):
+    assert Vocabulary.load(text).names == names
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("vocc", "'vocc': unknown, did you mean 'voc'[?] one of coco, cocostuff, context, voc; .*`vocc,` is a class"),
+        ("coco2017", "did you mean 'coco'"),
+        ("VOC-2012", "did you mean 'voc'"),
+        ("coco-stuff", "did you mean 'cocostuff'"),
+        ("imagenet", "'imagenet': unknown, one of coco"),
+        ("ADE20k", "'ADE20k': unknown, one of coco"),
+        ("classes.txt", "class file classes.txt: No such file"),
+        ("folder/classes", "class file folder/classes: No such file"),
+        ("a,b.txt", "class file a,b.txt: No such file"),
+        ("cat,,dog", "entry 2: empty class name"),
+        ("cat,background", "entry 2: 'background' is no class"),
+        ("", "entry 1: empty class name"),
+    ],
+)
+def test_load_refuses_what_is_none_of_these(text, message):
+    with pytest.raises(VocabularyError, match=message):
+        Vocabulary.load(text)
+
+
+@pytest.mark.parametrize(
+    "name", ["background", "Background", "_background_", "__ignore__", "bg", "<void>", "unlabeled", "don't care"]
+)
+def test_background_is_no_class(name):
+    with pytest.raises(VocabularyError, match=r"entry 2: .* is no class .* leave it out"):
+        Vocabulary(["cat", name])
+
+
+@pytest.mark.parametrize("name", ["voided check", "bgt", "ground", "foreground", "backgrounds"])
+def test_names_that_only_look_like_background(name):
+    assert Vocabulary(["cat", name]).names == ("cat", name)
+
+
+def test_names_are_equal_up_to_accents_case_and_underscores():
+    assert Vocabulary(["e\u0301cureuil"]).names == ("écureuil",)
+    with pytest.raises(VocabularyError, match="entry 2: class 'Traffic_Light' is already there as 'traffic light'"):
+        Vocabulary(["traffic light", "Traffic_Light"])
+    with pytest.raises(VocabularyError, match="entry 2: class 'e\u0301' is already there, entry 1"):
+        Vocabulary(["é", "e\u0301"])
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "names", "raw_ids"),
+    [
+        ("x.json", '["person", "cat"]', ("person", "cat"), None),
+        ("x.json", '["person", {"cat": ["kitten"]}]', ("person", "cat"), None),
+        ("x.json", '{"classes": ["\\ud83d\\udc08", "b"],\n\t"background": []}', ("🐈", "b"), None),
+        ("x.json", '{"1": "dog", "0": "cat"}', ("cat", "dog"), None),
+        ("x.json", '{"cat": 1, "dog": 0}', ("dog", "cat"), None),
+        ("x.json", '{"model_type": "x", "id2label": {"0": "cat", "1": "dog"}}', ("cat", "dog"), None),
+        ("x.json", '{"images": [], "categories": [{"id": 3, "name": "dog", "supercategory": "x"}, '
+         '{"id": 1, "name": "cat"}]}', ("cat", "dog"), (1, 3)),
+        ("x.yaml", "- person\n- cat\n", ("person", "cat"), None),
+        ("x.yaml", "0: cat\n1: no\n", ("cat", "no"), None),
+        ("x.yaml", "1: cat\n2: dog\n", ("cat", "dog"), (1, 2)),
+        ("x.yaml", "cat: 0\ndog: 1\n", ("cat", "dog"), None),
+        ("data.yaml", "path: ../x\nnc: 2\nnames: [cat, dog]\n", ("cat", "dog"), None),
+        ("data.yml", "train: x\nnames:\n  0: cat\n  1: dog\n", ("cat", "dog"), None),
+        ("x.csv", "cat\ndog\n", ("cat", "dog"), None),
+        ("x.csv", "\ufeffclass_name\r\ncat\r\n\r\n\"hot dog, big\"\r\n", ("cat", "hot dog, big"), None),
+        ("x.txt", "0: cat\n1: dog\n", ("cat", "dog"), None),
+        ("x.txt", "0 cat\n1\tdog\n", ("cat", "dog"), None),
+        ("x.names", "2: tench, Tinca tinca\n5: cat\n", ("tench", "cat"), (2, 5)),
+        ("x.txt", "7 up\n", ("7 up",), None),
+        ("x.txt", "cat\n7 up\n", ("cat", "7 up"), None),
+    ],
+)  # fmt: skip
+def test_class_files_of_other_tools(tmp_path, file, content, names, raw_ids):
+    (tmp_path / file).write_bytes(content.encode())
+    vocabulary = Vocabulary.from_file(tmp_path / file)
+    assert vocabulary.names == names
+    assert vocabulary.raw_ids == raw_ids
+
+
+def test_synonyms_of_other_formats(tmp_path):
+    (tmp_path / "x.json").write_text('[{"cat": ["kitten", "tom"]}, {"dog": "puppy"}]')
+    assert Vocabulary.from_file(tmp_path / "x.json").prompts == (("cat", "kitten", "tom"), ("dog", "puppy"))
+    (tmp_path / "x.txt").write_text("0: tench, Tinca tinca\n1: cat\n")
+    assert Vocabulary.from_file(tmp_path / "x.txt").prompts == (("tench", "Tinca tinca"), ("cat",))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("x.json", "[1, 2]", "entry 1: class name 1 is not text; put it in quotes"),
+        ("x.json", '["a",]', "not valid JSON"),
+        ("x.json", '"cat"', "no list of classes"),
+        ("x.json", '{"cat": "dog"}', "no list of classes"),
+        ("x.json", '{"classes": ["a"], "nc": 1}', "key 'nc': unknown key 'nc'"),
+        ("x.json", '{"0": "cat", "0": "dog"}', "number 0 is already at key '0'"),
+        ("x.json", '[{"cat": [1]}]', "synonyms of 'cat' are not a list of words"),
+        ("x.json", '["cat", "_background_"]', "entry 2: '_background_' is no class"),
+        ("x.yaml", "0: background\n1: cat\n", "line 1: 'background' is no class .* leave it out"),
+        ("x.yaml", "0: cat\n0: dog\n", "line 2: number 0 is already at line 1"),
+        ("x.yaml", "- cat\n- {id: 1, name: dog}\n", "line 1: class 'cat' has no number"),
+        ("x.yaml", "classes: &a [cat, *a]\n", "an alias that holds itself"),
+        ("x.yaml", "", "no list of classes"),
+        ("x.csv", "name,colour\ncat,red\n", "row 1: 2 columns; leave only the one with class names"),
+        ("x.csv", '"cat\n', "not a CSV file"),
+        ("x.csv", "name\n", "no class name in it"),
+        ("x.txt", "cat, dog\n", "line 1: 'cat, dog' looks like several names; write one name per line"),
+        ("x.txt", "cat;dog\n", "looks like several names"),
+        ("x.txt", "cat\tdog\n", "looks like several names"),
+        ("x.txt", "0: cat\n0: dog\n", "line 2: number 0 is already at line 1"),
+    ],
+)
+def test_class_files_that_are_not_understood(tmp_path, file, content, message):
+    (tmp_path / file).write_text(content)
+    with pytest.raises(VocabularyError, match=message):
+        Vocabulary.from_file(tmp_path / file)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tagclip.text_files import json_text
 from wsss.files.atomic import atomic_file, disk_errors
 
 
@@ -65,7 +66,7 @@ class Journal:
         Raises:
             RunError: full disk. What was cut short is then dropped on the next start.
         """
-        lines = [(record["id"], json.dumps(record, ensure_ascii=False).encode() + b"\n") for record in records]
+        lines = [(record["id"], json_text(record).encode() + b"\n") for record in records]
         with disk_errors(self.partial), self.partial.open("ab") as file:
             position = file.tell()
             file.write(b"".join(line for _, line in lines))

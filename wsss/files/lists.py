@@ -1,23 +1,22 @@
-"""The one reader of id lists."""
+"""Lists of ids beside images and masks; `read_ids` is the one reader of them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from tagclip.errors import UsageError
+from tagclip.image_ids import read_ids
+
+__all__ = ["find_list", "read_ids"]
 
 
-def read_ids(path: Path) -> list[str]:
-    """First word of each line; blank lines and `#` comments are left out.
+def find_list(root: Path, name: str | Path) -> Path:
+    """A list named relative to a data set or to the working directory.
 
     Raises:
-        UsageError: an id twice, or none at all.
+        UsageError: neither is there.
     """
-    ids = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    ids = [id_ for id_ in ids if not id_.startswith("#")]
-    if not ids:
-        raise UsageError(f"{path}: the list is empty")
-    if len(set(ids)) != len(ids):
-        twice = next(id_ for id_ in ids if ids.count(id_) > 1)
-        raise UsageError(f"{path}: {twice} is listed twice")
-    return ids
+    for candidate in (root / name, Path(name)):
+        if candidate.is_file():
+            return candidate
+    raise UsageError(f"list {name} does not exist, neither in {root} nor in the working directory")

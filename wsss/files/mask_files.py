@@ -6,10 +6,11 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from tagclip.errors import ImageError, UsageError
 
+LOSSLESS = ("PNG", "BMP", "TIFF", "GIF")  # a JPEG's values are no ids, whatever its file is called
 IGNORE_8_BIT, IGNORE_16_BIT = 255, 65535
 MAX_LABELS = IGNORE_16_BIT  # of a 16-bit mask, the background included, the ignore label not
 IGNORE_COLOUR = (224, 224, 192)  # how PASCAL VOC paints pixels that do not count: its colour map at 255
@@ -100,7 +101,7 @@ def count_labels(mask: np.ndarray) -> dict[int, int]:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Label map of a palette or grey PNG.
+    """Label map of a palette or grey PNG of 1, 2, 4, 8 or 16 bits.
 
     Returns:
         (H, W) class ids, uint8, or uint16 of a file of more than 8 bits; the palette's colours are not looked at.
@@ -109,14 +110,19 @@ def read_mask(path: Path) -> np.ndarray:
         ImageError: unreadable file, a colour image, or ids beyond 65535.
     """
     try:
-        with Image.open(path) as image:
-            mode, values = image.mode, np.asarray(image)
+        with Image.open(path, formats=LOSSLESS) as image:
+            mode, values = image.mode, _stored_ids(image, path)
     except FileNotFoundError:
         raise ImageError(f"{path}: no such mask") from None
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ImageError(f"{path}: cannot be read as a mask ({error})") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"{path}: not an image that can hold class ids; a mask is a palette or grey PNG") from None
+    except Exception as error:  # Pillow's decoders raise all sorts on damaged files
+        raise ImageError(f"{path}: cannot be read as a mask ({error}); make it again") from None
     if values.ndim != 2:
-        raise ImageError(f"{path}: a {mode} image is not a label map; save class ids in a palette or grey PNG")
+        grey = " (its channels are equal: save one of them)" if _is_grey(values) else ""
+        raise ImageError(
+            f"{path}: a {mode} image holds colours, not class ids; save ids in a palette or grey PNG{grey}"
+        )
     if values.dtype == bool:
         values = values.astype(np.uint8)
     if values.dtype != np.uint8:
@@ -124,3 +130,22 @@ def read_mask(path: Path) -> np.ndarray:
             raise ImageError(f"{path}: ids from {values.min()} to {values.max()}; a mask holds 0 to {IGNORE_16_BIT}")
         values = values.astype(np.uint16)
     return values
+
+
+def grey_bits(image: Image.Image, path: Path) -> int:
+    """Bits per pixel that a grey PNG stores; 8 of any other image."""
+    if image.format != "PNG" or image.mode != "L":
+        return 8
+    with path.open("rb") as file:
+        return file.read(25)[24]  # the header chunk comes first: signature 8, length 4, type 4, width 4, height 4
+
+
+def _stored_ids(image: Image.Image, path: Path) -> np.ndarray:
+    """Values as the file stores them. Pillow spreads grey of 2 and 4 bits over 0 to 255."""
+    values = np.asarray(image)
+    bits = grey_bits(image, path)
+    return values // (255 // (2**bits - 1)) if bits < 8 else values
+
+
+def _is_grey(values: np.ndarray) -> bool:
+    return values.ndim == 3 and values.shape[2] >= 3 and bool((values[..., :3] == values[..., :1]).all())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tagclip.errors import RunError, UsageError
+from tagclip.text_files import json_text
 from wsss.files.atomic import atomic_file, disk_errors
 
 MASK_SETTINGS = "masks.json"
@@ -82,7 +83,7 @@ def write_record(path: Path, values: Mapping[str, Any], *, indent: int = 1) -> N
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path, path.parent, durable=True) as file:
-        file.write((json.dumps(values, indent=indent, ensure_ascii=False) + "\n").encode())
+        file.write((json_text(values, indent=indent) + "\n").encode())
 
 
 def claim_folder(

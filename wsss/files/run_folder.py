@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from filelock import BaseFileLock
 
 from tagclip.errors import RunError, UsageError
+from tagclip.text_files import json_text
 from tagclip.vocabulary import Vocabulary
 from wsss.files.atomic import atomic_file, disk_errors, is_whole
 from wsss.files.journal import Journal
@@ -164,7 +165,7 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes a small file of the folder as JSON."""
-        self.write_text(name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+        self.write_text(name, json_text(value, indent=1) + "\n")
 
     def write_manifest(self, state: str, counts: Mapping[str, Any] | None = None) -> None:
         """Writes manifest.json. No times in it: two runs that did the same have the same bytes."""
@@ -180,8 +181,9 @@ class RunFolder:
 
     def log(self, message: str) -> None:
         """Appends a line with the time to log.txt. A log that cannot be written is no reason to stop."""
-        with contextlib.suppress(OSError), (self.root / "log.txt").open("a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n".encode(errors="surrogateescape")
+        with contextlib.suppress(OSError), (self.root / "log.txt").open("ab") as file:
+            file.write(line)
 
     def fail(self, image_id: str, path: str, stage: str, error: BaseException | str, kind: str = "ImageError") -> None:
         """Records that an image could not be done.

@@ -12,9 +12,12 @@ import numpy as np
 
 from tagclip.arguments import as_names
 from tagclip.errors import RunError, UsageError
+from tagclip.folders import files_by_id
+from tagclip.image_ids import without_suffix
+from tagclip.images import find_images
 from tagclip.tag_files import TagRecord, parse_tag_line
 from tagclip.vocabulary import Vocabulary
-from wsss.files.lists import read_ids
+from wsss.files.lists import find_list, read_ids
 from wsss.files.run_folder import run_vocabulary
 
 IMAGE_FOLDER = "JPEGImages"
@@ -97,8 +100,8 @@ def open_source(
     Args:
         root: a run folder (`tags.jsonl`, `masks/`) or a VOC-layout folder (`JPEGImages/`, `SegmentationClass/`).
         layout: "run", "voc" or "auto", which looks at what is there.
-        ann_file: list of ids, the first word of each line; relative to `root` or to the working directory. Without
-            it, every image of the run, or in the VOC layout those of `split`, or else every mask.
+        ann_file: list of ids (`tagclip.image_ids.read_ids`), relative to `root` or to the working directory. Without it, every
+            image of the run, or in the VOC layout those of `split`, or else every mask.
         split: name of a list in `ImageSets/Segmentation`, used if that file exists.
         mask_dir: take the masks from this folder instead (a self-training round, another run's masks).
         vocabulary: classes of the tags of a run folder; None reads them from its manifest.
@@ -137,19 +140,25 @@ def _open_run(root: Path, masks: Path, ann_file: str | Path | None, vocabulary: 
     if not masks.is_dir():
         raise UsageError(f"{root}: no masks in {masks}; run tools/generate_masks.py or tools/pipeline.py first")
     vocabulary = vocabulary or load_vocabulary(None, root)
-    wanted = set(read_ids(_find_list(root, ann_file))) if ann_file else None
     failed_ids = {row.get("id") for row, _ in _json_lines(root / "failures.jsonl")}
-    samples, missing, failed = [], [], []
+    records = {}
     for row, place in _json_lines(root / "tags.jsonl"):
         record = parse_tag_line(row, vocabulary, place)
-        if wanted is not None and record.id not in wanted:
+        records[record.id] = record
+    wanted = list(records)
+    if ann_file:
+        listed = read_ids(find_list(root, ann_file), records.keys() | failed_ids)
+        chosen = set(listed)
+        wanted = [*(name for name in records if name in chosen), *(name for name in listed if name not in records)]
+    there = files_by_id(masks, ".png")
+    samples, missing, failed = [], [], []
+    for name in wanted:
+        if name not in records or name not in there:
+            (failed if name in failed_ids else missing).append(name)
             continue
-        mask = masks / f"{record.id}.png"
-        if not mask.is_file():
-            (failed if record.id in failed_ids else missing).append(record.id)
-            continue
+        record = records[name]
         tags = tuple(vocabulary.names[index] for index in record.indices)
-        samples.append(Sample(record.id, _locate(root, record), mask, tags, _scores_of_tags(record)))
+        samples.append(Sample(name, _locate(root, record), there[name], tags, _scores_of_tags(record)))
     return MaskSource(root, "run", tuple(samples), tuple(missing), tuple(failed))
 
 
@@ -175,7 +184,7 @@ def _json_lines(path: Path) -> Iterator[tuple[dict, str]]:
     """Records of a JSON lines file and where each stands; nothing if there is no such file."""
     if not path.is_file():
         return
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
@@ -201,32 +210,26 @@ def _open_voc(root: Path, masks: Path, ann_file: str | Path | None, split: str |
         raise UsageError(f"{root}: no folder {masks} with masks")
     if not (root / IMAGE_FOLDER).is_dir():
         raise UsageError(f"{root}: no folder {IMAGE_FOLDER} with images")
-    listing = _find_list(root, ann_file) if ann_file else None
+    listing = find_list(root, ann_file) if ann_file else None
     if listing is None and split and (root / SPLIT_FOLDER / f"{split}.txt").is_file():
         listing = root / SPLIT_FOLDER / f"{split}.txt"
-    images = {
-        path.relative_to(root / IMAGE_FOLDER).with_suffix("").as_posix(): path
-        for path in sorted((root / IMAGE_FOLDER).rglob("*"))
-        if path.is_file()
-    }
-    if listing is not None:
-        ids = read_ids(listing)
-    else:
-        ids = sorted(path.relative_to(masks).with_suffix("").as_posix() for path in masks.rglob("*.png"))
-    without_image = [id_ for id_ in ids if id_ not in images]
-    if without_image:
-        raise UsageError(f"{root / IMAGE_FOLDER}: no image for {shown(without_image)}")
-    pairs = [(id_, masks / f"{id_}.png") for id_ in ids]
-    samples = tuple(Sample(id_, images[id_], mask) for id_, mask in pairs if mask.is_file())
-    missing = tuple(id_ for id_, mask in pairs if not mask.is_file())
+    images = {file.id: file.path for file in find_images(root / IMAGE_FOLDER)}
+    there = files_by_id(masks, ".png")
+    ids = list(there) if listing is None else read_ids(listing, images.keys() | there.keys())
+    _require_images(root / IMAGE_FOLDER, images, ids)
+    samples = tuple(Sample(name, images[name], there[name]) for name in ids if name in there)
+    missing = tuple(name for name in ids if name not in there)
     return MaskSource(root, "voc", samples, missing)
 
 
-def _find_list(root: Path, ann_file: str | Path) -> Path:
-    for candidate in (root / ann_file, Path(ann_file)):
-        if candidate.is_file():
-            return candidate
-    raise UsageError(f"list {ann_file} does not exist, neither in {root} nor in the working directory")
+def _require_images(folder: Path, images: Mapping[str, Path], ids: Sequence[str]) -> None:
+    without = [name for name in ids if name not in images]
+    if not without:
+        return
+    alike = [path.name for name, path in images.items() if without_suffix(name) == without[0]]
+    if len(alike) > 1:
+        raise UsageError(f"{folder}: {' and '.join(alike)} could both be the image of {without[0]}; remove one")
+    raise UsageError(f"{folder}: no image for {shown(without)}")
 
 
 VocabularySource = str | Path | Sequence[str] | Mapping[str, Any] | Vocabulary

@@ -12,6 +12,7 @@ from tagclip.errors import RunError, UsageError
 from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
 from wsss.files.atomic import disk_errors, is_whole
+from wsss.files.classes import write_vocabulary
 from wsss.files.locks import folder_lock
 from wsss.files.provenance import claim_masks
 from wsss.files.run_folder import read_manifest
@@ -67,6 +68,7 @@ class Remasking:
         config = config.for_labels(vocabulary.label_count)
         source = open_source(run, layout="run", vocabulary=vocabulary)
         claim_masks(out, {"masks": config.to_dict()}, overwrite=overwrite, name=f"--out {out}")
+        write_vocabulary(out, vocabulary)
         jobs = [
             MaskJob(one.id, one.image, run / "cams" / f"{one.id}.npz", out / f"{one.id}.png") for one in source.samples
         ]

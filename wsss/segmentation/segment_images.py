@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,9 @@ from pathlib import Path
 from tagclip.errors import ImageError
 from tagclip.image_lists import ImageFile
 from tagclip.images import decode_image
+from tagclip.text_files import json_text
 from wsss.files.atomic import atomic_file, disk_errors, is_whole
+from wsss.files.classes import write_classes
 from wsss.files.locks import folder_lock
 from wsss.files.provenance import claim_folder
 from wsss.segmentation.overlays import save_label_map, save_overlay
@@ -46,8 +47,8 @@ def segment_images(
     Args:
         predictor: the model.
         images: what to segment.
-        out: folder for the results. It keeps what made it in `segmentation.json`; whole results of the same work are
-            kept, so that the same call resumes one that was killed.
+        out: folder for the results. It keeps what made it in `segmentation.json` and its labels in `classes.json`;
+            whole results of the same work are kept, so that the same call resumes one that was killed.
         checkpoint: digest of the model's file (`wsss.files.digests.file_digest`).
         overlays: write the overlays too.
         overwrite: drop results of other work that are in the folder.
@@ -66,6 +67,7 @@ def segment_images(
     }
     with folder_lock(out, f"--out {out}"):
         claim_folder(out, SETTINGS, settings, overwrite=overwrite, name=f"--out {out}", what="holds results")
+        write_classes(out, predictor.segmentor.classes, predictor.segmentor.palette)
         scratch = out / SCRATCH
         shutil.rmtree(scratch, ignore_errors=True)  # what a killed call left half written
         with disk_errors(scratch):
@@ -107,7 +109,7 @@ def _segment(
                 )
         progress()
     if failures or (out / "failures.jsonl").is_file():
-        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in failures)
+        lines = "".join(json_text(record) + "\n" for record in failures)
         with atomic_file(out / "failures.jsonl", scratch, durable=True) as file:
             file.write(lines.encode())
     return SegmentReport(written, kept, tuple(failures))

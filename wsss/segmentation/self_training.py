@@ -17,6 +17,7 @@ import numpy as np
 from tagclip.errors import UsageError
 from tagclip.images import decode_image
 from tagclip.vocabulary import Vocabulary
+from wsss.files.classes import write_vocabulary
 from wsss.files.mask_files import ignore_label, label_dtype, read_mask
 from wsss.files.provenance import claim_masks
 from wsss.files.sources import MaskSource, Sample
@@ -98,6 +99,7 @@ def relabel(
     maps = RunMaps.open(source.root, vocabulary) if config.needs_maps else None
     settings = config.mask_settings() | ({} if made_by is None else {"checkpoint": made_by})
     claim_masks(out, settings, overwrite=False, name=str(out))
+    write_vocabulary(out, vocabulary)
     written = 0
     for done, sample in enumerate(source.samples, start=1):
         path = out / f"{sample.id}.png"

@@ -71,10 +71,53 @@ def test_wrong_folders_and_options(tmp_path, prepare, options, message):
         open_source(root, **options)
 
 
+def test_stray_files_beside_images_and_masks(tmp_path):
+    root = squares.voc_folder(tmp_path, count=2)
+    for folder in ("JPEGImages", "SegmentationClass"):
+        for name in (".DS_Store", "._s100.png", "Thumbs.db", "s100.json", "s101.xml"):
+            (root / folder / name).write_bytes(b"\0")
+        (root / folder / "s900.png").mkdir()
+    (root / "SegmentationClass" / "s100.png").rename(root / "SegmentationClass" / "s100.PNG")
+    source = open_source(root)
+    assert [(one.id, one.image.name, one.mask.name) for one in source.samples] == [
+        ("s100", "s100.png", "s100.PNG"), ("s101", "s101.png", "s101.png"),
+    ]  # fmt: skip
+
+
+def test_images_that_differ_only_in_suffix(tmp_path):
+    root = squares.voc_folder(tmp_path, count=1)
+    images, masks = root / "JPEGImages", root / "SegmentationClass"
+    (images / "s100.jpg").write_bytes((images / "s100.png").read_bytes())
+    with pytest.raises(UsageError, match=r"s100.jpg and s100.png could both be the image of s100; remove one"):
+        open_source(root)
+    (masks / "s100.png").rename(masks / "s100.jpg.png")
+    assert [(one.id, one.image.name) for one in open_source(root).samples] == [("s100.jpg", "s100.jpg")]
+
+
+@pytest.mark.parametrize("text", ["\ufeffa/s0\r\nb/s1.png\r\n", "a/s0 1\nb\\s1 0\n", "./a/s0\tcat\n# x\nb/s1\n"])
+def test_lists_of_a_run_are_read_as_all_lists(folders, tmp_path, text):
+    (tmp_path / "list.txt").write_bytes(text.encode())
+    assert [one.id for one in open_source(folders / "run", ann_file=tmp_path / "list.txt").samples] == ["a/s0", "b/s1"]
+
+
+def test_listed_images_that_a_run_does_not_have_are_missing(tmp_path):
+    root = squares.run_folder(tmp_path / "run", count=2)
+    (root / "failures.jsonl").write_text(json.dumps({"id": "c/broken", "stage": "decode"}) + "\n")
+    (root / "list.txt").write_text("z/other\nb/s1\nc/broken\n")
+    source = open_source(root, ann_file="list.txt")
+    assert [one.id for one in source.samples] == ["b/s1"]
+    assert (source.missing, source.failed) == (("z/other",), ("c/broken",))
+    with pytest.raises(RunError, match="1 of 2 images have no mask: z/other"):
+        source.require_complete()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "is empty"), ("s100\ns100\n", "s100 is listed twice"), ("s100\nother\n", "no image for other")],
-)
+    [
+        ("", "nothing in it"), ("s100\ns100\n", "line 2: 's100' is there already, line 1"), ("s100\nother\n", "no image for other"),
+        ("s100\n../s100\n", "line 2: id '../s100' is not a path inside"),
+    ],
+)  # fmt: skip
 def test_bad_lists(tmp_path, text, message):
     root = squares.voc_folder(tmp_path, count=1)
     (root / "list.txt").write_text(text)
@@ -82,11 +125,11 @@ def test_bad_lists(tmp_path, text, message):
         open_source(root, ann_file="list.txt")
 
 
-@pytest.mark.parametrize("line", ["{", "[1]"])
+@pytest.mark.parametrize("line", ["{", "[1]", "\udce9"])
 def test_damaged_records(tmp_path, line):
     root = squares.run_folder(tmp_path / "run", count=1)
-    with (root / "tags.jsonl").open("a") as file:
-        file.write(line + "\n")
+    with (root / "tags.jsonl").open("ab") as file:
+        file.write(line.encode(errors="surrogateescape") + b"\n")
     with pytest.raises(RunError, match=r"tags\.jsonl line 2"):
         open_source(root)
 

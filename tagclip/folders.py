@@ -1,0 +1,79 @@
+"""The one walk through folders of files: photos, masks, maps, labels."""
+
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from tagclip.errors import UsageError
+from tagclip.image_ids import safe_id
+
+# What systems and shares leave beside files; names with a dot in front are hidden anyway.
+STRAY_NAMES = frozenset({"thumbs.db", "desktop.ini", "@eadir", "__macosx"})
+NAMES_SHOWN = 4
+
+
+def walk_files(top: Path, suffix: str) -> Iterator[tuple[str, Path]]:
+    """(id, path) of the files with a suffix, in whatever case it is written, in the order of their ids.
+
+    Hidden files and folders (`.DS_Store`, macOS's `._name`), what systems leave (`Thumbs.db`), and folders whose names
+    end like files are no such files. The id is the relative path without the suffix, as `safe_id` writes it.
+
+    Args:
+        suffix: with its dot, lower case.
+
+    Raises:
+        UsageError: a folder that cannot be read, or two files with the same id, as of suffixes that differ in case.
+    """
+    names: dict[str, Path] = {}
+    for path in visible_files(top):
+        if path.suffix.lower() == suffix and path.is_file():
+            name = safe_id(path.relative_to(top).as_posix()[: -len(suffix)])
+            other = names.setdefault(name, path)
+            if other != path:
+                raise UsageError(f"{other} and {path.name} have the same id; remove one")
+    yield from sorted(names.items())
+
+
+def files_by_id(top: Path, suffix: str) -> dict[str, Path]:
+    """`walk_files` as a mapping."""
+    return dict(walk_files(top, suffix))
+
+
+def nothing_found(top: Path, suffix: str) -> str:
+    """"no .png file in it (12 .jpg, 3 .bmp)": what a folder holds instead, for messages."""
+    others = Counter(path.suffix.lower() or "without suffix" for path in visible_files(top))
+    most = sorted(others.items(), key=lambda found: (-found[1], found[0]))[:NAMES_SHOWN]
+    counts = ", ".join(f"{count} {name}" for name, count in most)
+    return f"no {suffix} file in it" + (f" ({counts})" if counts else "")
+
+
+def is_stray(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or something that a system left: never a photo or a mask."""
+    return name.startswith(".") or name.lower() in STRAY_NAMES
+
+
+def visible_files(top: Path, what: str = "files", exclude: Collection[Path] = frozenset()) -> Iterator[Path]:
+    """Files in a folder and its subfolders that are not stray; links are followed, each folder is seen once.
+
+    Args:
+        what: is looked for, for the message.
+        exclude: resolved folders that are left out; `top` is not.
+
+    Raises:
+        UsageError: a folder that cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise UsageError(f"folder {error.filename or top}: {error.strerror or error}; {what} in it would be missed")
+
+    seen: set[Path] = set()
+    for folder, folders, files in os.walk(top, onerror=refuse, followlinks=True):
+        real = Path(folder).resolve()
+        # A link back up, a folder that was here already, or one that is left out.
+        if real in seen or (seen and real in exclude):
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not is_stray(name))
+        yield from (Path(folder, name) for name in sorted(files) if not is_stray(name))
