@@ -178,7 +178,7 @@ def _predictions(args: argparse.Namespace) -> tuple[Path, str]:
 
 def _vocabulary(choice: str | None, run: Path, what: str) -> Vocabulary:
     from tagclip.vocabulary import Vocabulary
-    from wsss.files.run_folder import run_vocabulary
+    from wsss.files.run_files import run_vocabulary
     from wsss.pipeline.run_config import class_names
 
     if choice is not None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from tagclip.errors import RunError, UsageError
 from tagclip.tag_files import TagRecord, parse_tag_line
 from tagclip.vocabulary import Vocabulary
 from wsss.files.lists import read_ids
-from wsss.files.run_folder import run_vocabulary
+from wsss.files.run_files import json_lines, run_vocabulary
 
 IMAGE_FOLDER = "JPEGImages"
 MASK_FOLDER = "SegmentationClass"
@@ -138,9 +137,9 @@ def _open_run(root: Path, masks: Path, ann_file: str | Path | None, vocabulary: 
         raise UsageError(f"{root}: no masks in {masks}; run tools/generate_masks.py or tools/pipeline.py first")
     vocabulary = vocabulary or load_vocabulary(None, root)
     wanted = set(read_ids(_find_list(root, ann_file))) if ann_file else None
-    failed_ids = {row.get("id") for row, _ in _json_lines(root / "failures.jsonl")}
+    failed_ids = {row.get("id") for row, _ in json_lines(root / "failures.jsonl")}
     samples, missing, failed = [], [], []
-    for row, place in _json_lines(root / "tags.jsonl"):
+    for row, place in json_lines(root / "tags.jsonl"):
         record = parse_tag_line(row, vocabulary, place)
         if wanted is not None and record.id not in wanted:
             continue
@@ -169,24 +168,6 @@ def _locate(root: Path, record: TagRecord) -> Path:
     raise UsageError(
         f"{root}: image {path} does not exist; it was moved after tagging, or the working directory is another"
     )
-
-
-def _json_lines(path: Path) -> Iterator[tuple[dict, str]]:
-    """Records of a JSON lines file and where each stands; nothing if there is no such file."""
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            place = f"{path} line {number}"
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise RunError(f"{place}: not JSON ({error}); make it again") from None
-            if not isinstance(row, dict):
-                raise RunError(f"{place}: not a record; make it again")
-            yield row, place
 
 
 def _voc_masks(root: Path, mask_dir: str | Path | None) -> Path:

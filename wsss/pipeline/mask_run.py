@@ -14,9 +14,10 @@ from tagclip.image_lists import find_images
 from tagclip.tag_files import TagRecord
 from wsss.files.run_folder import RunFolder
 from wsss.pipeline.given_tags import match_tags, read_given_tags, tags_digest
-from wsss.pipeline.masks import Pipeline, check_same_input, run_pipeline
+from wsss.pipeline.masks import Pipeline, run_pipeline
 from wsss.pipeline.planning import Plan, plan_images, survey
 from wsss.pipeline.recipe import Recipe
+from wsss.pipeline.shared_pass import check_same_input
 from wsss.pipeline.summary import summary_text, times_record
 from wsss.pipeline.tags import run_identity
 
