@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from tagclip.arguments import as_names
-from tagclip.errors import UsageError
 from tagclip.vocabulary import Vocabulary
 from wsss.files.run_folder import RunFolder
-from wsss.pipeline.mask_run import MaskRun, Watch, watch_nothing
+from wsss.pipeline.mask_run import MaskRun, Watch
 from wsss.pipeline.recipe import Recipe
-from wsss.pipeline.run_config import MaskRunConfig, load_run_config
+from wsss.pipeline.run_config import MaskRunConfig, RunConfig, TaggingRunConfig, load_run_config
+from wsss.pipeline.tag_run import TagRun, TagWatch
+from wsss.pipeline.watching import watch_nothing
 
 Classes = str | Path | Sequence[str] | Vocabulary
 Images = str | Path | Sequence[str | Path]
@@ -76,29 +77,87 @@ def label_folder(
         (120, {'cat': 71, 'dog': 58})
     """
     options = {
-        "model.name": _text(model), "model.pretrained": _text(pretrained), "preset": preset, "masks.refiner": refine,
-        "tags": _text(tags), "images.root": _text(image_root), "out": _text(out),
+        **_options(model, pretrained, preset, image_root, out), "masks.refiner": refine, "tags": _text(tags),
         "method": None if method is None else as_names(method, "method"),
     }  # fmt: skip
-    given = {name: value for name, value in options.items() if value is not None}
-    run = load_run_config(config, {**given, **(settings or {})}, MaskRunConfig())
-    if images is not None:
-        source = str(images) if isinstance(images, str | Path) else tuple(str(path) for path in images)
-        run = replace(run, images=replace(run.images, source=source))
-    if run.images.source is None:
-        raise UsageError("images: needed, a folder, a glob, an image, a split list, or a list of paths")
-    mask_run = MaskRun(_recipe(run, classes), device=device, limit=limit, cache_dir=cache_dir)
+    run = _configured(MaskRunConfig(), config, options, settings, images)
+    run, vocabulary = _with_classes(run, classes)
+    recipe = Recipe.resolve(run, vocabulary)
+    mask_run = MaskRun(recipe, device=device, limit=limit, cache_dir=cache_dir)
     return mask_run.execute(overwrite=overwrite, strict=strict, watch=watch)
 
 
-def _recipe(run: MaskRunConfig, classes: Classes | None) -> Recipe:
-    if classes is None:
-        return Recipe.resolve(run)
-    if isinstance(classes, str | Path):
-        return Recipe.resolve(replace(run, vocabulary=str(classes)))
+def tag_folder(
+    images: Images | None = None,
+    classes: Classes | None = None,
+    out: str | Path | None = None,
+    *,
+    config: str | Path = "tagging/custom",
+    model: str | Path | None = None,
+    pretrained: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    preset: str | None = None,
+    image_root: str | Path | None = None,
+    device: str | None = None,
+    limit: int | None = None,
+    cache_dir: str | Path | None = None,
+    overwrite: bool = False,
+    strict: bool = False,
+    watch: TagWatch = watch_nothing,
+) -> RunFolder:
+    """Tags of a collection alone, into a run folder; arguments, result and errors are those of `label_folder`.
+
+    Args:
+        watch: called with the number of images; its context gives a function that is called with the number of images
+            finished since its last call.
+
+    Example:
+        >>> run = tag_folder("photos", ["cat", "dog"], "runs/tags")  # doctest: +SKIP
+        >>> {record.id: record.indices for record in run.records()}  # doctest: +SKIP
+        {'a': (0,), 'b': (0, 1)}
+    """
+    options = _options(model, pretrained, preset, image_root, out)
+    run = _configured(TaggingRunConfig(), config, options, settings, images)
+    run, vocabulary = _with_classes(run, classes)
+    tag_run = TagRun(run, vocabulary=vocabulary, device=device, limit=limit, cache_dir=cache_dir)
+    return tag_run.execute(overwrite=overwrite, strict=strict, watch=watch)
+
+
+def _options(
+    model: str | Path | None,
+    pretrained: str | Path | None,
+    preset: str | None,
+    image_root: str | Path | None,
+    out: str | Path | None,
+) -> dict[str, Any]:
+    return {
+        "model.name": _text(model), "model.pretrained": _text(pretrained), "preset": preset,
+        "images.root": _text(image_root), "out": _text(out),
+    }  # fmt: skip
+
+
+def _configured(
+    base: RunConfig,
+    config: str | Path,
+    options: Mapping[str, Any],
+    settings: Mapping[str, Any] | None,
+    images: Images | None,
+) -> RunConfig:
+    given = {name: value for name, value in options.items() if value is not None}
+    run = load_run_config(config, {**given, **(settings or {})}, base)
+    if images is None:
+        return run
+    source = str(images) if isinstance(images, str | Path) else tuple(str(path) for path in images)
+    return replace(run, images=replace(run.images, source=source))
+
+
+def _with_classes(run: RunConfig, classes: Classes | None) -> tuple[RunConfig, Vocabulary]:
+    """The run with its classes named in words, for the record, and the vocabulary itself."""
+    if classes is None or isinstance(classes, str | Path):
+        run = run if classes is None else replace(run, vocabulary=str(classes))
+        return run, run.load_vocabulary()
     vocabulary = classes if isinstance(classes, Vocabulary) else Vocabulary(classes)
-    run = replace(run, vocabulary=",".join(vocabulary.names))
-    return Recipe(run, vocabulary, run.tagger_config(vocabulary), run.mask_config())
+    return replace(run, vocabulary=",".join(vocabulary.names)), vocabulary
 
 
 def _text(value: str | Path | None) -> str | None:

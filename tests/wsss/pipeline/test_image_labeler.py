@@ -89,21 +89,26 @@ def test_scores_that_are_not_finite(labeler, images, monkeypatch):
         labeler(images[0])
 
 
-def test_the_plot_has_a_panel_per_tag_and_a_legend_of_the_labels(labeler, images):
-    found = labeler(images[0])
+@pytest.fixture(scope="module")
+def tagged(labeler, images):
+    """An image with tags; its mask has some label beside the background."""
+    return next(found for found in labeler(images) if found.tags and found.mask.any())
+
+
+def test_the_plot_has_a_panel_per_tag_and_a_legend_of_the_labels(tagged):
+    found = tagged
     figure = found.plot()
     titles = [axes.get_title() for axes in figure.axes]
     best = sorted(found.tags, key=lambda name: -found.scores[name])
     assert titles == ["image", *(f"{name} {found.scores[name]:.2f}" for name in best), "mask"]
     labels = [VOCABULARY.label_names[label] for label in np.unique(found.mask) if label not in (0, 255)]
     expected = labels + ["ignored"] * bool((found.mask == 255).any())
-    legend = figure.axes[-1].get_legend()
-    assert [text.get_text() for text in legend.get_texts()] == expected if expected else legend is None
+    assert [text.get_text() for text in figure.axes[-1].get_legend().get_texts()] == expected
     assert len(found.plot(max_maps=1).axes) == 3
 
 
-def test_the_plot_paints_the_mask_in_the_vocabularys_colours(labeler, images):
-    found = labeler(images[0])
+def test_the_plot_paints_the_mask_in_the_vocabularys_colours(tagged):
+    found = tagged
     picture = found.plot().axes[-1].get_images()[0].get_array()
     background = found.mask == 0
     assert np.array_equal(picture[background], found.image[background])

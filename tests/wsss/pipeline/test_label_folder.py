@@ -10,7 +10,7 @@ from tagclip.vocabulary import Vocabulary
 from tests.wsss.runs import contents, draw_images
 from wsss.files.run_files import RunFiles
 from wsss.files.run_folder import RunFolder
-from wsss.pipeline.label_folder import label_folder
+from wsss.pipeline.label_folder import label_folder, tag_folder
 
 SETTINGS = {"tagging.batch_size": 2, "tagging.templates": ["a photo of a {}."], "work.mask_workers": 1}
 
@@ -92,8 +92,38 @@ def test_a_list_of_paths_tags_from_a_file_and_a_watcher(label, photos, tmp_path)
     assert steps[-1] == 1
 
 
+def test_tags_alone(label, photos, labeled, golden_model_path, tmp_path):
+    settings = {name: value for name, value in SETTINGS.items() if name.startswith("tagging")}
+    steps = []
+
+    @contextlib.contextmanager
+    def watch(total):
+        steps.append(total)
+        yield steps.append
+
+    run = tag_folder(
+        photos, ["cat", "dog"], tmp_path / "tags", model=golden_model_path, settings=settings, device="cpu", watch=watch
+    )
+    assert run.counts["tagged"] == 2
+    assert steps[0] == 2
+    assert sum(steps[1:]) == 2
+    expected = {record.id: record for record in labeled.records()}
+    for record in run.records():
+        assert record.indices == expected[record.id].indices
+        assert record.scores == pytest.approx(expected[record.id].scores, abs=1e-6)
+    assert not (tmp_path / "tags" / "masks").exists()
+
+
+def test_output_inside_the_photos_is_no_photo(label, tmp_path):
+    draw_images(tmp_path, [(64, 48)])
+    first = label(tmp_path, ["cat"], tmp_path / "run", refine="none")
+    again = label(tmp_path, ["cat"], tmp_path / "run", refine="none")
+    assert first.counts == again.counts
+    assert first.counts["images"] == 1
+
+
 def test_wrong_calls(label, photos, tmp_path):
-    with pytest.raises(UsageError, match="images: needed"):
+    with pytest.raises(UsageError, match="--images: needed"):
         label_folder(None, "voc", tmp_path / "out", config="masks/voc2012", settings={"images.source": None})
     with pytest.raises(UsageError, match=r"masks\.refiner"):
         label(photos, ["cat"], tmp_path / "out", refine="sand")
