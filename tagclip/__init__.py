@@ -1,18 +1,39 @@
 """Stage one: TagCLIP image tags from a frozen CLIP."""
 
+from __future__ import annotations
+
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tagclip.clip import FrozenCLIP, load_clip, wrap_clip
+    from tagclip.config import TagCLIPConfig
+    from tagclip.errors import TagclipError
+    from tagclip.tagger import TagCLIP, TagResult
+    from tagclip.vocabulary import Vocabulary
 
 # Public name -> module. Imported on first use: what only needs settings or images never loads torch for it.
 _PUBLIC = {
+    "FrozenCLIP": "tagclip.clip",
     "TagCLIP": "tagclip.tagger",
     "TagCLIPConfig": "tagclip.config",
     "TagResult": "tagclip.tagger",
+    "TagclipError": "tagclip.errors",
     "Vocabulary": "tagclip.vocabulary",
     "load_clip": "tagclip.clip",
+    "wrap_clip": "tagclip.clip",
 }
 
-__all__ = ["TagCLIP", "TagCLIPConfig", "TagResult", "Vocabulary", "load_clip"]
+__all__ = [
+    "FrozenCLIP",
+    "TagCLIP",
+    "TagCLIPConfig",
+    "TagResult",
+    "TagclipError",
+    "Vocabulary",
+    "load_clip",
+    "wrap_clip",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,3 +44,7 @@ def __getattr__(name: str) -> Any:
     with explained_imports():
         module = import_module(_PUBLIC[name])
     return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

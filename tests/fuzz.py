@@ -36,7 +36,7 @@ from wsss.files.lists import read_ids
 from wsss.files.map_files import StoredMaps, read_maps
 from wsss.files.mask_files import read_mask
 from wsss.files.provenance import claim_masks
-from wsss.files.run_folder import read_manifest
+from wsss.files.run_files import read_manifest
 
 VOCABULARY = Vocabulary(["cat", "dog", "traffic light"], background=["grass"])
 NASTY = (

@@ -5,7 +5,7 @@
 
 Scenes are drawn into DIR; then run, tag, mask, remask, train and segment are each done undisturbed and, into another
 folder, with SIGKILLs to the whole process group at random moments. A command that ends before its kill loses half of
-what it had made (the last checkpoint for `train`), so that later kills meet work as well. The result is a Markdown table.
+what it had made (the last checkpoint for `train`), so that later kills meet work as well. The result is a table.
 """
 
 from __future__ import annotations

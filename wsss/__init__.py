@@ -3,18 +3,49 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wsss.config import MaskConfig
+    from wsss.configs import config_path
+    from wsss.files.run_files import RunFiles
+    from wsss.masks.generator import MaskGenerator, MaskResult
+    from wsss.masks.labeled_image import LabeledImage
+    from wsss.pipeline.image_labeler import ImageLabeler
+    from wsss.pipeline.label_folder import label_folder, tag_folder
+    from wsss.pipeline.recipe import dataset_settings
+    from wsss.segmentation.segmentor import SegmentedImage, Segmentor
 
 # Public name -> module. Imported on first use: CRF workers and the mask evaluation never load torch for them.
 _PUBLIC = {
+    "ImageLabeler": "wsss.pipeline.image_labeler",
+    "LabeledImage": "wsss.masks.labeled_image",
     "MaskConfig": "wsss.config",
     "MaskGenerator": "wsss.masks.generator",
     "MaskResult": "wsss.masks.generator",
+    "RunFiles": "wsss.files.run_files",
+    "SegmentedImage": "wsss.segmentation.segmentor",
+    "Segmentor": "wsss.segmentation.segmentor",
     "config_path": "wsss.configs",
     "dataset_settings": "wsss.pipeline.recipe",
+    "label_folder": "wsss.pipeline.label_folder",
+    "tag_folder": "wsss.pipeline.label_folder",
 }
 
-__all__ = ["MaskConfig", "MaskGenerator", "MaskResult", "config_path", "dataset_settings"]
+__all__ = [
+    "ImageLabeler",
+    "LabeledImage",
+    "MaskConfig",
+    "MaskGenerator",
+    "MaskResult",
+    "RunFiles",
+    "SegmentedImage",
+    "Segmentor",
+    "config_path",
+    "dataset_settings",
+    "label_folder",
+    "tag_folder",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -25,3 +56,7 @@ def __getattr__(name: str) -> Any:
     with explained_imports():
         module = import_module(_PUBLIC[name])
     return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

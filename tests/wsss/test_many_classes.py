@@ -20,7 +20,7 @@ from wsss.evaluation.pairs import MaskPair, score_pairs
 from wsss.evaluation.scorer import MaskEvaluationConfig, MaskScorer
 from wsss.files.map_files import StoredMaps, read_maps
 from wsss.files.mask_files import ignore_label, read_mask
-from wsss.files.run_folder import read_manifest
+from wsss.files.run_files import read_manifest
 from wsss.files.sources import open_source
 from wsss.maps.gradcam_source import GradCamSource
 from wsss.masks.generator import MaskGenerator

@@ -128,8 +128,8 @@ def evaluate_dense(args: argparse.Namespace) -> int:
     set_threads(args.threads)
     path = find_config(args.config)
     load_mmseg()
-    from wsss.dense.dataset_scores import adapt, build, evaluate, run_mmseg_loop, summary
-    from wsss.segmentation.train_settings import read_config
+    from wsss.configs import read_config
+    from wsss.dense.dataset_scores import adapt, build_dataset_and_model, run_mmseg_loop, score_dataset, summary
 
     output = Output.of(args)
     refine = {} if args.refine is None else {"pamr": args.refine == "pamr" or None}
@@ -150,9 +150,9 @@ def evaluate_dense(args: argparse.Namespace) -> int:
         scores = run_mmseg_loop(config)
         output.figures({"dense": config.model.dense.to_dict(), **{key: float(value) for key, value in scores.items()}})
         return 0
-    dataset, model = build(config)
+    dataset, model = build_dataset_and_model(config)
     with progress_bar(len(dataset), "segmenting", quiet=args.quiet) as bar:
-        found = evaluate(
+        found = score_dataset(
             dataset, model, device=resolve_device(args.device), boundary_width=args.boundary_width, progress=bar.update
         )
     output.show(found.table())
@@ -178,7 +178,7 @@ def _predictions(args: argparse.Namespace) -> tuple[Path, str]:
 
 def _vocabulary(choice: str | None, run: Path, what: str) -> Vocabulary:
     from tagclip.vocabulary import Vocabulary
-    from wsss.files.run_folder import run_vocabulary
+    from wsss.files.run_files import run_vocabulary
     from wsss.pipeline.run_config import class_names
 
     if choice is not None:

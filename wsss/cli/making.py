@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tagclip.errors import UsageError
 from wsss.cli.configs import find_config
 from wsss.cli.console import set_threads
 from wsss.cli.progress import Bar, progress_bar
@@ -46,8 +45,6 @@ def read_recipe(args: argparse.Namespace, settings: Mapping[str, Any]) -> Recipe
 
     require_own_data(args, settings)
     config = load_run_config(find_config(args.config or DEFAULT_CONFIG), run_fields(args, settings), MaskRunConfig())
-    if config.images.source is None:
-        raise UsageError("--images: needed, a folder, a glob, an image or a list")
     return Recipe.resolve(config)
 
 

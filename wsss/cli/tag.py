@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tagclip.errors import UsageError
 from wsss.cli.configs import find_config
 from wsss.cli.console import set_threads, setup_logging
 from wsss.cli.options import MODEL, TAG_RULE, pick, settings_of
@@ -46,8 +45,6 @@ def tag(args: argparse.Namespace) -> int:
 
     path = find_config(args.config or DEFAULT_CONFIG)
     config = load_run_config(path, run_fields(args, settings), TaggingRunConfig())
-    if config.images.source is None:
-        raise UsageError("--images: needed, a folder, a glob, an image or a list")
     from wsss.pipeline.tag_run import TagRun
 
     set_threads(args.threads)
@@ -67,7 +64,7 @@ def tag(args: argparse.Namespace) -> int:
         with progress_bar(total, "tags", quiet=args.quiet) as bar:
             yield bar.update
 
-    counts = run.execute(overwrite=args.overwrite, strict=args.strict, watch=watch)
+    counts = run.execute(overwrite=args.overwrite, strict=args.strict, watch=watch).counts
     total, file = sum(counts["tags"].values()), Path(config.out) / "tags.jsonl"
     output.show(f"{counts['tagged']} of {counts['images']} images tagged, {total} tags: {file}")
     output.figures({"run": config.out, "counts": counts})

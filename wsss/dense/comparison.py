@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -92,7 +92,7 @@ class Comparison:
         self, clip: FrozenCLIP, vocabulary: Vocabulary, config: CompareConfig, *, cache_dir: Path | str | None = None
     ):
         self.clip, self.vocabulary, self.config = clip, vocabulary, config
-        self.strategies = {name: get_strategy(name) for name in config.strategies if name != CAM}
+        self.strategies = _by_name(name for name in config.strategies if name != CAM)
         tagging = TagCLIPConfig.from_dict(config.dense.tagging)
         image = ImageConfig(config.dense.apply_exif, config.dense.max_long_side)
         self.tagger = None
@@ -106,8 +106,9 @@ class Comparison:
             self.maps = GradCamSource(clip, vocabulary, config=masks, cache_dir=cache_dir)
         self.ignored = ignore_label(vocabulary.label_count) if config.ignore_index is None else config.ignore_index
         scoring = MaskEvaluationConfig(ignore_index=self.ignored, boundary_width=0)
+        compared = [*self.strategies, CAM] if self.maps is not None else list(self.strategies)
         self.scorers = {
-            (strategy, name): MaskScorer(scoring) for strategy in config.strategies for name in config.vocabularies
+            (strategy, name): MaskScorer(scoring) for strategy in compared for name in config.vocabularies
         }
 
     def run(
@@ -191,6 +192,15 @@ class Comparison:
         inputs = self.maps.prepare(rgb)[None].to(self.clip.device)
         found = self.maps.maps_from_trunk(self.maps.trunk(inputs), [classes])[0]
         return MaskGenerator(self.maps).mask_from_maps(rgb, found.maps, classes).labels
+
+
+def _by_name(given: Iterable[str]) -> dict[str, Strategy]:
+    """Strategies by their own names; where a file's name is taken already, by its path."""
+    found: dict[str, Strategy] = {}
+    for one in given:
+        strategy = get_strategy(one)
+        found[strategy.name if strategy.name not in found else one] = strategy
+    return found
 
 
 def to_csv(rows: Sequence[Row]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import importlib.util
+import importlib.machinery
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from tagclip.errors import UsageError
+from tagclip.errors import TagclipError, UsageError
 
 if TYPE_CHECKING:
     from tagclip.clip.encoder import FrozenCLIP, Grid
@@ -66,17 +66,21 @@ class Strategy:
     """One training-free method: what the last block does instead of softmax(QK) V.
 
     Attributes:
-        name: how configs call it.
+        name: how configs and tables call it.
         mix: (q, k, v, context, options) -> attended values with heads merged, (B, 1+N, width), before the output
-            projection; q, k, v are (B, heads, 1+N, d), [CLS] first. Pure.
+            projection; q, k, v are (B, heads, 1+N, d), [CLS] first, width = heads * d. None of them is scaled:
+            ordinary attention is softmax(q k^T / sqrt(d)) v. Pure.
         residual: add the last block's input.
         mlp: apply the last block's MLP (with its own residual).
-        options: frozen dataclass instance with the method's constants.
+        options: frozen dataclass instance with the method's constants; left out, it has none.
         needs: (options, depth L) -> Needs.
         run_block: (clip, block number, tokens, options) -> tokens, for the blocks from `Needs.restart` to L-1.
         prepare: (clip, images (B, 3, H, W), options) -> options, run before anything else: fills in options that
             have to be found on the model, as the global-token blocks of gclip.
         source: where the method is published.
+
+    Raises:
+        UsageError: options that are not a dataclass instance.
     """
 
     name: str
@@ -88,6 +92,13 @@ class Strategy:
     run_block: Callable[[FrozenCLIP, int, Tensor, Any], Tensor] | None = None
     prepare: Callable[[FrozenCLIP, Tensor, Any], Any] | None = None
     source: str = ""
+
+    def __post_init__(self) -> None:
+        if not dataclasses.is_dataclass(self.options) or isinstance(self.options, type):
+            raise UsageError(
+                f"strategy {self.name}: options={self.options!r} is not a dataclass instance; give one, or leave "
+                "options out if the strategy has none"
+            )
 
     def with_options(self, options: Mapping[str, Any] | None) -> Strategy:
         """The same strategy with some constants changed.
@@ -151,9 +162,14 @@ def _built_in() -> dict[str, str]:
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise UsageError(f"strategy file {path} does not exist")
-    spec = importlib.util.spec_from_file_location(f"wsss_dense_strategy_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = ModuleType(f"wsss_dense_strategy_{path.stem}")
+    module.__file__ = str(path)
+    try:
+        importlib.machinery.SourceFileLoader(module.__name__, str(path)).exec_module(module)
+    except TagclipError:
+        raise
+    except Exception as error:  # a strategy file is Python and may raise anything
+        raise UsageError(f"strategy file {path}: {type(error).__name__}: {error}") from error
     return module
 
 

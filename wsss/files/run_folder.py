@@ -13,23 +13,22 @@ from typing import Any, BinaryIO
 
 from filelock import BaseFileLock
 
-from tagclip.errors import RunError, UsageError
+from tagclip.errors import UsageError
 from tagclip.text_files import json_text
-from tagclip.vocabulary import Vocabulary
 from wsss.files.atomic import atomic_file, disk_errors, is_whole
 from wsss.files.journal import Journal
 from wsss.files.locks import take_lock
 from wsss.files.provenance import config_text, installed_versions, refuse_other
+from wsss.files.run_files import FORMAT, RunFiles, read_manifest
 
-FORMAT = 1
 PARTIAL = ".partial"  # journals and temporary files of an unfinished run; gone when it is complete
 OWN_FILES = ("manifest.json", "config.py", "tags.jsonl", "tags.txt", "failures.jsonl", "log.txt", "times.json")
 OWN_FOLDERS = ("cams", "masks", PARTIAL)
 SUFFIXES = {"cams": ".npz", "masks": ".png"}
 
 
-class RunFolder:
-    """An open run folder. Use `RunFolder.open`.
+class RunFolder(RunFiles):
+    """A run folder that is being written; closed, it can still be read (see `RunFiles`). Use `RunFolder.open`.
 
     Attributes:
         root: the folder.
@@ -50,7 +49,8 @@ class RunFolder:
         manifest: Mapping[str, Any] | None,
         lock: BaseFileLock,
     ):
-        self.root, self.identity, self.notes, self.manifest, self._lock = root, identity, notes, manifest, lock
+        super().__init__(root)
+        self.identity, self.notes, self.manifest, self._lock = identity, notes, manifest, lock
         self.scratch = root / PARTIAL / "files"
         with disk_errors(root):
             shutil.rmtree(self.scratch, ignore_errors=True)
@@ -133,14 +133,6 @@ class RunFolder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def maps_path(self, image_id: str) -> Path:
-        """Where the image's maps are."""
-        return self.root / "cams" / f"{image_id}.npz"
-
-    def mask_path(self, image_id: str) -> Path:
-        """Where the image's mask is."""
-        return self.root / "masks" / f"{image_id}.png"
-
     def existing(self, kind: str) -> set[str]:
         """Ids whose file of a kind ("cams" or "masks") is there; masks that a power cut has damaged are not.
 
@@ -203,30 +195,6 @@ class RunFolder:
         self.failures.finish(ids)
         self.write_manifest("complete", counts)
         self.is_complete = True
-
-
-def read_manifest(root: Path) -> dict[str, Any] | None:
-    """The folder's manifest, None if there is none.
-
-    Raises:
-        RunError: it is there and cannot be read.
-    """
-    path = root / "manifest.json"
-    if not path.is_file():
-        return None
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: damaged ({error}); start anew with --overwrite") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise RunError(f"{path}: not a run of this version (format {FORMAT}); start anew with --overwrite")
-    return manifest
-
-
-def run_vocabulary(root: Path) -> Vocabulary | None:
-    """The vocabulary that a run folder was made with, None if it is no run folder."""
-    manifest = read_manifest(root)
-    return None if manifest is None else Vocabulary.from_dict(manifest["vocabulary"])
 
 
 def _leave(root: Path) -> None:

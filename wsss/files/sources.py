@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from tagclip.images import find_images
 from tagclip.tag_files import TagRecord, parse_tag_line
 from tagclip.vocabulary import Vocabulary
 from wsss.files.lists import find_list, read_ids
-from wsss.files.run_folder import run_vocabulary
+from wsss.files.run_files import json_lines, run_vocabulary
 
 IMAGE_FOLDER = "JPEGImages"
 MASK_FOLDER = "SegmentationClass"
@@ -100,7 +99,7 @@ def open_source(
     Args:
         root: a run folder (`tags.jsonl`, `masks/`) or a VOC-layout folder (`JPEGImages/`, `SegmentationClass/`).
         layout: "run", "voc" or "auto", which looks at what is there.
-        ann_file: list of ids (`tagclip.image_ids.read_ids`), relative to `root` or to the working directory. Without it, every
+        ann_file: list of ids (`tagclip.image_ids.read_ids`), relative to `root` or the working directory. Without it, every
             image of the run, or in the VOC layout those of `split`, or else every mask.
         split: name of a list in `ImageSets/Segmentation`, used if that file exists.
         mask_dir: take the masks from this folder instead (a self-training round, another run's masks).
@@ -140,9 +139,9 @@ def _open_run(root: Path, masks: Path, ann_file: str | Path | None, vocabulary: 
     if not masks.is_dir():
         raise UsageError(f"{root}: no masks in {masks}; run tools/generate_masks.py or tools/pipeline.py first")
     vocabulary = vocabulary or load_vocabulary(None, root)
-    failed_ids = {row.get("id") for row, _ in _json_lines(root / "failures.jsonl")}
+    failed_ids = {row.get("id") for row, _ in json_lines(root / "failures.jsonl")}
     records = {}
-    for row, place in _json_lines(root / "tags.jsonl"):
+    for row, place in json_lines(root / "tags.jsonl"):
         record = parse_tag_line(row, vocabulary, place)
         records[record.id] = record
     wanted = list(records)
@@ -178,24 +177,6 @@ def _locate(root: Path, record: TagRecord) -> Path:
     raise UsageError(
         f"{root}: image {path} does not exist; it was moved after tagging, or the working directory is another"
     )
-
-
-def _json_lines(path: Path) -> Iterator[tuple[dict, str]]:
-    """Records of a JSON lines file and where each stands; nothing if there is no such file."""
-    if not path.is_file():
-        return
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            place = f"{path} line {number}"
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise RunError(f"{place}: not JSON ({error}); make it again") from None
-            if not isinstance(row, dict):
-                raise RunError(f"{place}: not a record; make it again")
-            yield row, place
 
 
 def _voc_masks(root: Path, mask_dir: str | Path | None) -> Path:

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tagclip.errors import RunError
-from tagclip.image_lists import find_images
 from tagclip.tag_files import TagRecord
 from wsss.files.run_folder import RunFolder
 from wsss.pipeline.given_tags import match_tags, read_given_tags, tags_digest
-from wsss.pipeline.masks import Pipeline, check_same_input, run_pipeline
+from wsss.pipeline.masks import Pipeline, run_pipeline
 from wsss.pipeline.planning import Plan, plan_images, survey
 from wsss.pipeline.recipe import Recipe
+from wsss.pipeline.shared_pass import check_same_input
 from wsss.pipeline.summary import summary_text, times_record
 from wsss.pipeline.tags import run_identity
+from wsss.pipeline.watching import watch_nothing
 
 if TYPE_CHECKING:
     from tagclip.clip import FrozenCLIP
@@ -27,11 +28,6 @@ if TYPE_CHECKING:
 
 Watch = Callable[[int, int], contextlib.AbstractContextManager[Callable[[Pipeline], None]]]
 logger = logging.getLogger(__name__)
-
-
-def watch_nothing(total: int, done: int) -> contextlib.AbstractContextManager[Callable[[Pipeline], None]]:
-    """The `Watch` of a run that nobody looks at."""
-    return contextlib.nullcontext(lambda pipeline: None)
 
 
 class MaskRun:
@@ -57,7 +53,7 @@ class MaskRun:
     ):
         self.recipe, self.cache_dir = recipe, cache_dir
         settings, run = recipe.tagging, recipe.run
-        files = find_images(run.images.source, root=run.images.root)[:limit]
+        files = run.images.find(run.out)[:limit]
         self.tags: dict[str, TagRecord] | None = None
         self.absent: list[str] = []
         ids = None

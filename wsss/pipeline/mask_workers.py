@@ -23,6 +23,7 @@ from wsss.config import MaskConfig
 from wsss.files.atomic import atomic_file
 from wsss.files.map_files import read_maps
 from wsss.files.mask_files import count_labels, encode_mask
+from wsss.files.spawning import without_main
 from wsss.masks.label_map import mask_from_maps
 
 NOTE = "in-work-"  # beginning of the name of a worker's note of its job
@@ -135,6 +136,10 @@ class MaskWorkers:
             max_workers=processes, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
         )
 
+    def _send(self, executor: Executor, job: MaskJob) -> Future[MaskReport]:
+        with without_main():  # a worker may be spawned for it
+            return executor.submit(_work, self.stage, job)
+
     def room(self) -> int:
         """How many jobs `submit` takes without waiting."""
         return self.queue - len(self._jobs)
@@ -148,7 +153,7 @@ class MaskWorkers:
         while self.room() <= 0:
             yield from self._collect(wait_for_one=True)
         try:
-            self._jobs[self._executor.submit(_work, self.stage, job)] = job
+            self._jobs[self._send(self._executor, job)] = job
         except BrokenProcessPool:
             self._recover([job])
         yield from self._collect(wait_for_one=False)
@@ -200,13 +205,13 @@ class MaskWorkers:
             self._finished.append((job, self._alone(job)))
         self._executor = self._start(self.processes)
         for job in waiting.values():
-            self._jobs[self._executor.submit(_work, self.stage, job)] = job
+            self._jobs[self._send(self._executor, job)] = job
 
     def _alone(self, job: MaskJob) -> MaskReport:
         executor = self._start(1)
         start = time.perf_counter()
         try:
-            return executor.submit(_work, self.stage, job).result()
+            return self._send(executor, job).result()
         except BrokenProcessPool:
             _ids_in_work(self.stage.scratch)
             problem = (

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import operator
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from tagclip.clip import AttentionRequest, FrozenCLIP, Grid, Trunk
-from tagclip.clip.encoder import PositionRounding
-from tagclip.config import ImageConfig
-from tagclip.errors import ImageError, UsageError
+from tagclip.clip import FrozenCLIP
+from tagclip.errors import ImageError
 from tagclip.tag_files import TagRecord, tag_line
 from tagclip.tagger import TagCLIP
 from tagclip.vocabulary import Vocabulary
@@ -27,13 +22,13 @@ from wsss.files.concurrency import bounded_map
 from wsss.files.map_files import StoredMaps
 from wsss.files.mask_files import count_labels, read_mask
 from wsss.files.run_folder import RunFolder
-from wsss.maps.class_maps import ClassMaps, weigh_by_scores
+from wsss.maps.class_maps import ClassMaps
 from wsss.maps.source import ClassMapSource
-from wsss.maps.views import maps_over_views
-from wsss.pipeline.batch import BatchRunner, finite_results
+from wsss.pipeline.batch import BatchRunner
 from wsss.pipeline.decoding import decode_batches
 from wsss.pipeline.mask_workers import MaskJob, MaskReport, MaskStage, MaskWorkers
 from wsss.pipeline.planning import Plan, PlannedImage, Todo, survey
+from wsss.pipeline.shared_pass import SharedPass
 from wsss.pipeline.summary import StageTimes, count_run
 
 
@@ -52,30 +47,6 @@ class WorkShare:
     mask_workers: int = 2
     mask_queue: int = 8
     raw_cams: bool = True
-
-
-def shared_request(*requests: AttentionRequest) -> AttentionRequest:
-    """One request for all stages of a run.
-
-    Votes are always in it: with them every block's map is computed, so that the tokens of a trunk for CAMs alone have
-    the same last digit as those of a trunk for tags and CAMs (a fused kernel sums in another order).
-    """
-    return reduce(operator.or_, requests, AttentionRequest(votes=True))
-
-
-def check_same_input(tagging: ImageConfig, masks: ImageConfig) -> None:
-    """Both stages must see the same tensor for one trunk pass to serve both.
-
-    Raises:
-        UsageError: they prepare images differently.
-    """
-    for name in ("apply_exif", "max_long_side"):
-        ours, theirs = getattr(tagging, name), getattr(masks, name)
-        if ours != theirs:
-            raise UsageError(
-                f"tagging.image.{name} is {ours}, masks.image.{name} is {theirs}: in one pass both stages see the same "
-                "image; set them equal"
-            )
 
 
 class Pipeline:
@@ -108,17 +79,15 @@ class Pipeline:
     ):
         if (tagger is None) == (tags is None):
             raise ValueError("give a tagger or tags")
-        if tagger is not None:
-            check_same_input(tagger.config.image, config.image)
-        self.run, self.clip, self.vocabulary, self.maps = run, clip, vocabulary, maps
+        self.run, self.clip, self.vocabulary = run, clip, vocabulary
         self.config = config = config.for_labels(vocabulary.label_count)
-        self.tagger, self.tags, self.work, self.progress = tagger, tags, work or WorkShare(), progress
-        self.request = shared_request(maps.request, *([tagger.request] if tagger else []))
+        self.tags, self.work, self.progress = tags, work or WorkShare(), progress
         self.stage = MaskStage(
             config, vocabulary.has_background, vocabulary.label_palette, run.scratch, str(clip.device)
         )
         self.batches: BatchRunner[tuple[dict, ClassMaps]] = BatchRunner(clip, self._infer)
         self.times = StageTimes()
+        self.shared = SharedPass(maps, tagger, times=self.times)
         self.failed = 0
 
     def execute(self, plan: Plan, todo: Todo) -> None:
@@ -189,55 +158,11 @@ class Pipeline:
 
     def _infer(self, batch: Sequence[PlannedImage], images: Tensor) -> list[tuple[dict, ClassMaps] | None]:
         """(line of tags.jsonl, class maps) of each image, None for one whose scores or maps are not finite."""
-        times, grid = self.times, batch[0].grid
-        rounding = self.config.image.position_rounding
-        tagging_rounding = self.tagger.config.image.position_rounding if self.tagger else rounding
-        trunk = self._trunk(images, tagging_rounding)
-        if self.tagger is not None:
-            start = time.perf_counter()
-            results = finite_results(self.tagger, self.tagger.score_trunk(trunk, images), grid)
-            indices = [[] if result is None else result.indices for result in results]
-            scores = [None if result is None else result.scores[result.indices] for result in results]
-            lines = [
-                result and tag_line(image.tagged(result.indices, result.scores), self.vocabulary)
-                for image, result in zip(batch, results, strict=True)
-            ]
-            times.add("tags", time.perf_counter() - start, len(batch))
-            if self._rounded(tagging_rounding, grid) != self._rounded(rounding, grid):
-                del trunk
-                trunk = self._trunk(images, rounding)
-        else:
-            given = [self.tags[image.id] for image in batch]
-            indices = [list(tags.indices) for tags in given]
-            scores = [None if tags.scores is None else tags.scores[list(tags.indices)] for tags in given]
-            lines = [
-                tag_line(image.tagged(tags.indices, tags.scores), self.vocabulary)
-                for tags, image in zip(given, batch, strict=True)
-            ]
-        start = time.perf_counter()
-        maps = maps_over_views(self.maps, trunk, images, indices, lambda seen: self._view_trunk(seen, rounding))
-        power = self.config.score_power
-        maps = [weigh_by_scores(found, certain, power) for found, certain in zip(maps, scores, strict=True)]
-        times.add("cams", time.perf_counter() - start, len(batch))
+        results = self.shared(images, None if self.tags is None else [self.tags[image.id] for image in batch])
         return [
-            None if line is None or not np.isfinite(found.maps).all() else (line, found)
-            for line, found in zip(lines, maps, strict=True)
+            None if one is None else (tag_line(image.tagged(one.indices, one.scores), self.vocabulary), one.maps)
+            for image, one in zip(batch, results, strict=True)
         ]
-
-    def _trunk(self, images: Tensor, rounding: PositionRounding) -> Trunk:
-        start = time.perf_counter()
-        trunk = self.clip.trunk(images, self.request, position_rounding=rounding)
-        if images.device.type == "cuda":
-            torch.cuda.synchronize(images.device)
-        self.times.add("trunk", time.perf_counter() - start, len(images))
-        return trunk
-
-    def _view_trunk(self, images: Tensor, rounding: PositionRounding) -> Trunk:
-        """Of another view, for maps alone: the same whether tags are made in this run or given."""
-        return self.clip.trunk(images, self.maps.request, position_rounding=rounding)
-
-    def _rounded(self, rounding: PositionRounding, grid: Grid) -> bool:
-        return rounding == "float16" or (rounding == "float16_off_native" and grid != self.clip.native_grid)
 
     def _submit(self, workers: MaskWorkers, image: PlannedImage) -> None:
         job = MaskJob(image.id, image.file.path, self.run.maps_path(image.id), self.run.mask_path(image.id))

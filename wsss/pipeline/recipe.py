@@ -33,13 +33,13 @@ class Recipe:
     masks: MaskConfig
 
     @classmethod
-    def resolve(cls, run: MaskRunConfig) -> Recipe:
-        """Loads the vocabulary and writes the presets out.
+    def resolve(cls, run: MaskRunConfig, vocabulary: Vocabulary | None = None) -> Recipe:
+        """Loads the vocabulary, unless it is given, and writes the presets out.
 
         Raises:
             UsageError: an unknown vocabulary, field or value.
         """
-        vocabulary = run.load_vocabulary()
+        vocabulary = vocabulary or run.load_vocabulary()
         masks = run.mask_config().for_labels(vocabulary.label_count)
         return cls(run, vocabulary, run.tagger_config(vocabulary), masks)
 

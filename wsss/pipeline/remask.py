@@ -15,7 +15,7 @@ from wsss.files.atomic import disk_errors, is_whole
 from wsss.files.classes import write_vocabulary
 from wsss.files.locks import folder_lock
 from wsss.files.provenance import claim_masks
-from wsss.files.run_folder import read_manifest
+from wsss.files.run_files import read_manifest
 from wsss.files.sources import open_source, shown
 from wsss.pipeline.mask_workers import MaskJob, MaskStage, MaskWorkers
 

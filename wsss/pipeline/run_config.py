@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tagclip.config import TagCLIPConfig
 from tagclip.errors import UsageError
+from tagclip.image_lists import ImageFile, find_images
 from tagclip.settings import overlay
+from tagclip.tag_files import IdKind
 from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
 from wsss.configs import read_config
@@ -45,10 +47,20 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """Which images: see `tagclip.images.find_images`."""
+    """Which images: see `tagclip.image_lists.find_images`."""
 
-    source: str | None = None
+    source: str | tuple[str, ...] | None = None
     root: str | None = None
+
+    def find(self, out: str) -> list[ImageFile]:
+        """The images, in order; those of the output folder `out` are none.
+
+        Raises:
+            UsageError: none, or no source.
+        """
+        if self.source is None:
+            raise UsageError("--images: needed, a folder, a glob, an image or a list")
+        return find_images(self.source, root=self.root, exclude=out)
 
 
 @dataclass(frozen=True)
@@ -126,7 +138,7 @@ class MaskRunConfig(TaggingRunConfig):
 
     work: MaskWork = field(default_factory=MaskWork)
     tags: str | None = None
-    tag_ids: str = "auto"
+    tag_ids: IdKind = "auto"
     masks: dict = field(default_factory=dict)
     method: str | tuple[str, ...] = CAM
     dense: dict = field(default_factory=dict)

@@ -7,15 +7,16 @@ import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tagclip.errors import RunError
-from tagclip.image_lists import find_images
 from tagclip.tagger import TagCLIP
+from tagclip.vocabulary import Vocabulary
 from wsss.files.run_folder import RunFolder
 from wsss.pipeline.planning import Plan, plan_images
 from wsss.pipeline.run_config import TaggingRunConfig
 from wsss.pipeline.tags import run_identity, run_tagging
+from wsss.pipeline.watching import watch_nothing
 
 if TYPE_CHECKING:
     from tagclip.clip import FrozenCLIP
@@ -24,16 +25,12 @@ TagWatch = Callable[[int], contextlib.AbstractContextManager[Callable[[int], Non
 logger = logging.getLogger(__name__)
 
 
-def watch_no_tags(total: int) -> contextlib.AbstractContextManager[Callable[[int], None]]:
-    """The `TagWatch` of a run that nobody looks at."""
-    return contextlib.nullcontext(lambda images: None)
-
-
 class TagRun:
     """A tagging run on its way: the model, and the plan of its images.
 
     Args:
         config: settings.
+        vocabulary: classes in place of those that the config names.
         device: of the model; None: the accelerator if there is one.
         limit: only the first images; None: all.
         cache_dir: where text classifiers are kept between runs; None keeps nothing.
@@ -46,14 +43,15 @@ class TagRun:
         self,
         config: TaggingRunConfig,
         *,
+        vocabulary: Vocabulary | None = None,
         device: str | None = None,
         limit: int | None = None,
         cache_dir: Path | str | None = None,
     ):
         self.config, self.cache_dir = config, cache_dir
-        self.vocabulary = config.load_vocabulary()
+        self.vocabulary = vocabulary or config.load_vocabulary()
         self.settings = config.tagger_config(self.vocabulary)
-        self.files = find_images(config.images.source, root=config.images.root)[:limit]
+        self.files = config.images.find(config.out)[:limit]
         self.clip: FrozenCLIP = config.model.load(device)
         self.plan: Plan = plan_images(
             self.files, self.settings.image, self.clip.patch_size, workers=config.work.workers,
@@ -61,8 +59,8 @@ class TagRun:
         )  # fmt: skip
 
     def execute(
-        self, *, overwrite: bool = False, strict: bool = False, watch: TagWatch = watch_no_tags
-    ) -> dict[str, Any]:
+        self, *, overwrite: bool = False, strict: bool = False, watch: TagWatch = watch_nothing
+    ) -> RunFolder:
         """Starts the run or resumes it, up to a complete folder.
 
         Args:
@@ -72,7 +70,7 @@ class TagRun:
                 images finished since its last call.
 
         Returns:
-            Counts, see `wsss.pipeline.tags.run_tagging`.
+            The run folder, closed; `counts` says what was done, see `wsss.pipeline.tags.run_tagging`.
 
         Raises:
             RunError: another run's folder, a full disk, memory exhausted; also when every image failed, or any with
@@ -83,7 +81,7 @@ class TagRun:
         with RunFolder.open(out, identity, dataclasses.asdict(config), overwrite=overwrite) as run:
             tagger = TagCLIP(self.clip, self.vocabulary, config=self.settings, cache_dir=self.cache_dir)
             with watch(len(self.plan.images)) as step:
-                counts = run_tagging(
+                counts = run.counts = run_tagging(
                     run, tagger, self.plan, workers=config.work.workers, top_k=config.top_k, progress=step
                 )
         if failures := counts["failures"]:
@@ -91,4 +89,4 @@ class TagRun:
             if strict or not counts["tagged"]:
                 raise RunError(message)
             logger.warning(message)
-        return counts
+        return run

@@ -130,7 +130,7 @@ def mask_panel(
     Returns:
         (H', W', 3) uint8.
     """  # fmt: skip
-    size = fitted_size(rgb.shape, config)
+    size = panel_size(rgb.shape, config)
     small = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BILINEAR))
     labels = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
     return mask_overlay(small, labels, palette, background=background, ignored=ignored, weight=config.fill)
@@ -244,7 +244,7 @@ def panel_row(panels: Sequence[tuple[str, np.ndarray]], config: PictureConfig) -
     return beside([_titled(title, panel, config, lines) for title, (_, panel) in zip(titles, panels, strict=True)])
 
 
-def fitted_size(shape: tuple[int, ...], config: PictureConfig) -> tuple[int, int]:
+def panel_size(shape: tuple[int, ...], config: PictureConfig) -> tuple[int, int]:
     """(width, height) of an image (H, W, ...) inside its panel."""
     height, width = shape[:2]
     factor = min(config.height / height, WIDEST * config.height / width)
@@ -253,7 +253,7 @@ def fitted_size(shape: tuple[int, ...], config: PictureConfig) -> tuple[int, int
 
 def panel_width(shape: tuple[int, ...], config: PictureConfig) -> int:
     """Width of the panel of an image (H, W, ...)."""
-    return max(round(NARROWEST * config.height), fitted_size(shape, config)[0])
+    return max(round(NARROWEST * config.height), panel_size(shape, config)[0])
 
 
 def wrapped(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> list[str]:
@@ -276,7 +276,7 @@ def wrapped(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTyp
 def _titled(title: Sequence[str], panel: np.ndarray, config: PictureConfig, lines: int) -> np.ndarray:
     """A panel, (H, W, 3) uint8, below a bar of `lines` lines for its title: (H', W', 3) uint8."""
     line = config.font_size + GAP // 2
-    bar, width, size = lines * line + GAP // 2, panel_width(panel.shape, config), fitted_size(panel.shape, config)
+    bar, width, size = lines * line + GAP // 2, panel_width(panel.shape, config), panel_size(panel.shape, config)
     image = Image.new("RGB", (width, config.height + bar), (WHITE,) * 3)
     shown = Image.fromarray(panel)
     if shown.size != size:

@@ -18,7 +18,7 @@ from tagclip.vocabulary import Vocabulary
 from wsss.files.atomic import disk_errors
 from wsss.files.map_files import read_maps
 from wsss.files.mask_files import ignore_label, label_dtype, read_mask
-from wsss.files.run_folder import read_manifest, run_vocabulary
+from wsss.files.run_files import read_manifest, run_vocabulary
 from wsss.review.panels import PictureConfig, TagMaps, contact_sheet, mask_panel, strip
 
 if TYPE_CHECKING:

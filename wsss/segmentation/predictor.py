@@ -98,15 +98,18 @@ class Predictor:
 
     def labels(self, rgb: np.ndarray) -> np.ndarray:
         """Label of each pixel, (H, W) uint8, or uint16 for more than 255 labels."""
+        return self.labels_with_confidence(rgb)[0]
+
+    def labels_with_confidence(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`labels`, and the probability of each pixel's label, (H, W) float32; after the CRF if there is one."""
         probabilities = self.probabilities(rgb)
         dtype = label_dtype(len(self.segmentor.classes))
         labels = probabilities.argmax(axis=0).astype(dtype)
-        if self.config.crf is None:
-            return labels
         present = np.unique(labels)
-        if len(present) == 1:
-            return labels
-        return present[refine(rgb, probabilities[present], self.config.crf)].astype(dtype)
+        if self.config.crf is None or len(present) == 1:
+            return labels, probabilities.max(axis=0)
+        refined = refine(rgb, probabilities[present], self.config.crf)
+        return present[refined.argmax(axis=0)].astype(dtype), refined.max(axis=0)
 
     def _views(self, rgb: np.ndarray) -> Iterator[tuple[np.ndarray, bool]]:
         height, width = rgb.shape[:2]
@@ -134,10 +137,10 @@ class Predictor:
 
 
 def refine(rgb: np.ndarray, probabilities: np.ndarray, config: CrfConfig) -> np.ndarray:
-    """Dense CRF over a few labels, (K, H, W) probabilities; returns the winner's index, (H, W)."""
+    """Probabilities (K, H, W) of a few labels after a dense CRF over them, (K, H, W) float32."""
     from wsss.masks.crf import crf_probabilities
 
-    return crf_probabilities(rgb, np.ascontiguousarray(probabilities), config).argmax(axis=0)
+    return crf_probabilities(rgb, np.ascontiguousarray(probabilities), config)
 
 
 def _pipeline_size(size: tuple[int, int], pipeline: Sequence[dict]) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from tagclip.errors import ImageError, UsageError
 from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
 from wsss.files.map_files import read_maps
-from wsss.files.run_folder import read_manifest
+from wsss.files.run_files import read_manifest
 from wsss.masks.label_map import label_scores, refine_label_scores
 
 

@@ -57,6 +57,20 @@ def test_rows_equal_one_segmenter_each(golden_clip, pairs, mode):
     assert rows["cam", "labels"].miou > 0
 
 
+def test_strategies_of_files_go_by_their_names(golden_clip, pairs, tmp_path):
+    for name, file in (("my-idea", "a.py"), ("clip", "b.py")):
+        (tmp_path / file).write_text(
+            "from dataclasses import replace\nfrom wsss.dense import get_strategy\n"
+            f"STRATEGY = replace(get_strategy('sclip'), name={name!r})\n"
+        )
+    dense = DenseConfig(templates=ONE, tagging={"templates": ONE})
+    files = [str(tmp_path / file) for file in ("a.py", "b.py")]
+    config = CompareConfig(("clip", *files), "all", dense=dense, timed_images=0)
+    rows = {row.strategy: row for row in Comparison(golden_clip, CLASSES, config).run(pairs[:1])}
+    assert list(rows) == ["clip", "my-idea", files[1]]  # the second file's name is that of a strategy that is there
+    assert rows["my-idea"].miou == rows[files[1]].miou
+
+
 def test_times(golden_clip, pairs):
     dense = DenseConfig(templates=ONE, tagging={"templates": ONE})
     config = CompareConfig(("clip", "naclip", "cam"), ("all", "tags"), dense=dense, timed_images=1)

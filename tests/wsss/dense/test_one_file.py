@@ -65,6 +65,24 @@ def test_options_are_checked(idea):
         get_strategy(idea, {"sharp": 3.0})
 
 
+@pytest.mark.parametrize("options", ["None", "dict(sharpness=2)", "NoOptions"])
+def test_options_that_are_no_dataclass_instance(tmp_path, options):
+    path = tmp_path / "wrong.py"
+    path.write_text(
+        "from wsss.dense.strategy import NoOptions, Strategy\n"
+        f"STRATEGY = Strategy('wrong', mix=None, residual=True, mlp=True, options={options})\n"
+    )
+    with pytest.raises(UsageError, match=r"strategy wrong: options=.* is not a dataclass instance; give one, or leave"):
+        get_strategy(path)
+
+
+def test_a_file_that_python_refuses(tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text("import nothing_of_this_name\n")
+    with pytest.raises(UsageError, match=r"strategy file .*broken\.py: ModuleNotFoundError: No module named"):
+        get_strategy(path)
+
+
 def test_a_file_without_a_strategy(tmp_path):
     path = tmp_path / "empty.py"
     path.write_text("x = 1\n")

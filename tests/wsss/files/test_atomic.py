@@ -9,7 +9,8 @@ from tagclip.vocabulary import Vocabulary
 from wsss.files.atomic import atomic_file
 from wsss.files.journal import Journal
 from wsss.files.provenance import config_text
-from wsss.files.run_folder import RunFolder, read_manifest, run_vocabulary
+from wsss.files.run_files import read_manifest, run_vocabulary
+from wsss.files.run_folder import RunFolder
 
 
 @pytest.fixture

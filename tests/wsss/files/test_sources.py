@@ -114,7 +114,9 @@ def test_listed_images_that_a_run_does_not_have_are_missing(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "nothing in it"), ("s100\ns100\n", "line 2: 's100' is there already, line 1"), ("s100\nother\n", "no image for other"),
+        ("", "nothing in it"),
+        ("s100\ns100\n", "line 2: 's100' is there already, line 1"),
+        ("s100\nother\n", "no image for other"),
         ("s100\n../s100\n", "line 2: id '../s100' is not a path inside"),
     ],
 )  # fmt: skip

@@ -26,8 +26,9 @@ from wsss.files.mask_files import read_mask
 from wsss.files.run_folder import PARTIAL, RunFolder
 from wsss.masks.generator import MaskGenerator
 from wsss.pipeline.given_tags import read_given_tags
-from wsss.pipeline.masks import Pipeline, check_same_input, run_pipeline
+from wsss.pipeline.masks import Pipeline, run_pipeline
 from wsss.pipeline.planning import plan_images
+from wsss.pipeline.shared_pass import check_same_input
 
 ROOT = Path(__file__).parents[3]
 

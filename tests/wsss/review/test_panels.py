@@ -5,7 +5,7 @@ import pytest
 from PIL import ImageFont
 
 from wsss.review import panels
-from wsss.review.panels import GAP, PictureConfig, TagMaps, fitted_size, legend, mask_panel, panel_row, strip, wrapped
+from wsss.review.panels import GAP, PictureConfig, TagMaps, legend, mask_panel, panel_row, panel_size, strip, wrapped
 
 LOOK = PictureConfig(height=100)
 FONT = ImageFont.load_default(size=LOOK.font_size)
@@ -30,7 +30,7 @@ def holds(picture, colour):
     ],
 )
 def test_fitted_size(shape, expected):
-    assert fitted_size(shape, LOOK) == expected
+    assert panel_size(shape, LOOK) == expected
 
 
 def test_a_panorama_gives_a_sheet_of_bounded_width():

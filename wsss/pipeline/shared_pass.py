@@ -1,0 +1,138 @@
+"""Tags and class maps of a batch, read off one pass of the model: what makes the two stages one."""
+
+from __future__ import annotations
+
+import operator
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tagclip.clip import AttentionRequest, Grid, Trunk
+from tagclip.clip.encoder import PositionRounding
+from tagclip.config import ImageConfig
+from tagclip.errors import UsageError
+from tagclip.tag_files import TagRecord
+from tagclip.tagger import TagCLIP
+from wsss.maps.class_maps import ClassMaps, weigh_by_scores
+from wsss.maps.source import ClassMapSource
+from wsss.maps.views import maps_over_views
+from wsss.pipeline.batch import finite_results
+from wsss.pipeline.summary import StageTimes
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """What one pass says of one image.
+
+    Attributes:
+        indices: classes of its tags, ascending.
+        scores: (C,) float32, NaN where not known; None where tags came without scores.
+        maps: one per tag.
+    """
+
+    indices: list[int]
+    scores: np.ndarray | None
+    maps: ClassMaps
+
+
+def shared_request(*requests: AttentionRequest) -> AttentionRequest:
+    """One request for all stages of a run.
+
+    Votes are always in it: with them every block's map is computed, so that the tokens of a trunk for maps alone have
+    the same last digit as those of a trunk for tags and maps (a fused kernel sums in another order).
+    """
+    return reduce(operator.or_, requests, AttentionRequest(votes=True))
+
+
+def check_same_input(tagging: ImageConfig, masks: ImageConfig) -> None:
+    """Both stages must see the same tensor for one trunk pass to serve both.
+
+    Raises:
+        UsageError: they prepare images differently.
+    """
+    for name in ("apply_exif", "max_long_side"):
+        ours, theirs = getattr(tagging, name), getattr(masks, name)
+        if ours != theirs:
+            raise UsageError(
+                f"tagging.image.{name} is {ours}, masks.image.{name} is {theirs}: in one pass both stages see the same "
+                "image; set them equal"
+            )
+
+
+class SharedPass:
+    """Runs the model once per batch, for tags and class maps together.
+
+    Args:
+        source: makes the maps.
+        tagger: makes the tags; None where they are known.
+        times: seconds of the stages "trunk", "tags" and "cams" are added here.
+
+    Raises:
+        UsageError: the two stages see images differently.
+    """
+
+    def __init__(self, source: ClassMapSource, tagger: TagCLIP | None = None, *, times: StageTimes | None = None):
+        if tagger is not None:
+            check_same_input(tagger.config.image, source.config.image)
+        self.source, self.tagger, self.times = source, tagger, times or StageTimes()
+        self.clip, self.config = source.clip, source.config
+        self.request = shared_request(source.request, *([tagger.request] if tagger else []))
+
+    def __call__(self, images: Tensor, known: Sequence[TagRecord] | None = None) -> list[PassResult | None]:
+        """Tags and maps of a batch of one patch grid.
+
+        Args:
+            images: prepared, (B, 3, H, W) on the model's device.
+            known: tags of each image, needed without a tagger.
+
+        Returns:
+            One result per image, None where scores or maps are not finite.
+        """
+        times, patch = self.times, self.clip.patch_size
+        grid = Grid(images.shape[2] // patch, images.shape[3] // patch)
+        rounding = self.config.image.position_rounding
+        tagging_rounding = self.tagger.config.image.position_rounding if self.tagger else rounding
+        trunk = self._trunk(images, tagging_rounding)
+        if self.tagger is not None:
+            start = time.perf_counter()
+            results = finite_results(self.tagger, self.tagger.score_trunk(trunk, images), grid)
+            tags = [None if found is None else (found.indices, found.scores) for found in results]
+            times.add("tags", time.perf_counter() - start, len(images))
+            if self._rounded(tagging_rounding, grid) != self._rounded(rounding, grid):
+                del trunk
+                trunk = self._trunk(images, rounding)
+        elif known is not None:
+            tags = [(list(record.indices), record.scores) for record in known]
+        else:
+            raise UsageError("without a tagger the tags of every image are needed")
+        start = time.perf_counter()
+        indices = [[] if one is None else one[0] for one in tags]
+        maps = maps_over_views(self.source, trunk, images, indices, lambda seen: self._view_trunk(seen, rounding))
+        results = [None if one is None else self._result(*one, found) for one, found in zip(tags, maps, strict=True)]
+        times.add("cams", time.perf_counter() - start, len(images))
+        return results
+
+    def _result(self, indices: list[int], scores: np.ndarray | None, maps: ClassMaps) -> PassResult | None:
+        certain = None if scores is None else scores[indices]
+        maps = weigh_by_scores(maps, certain, self.config.score_power)
+        return PassResult(indices, scores, maps) if np.isfinite(maps.maps).all() else None
+
+    def _trunk(self, images: Tensor, rounding: PositionRounding) -> Trunk:
+        start = time.perf_counter()
+        trunk = self.clip.trunk(images, self.request, position_rounding=rounding)
+        if images.device.type == "cuda":
+            torch.cuda.synchronize(images.device)
+        self.times.add("trunk", time.perf_counter() - start, len(images))
+        return trunk
+
+    def _view_trunk(self, images: Tensor, rounding: PositionRounding) -> Trunk:
+        """Of another view, for maps alone: the same whether tags are made in this pass or known."""
+        return self.clip.trunk(images, self.source.request, position_rounding=rounding)
+
+    def _rounded(self, rounding: PositionRounding, grid: Grid) -> bool:
+        return rounding == "float16" or (rounding == "float16_off_native" and grid != self.clip.native_grid)
