@@ -32,7 +32,7 @@ def remask(args: argparse.Namespace) -> int:
     """Makes the masks."""
     passive_threads()
     setup_logging(args.quiet)
-    from wsss.pipeline.recipe import cores
+    from wsss.pipeline.memory import cores
     from wsss.pipeline.remask import Remasking, mask_changes
 
     output = Output.of(args)

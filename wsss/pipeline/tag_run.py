@@ -24,7 +24,7 @@ Watch = Callable[[int], contextlib.AbstractContextManager[Callable[[int], None]]
 logger = logging.getLogger(__name__)
 
 
-def watch_nothing(total: int) -> contextlib.AbstractContextManager[Callable[[int], None]]:
+def unwatched(total: int) -> contextlib.AbstractContextManager[Callable[[int], None]]:
     """The `Watch` of a run that nobody looks at."""
     return contextlib.nullcontext(lambda images: None)
 
@@ -61,7 +61,7 @@ class TagRun:
         )  # fmt: skip
 
     def execute(
-        self, *, overwrite: bool = False, strict: bool = False, watch: Watch = watch_nothing
+        self, *, overwrite: bool = False, strict: bool = False, watch: Watch = unwatched
     ) -> dict[str, Any]:
         """Starts the run or resumes it, up to a complete folder.
 
