@@ -65,7 +65,7 @@ class MaskSource:
         """
         if self.missing:
             total = len(self.samples) + len(self.missing)
-            remedy = "run tools/generate_masks.py again" if self.layout == "run" else "add them or list other ids"
+            remedy = "run `tagclip mask` again" if self.layout == "run" else "add them or list other ids"
             raise RunError(
                 f"{self.root}: {len(self.missing)} of {total} images have no mask: {shown(self.missing)}; {remedy}"
             )
@@ -135,7 +135,7 @@ def _guess_layout(root: Path) -> str:
 
 def _open_run(root: Path, masks: Path, ann_file: str | Path | None, vocabulary: Vocabulary | None) -> MaskSource:
     if not masks.is_dir():
-        raise UsageError(f"{root}: no masks in {masks}; run tools/generate_masks.py or tools/pipeline.py first")
+        raise UsageError(f"{root}: no masks in {masks}; run `tagclip run` or `tagclip mask` first")
     vocabulary = vocabulary or load_vocabulary(None, root)
     wanted = set(read_ids(_find_list(root, ann_file))) if ann_file else None
     failed_ids = {row.get("id") for row, _ in _json_lines(root / "failures.jsonl")}
