@@ -56,8 +56,8 @@ def main() -> int:
     for megapixels, _, _ in SIZES:
         photos = args.work / "photos" / f"{megapixels}mp_*.jpg"
         command = [
-            sys.executable, "-m", "wsss.cli.main", "run", "--images", str(photos), "--classes", "voc", "--model", "demo",
-            "--mask-workers", "2", "--out", str(args.work / str(megapixels)), "--quiet",
+            sys.executable, "-m", "wsss.cli.main", "run", "--images", str(photos), "--classes", "voc",
+            "--model", "demo", "--mask-workers", "2", "--out", str(args.work / str(megapixels)), "--quiet",
         ]  # fmt: skip
         start = time.monotonic()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

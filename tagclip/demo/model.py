@@ -1,6 +1,6 @@
 """The demo model as a trainable module whose parameter names are OpenAI's CLIP layout.
 
-Only training uses it (`tools/train_demo_clip.py`); inference loads the stored weights through ``tagclip.clip``.
+Only training uses it (`tagclip demo train-clip`); inference loads the stored weights through ``tagclip.clip``.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ WITHOUT_CLASSES = "set `vocabulary` in the config or give --classes"
 @pytest.mark.parametrize(
     ("tool", "arguments", "code", "message"),
     [
-        ("train_segmentor", ("--config", "no.py", "--run", "run"), 2, "config no.py does not exist"),
+        ("train_segmentor", ("--config", "no.py", "--run", "run"), 2, "--config no.py: neither a file nor"),
         ("train_segmentor", (*TRAIN, "nowhere"), 2, WITHOUT_CLASSES),
         ("train_segmentor", (*TRAIN, "run", "--set", "seed=1"), 2, "write --set train.seed=..."),
         ("segment", (*SEGMENT, "val/JPEGImages"), 2, "checkpoint no.pth does not exist"),

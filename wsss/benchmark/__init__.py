@@ -1,1 +1,1 @@
-"""Speed and memory of both stages beside the straightforward procedure: see `tools/benchmark.py`."""
+"""Speed and memory of both stages beside the straightforward procedure: see `tagclip benchmark`."""

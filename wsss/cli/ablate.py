@@ -10,6 +10,7 @@ from wsss.cli.console import load_model, setup_logging
 from wsss.cli.options import MODEL, pick
 from wsss.cli.parser import add_command
 from wsss.cli.progress import progress_bar, watched
+from wsss.cli.run_options import DEFAULT_CONFIG, data_settings
 from wsss.cli.screen import Output
 
 CHUNK = 32  # images read at a time
@@ -23,33 +24,29 @@ def register(commands: Any) -> None:
         example="ablate --images VOC2012/JPEGImages --labels VOC2012/Annotations --classes voc",
     )  # fmt: skip
     pick(
-        parser, "images", "image-root", "labels", "label-ids", "classes", "preset", "limit", "json", "quiet", *MODEL,
+        parser, "images", "image-root", "labels", "label-ids", "classes", "config", "preset", "limit", "json",
+        "quiet", *MODEL,
         required=("images", "labels"),
-        defaults={"label-ids": "auto", "classes": "voc", "preset": "default", "model": "ViT-B-16"},
+        defaults={"label-ids": "auto", "model": "ViT-B-16"}, notes={"config": f"default: {DEFAULT_CONFIG}"},
     )  # fmt: skip
 
 
 def ablate(args: argparse.Namespace) -> int:
     """Scores and shows the table."""
     setup_logging(args.quiet)
-    from tagclip.config import TagCLIPConfig
     from tagclip.image_lists import find_images
     from tagclip.labels import read_labels
-    from tagclip.tagger import TagCLIP
-    from tagclip.vocabulary import Vocabulary
     from wsss.evaluation.ablation import ablate_tags, ablation_table
-    from wsss.pipeline.run_config import class_names
 
     output = Output.of(args)
-    vocabulary = Vocabulary.load(class_names(args.classes))
-    labels = read_labels(args.labels, vocabulary, ids=args.label_ids)
+    settings = data_settings(args)
+    labels = read_labels(args.labels, settings.vocabulary, ids=args.label_ids)
     files = [file for file in find_images(args.images, root=args.image_root)[: args.limit] if file.id in labels]
     if not files:
         raise UsageError(f"--labels {args.labels}: none of the images of {args.images} has a label there")
-    settings = TagCLIPConfig.preset(args.preset, vocabulary.name)
-    tagger = TagCLIP(load_model(args), vocabulary, config=settings, cache_dir=args.cache_dir)
+    tagger = settings.tagger(load_model(args), args.cache_dir)
     with progress_bar(-(-len(files) // CHUNK), "images", unit=f"x {CHUNK}", quiet=args.quiet) as bar:
         rows = ablate_tags(tagger, files, labels, chunk=CHUNK, progress=lambda chunks: watched(chunks, bar))
-    output.ablation_table(ablation_table(rows))
+    output.markdown(ablation_table(rows))
     output.figures([row.to_dict() for row in rows])
     return 0

@@ -12,7 +12,8 @@ from wsss.cli.parser import add_command
 from wsss.cli.screen import Output
 
 FIELDS = {  # of BenchmarkSettings, by option
-    "model": "model", "pretrained": "pretrained", "quick_gelu": "quick_gelu", "classes": "vocabulary",
+    "model": "model", "pretrained": "pretrained", "quick_gelu": "quick_gelu", "config": "config",
+    "classes": "vocabulary",
     "preset": "preset", "tags_per_image": "tags", "size": "size", "images": "images", "limit": "count",
     "repeats": "repeats", "batch_size": "batch", "dtype": "dtypes", "cam_precision": "cam_precision",
     "device": "device", "threads": "threads", "baseline": "baseline", "crf": "crf", "memory": "memory", "seed": "seed",

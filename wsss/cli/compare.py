@@ -11,6 +11,7 @@ from wsss.cli.console import load_model, setup_logging
 from wsss.cli.options import MODEL, RESTRICTIONS, pick
 from wsss.cli.parser import add_command
 from wsss.cli.progress import progress_bar
+from wsss.cli.run_options import DEFAULT_CONFIG, data_settings
 from wsss.cli.screen import Output
 
 
@@ -22,13 +23,13 @@ def register(commands: Any) -> None:
         example="compare --data VOC2012 --classes voc --model ViT-B-16 --out compare --method clip gclip my_idea.py",
     )  # fmt: skip
     pick(
-        parser, "data", "out", "classes", "list", "limit", "method", "restrict", "mode", "short-side", "logit-scale",
-        "pixel-threshold", "refine", "timed-images", "json", "quiet", *MODEL,
+        parser, "data", "out", "classes", "config", "list", "limit", "method", "restrict", "mode", "short-side",
+        "logit-scale", "pixel-threshold", "refine", "timed-images", "json", "quiet", *MODEL,
         required=("data", "out"), several=("method", "restrict"),
         choices={"mode": ("whole", "slide"), "refine": ("pamr", "none")},
-        defaults={"classes": "voc", "restrict": list(RESTRICTIONS), "mode": "whole", "logit-scale": 40.0,
+        defaults={"restrict": list(RESTRICTIONS), "mode": "whole", "logit-scale": 40.0,
                   "pixel-threshold": 0.0, "refine": "none", "timed-images": 10},
-        notes={"method": "default: cam and all strategies"},
+        notes={"method": "default: cam and all strategies", "config": f"default: {DEFAULT_CONFIG}"},
     )  # fmt: skip
 
 
@@ -37,27 +38,28 @@ def compare(args: argparse.Namespace) -> int:
     setup_logging(args.quiet)
     if args.model is None:
         raise UsageError('--model: needed, an open_clip name, a weights file, or "demo"')
-    from tagclip.vocabulary import Vocabulary
     from wsss.dense.comparison import CAM, CompareConfig, Comparison, draw_bars, to_csv, to_markdown
     from wsss.dense.dense_config import DenseConfig
     from wsss.dense.strategy import strategy_names
     from wsss.files.atomic import disk_errors
     from wsss.files.sources import open_source
-    from wsss.pipeline.run_config import class_names
 
     output = Output.of(args)
-    vocabulary = Vocabulary.load(class_names(args.classes))
+    settings = data_settings(args)
     source = open_source(args.data, layout="voc", ann_file=args.list)
     source.require_complete()
     pairs = [(sample.image, sample.mask) for sample in source.samples[: args.limit]]
     dense = DenseConfig.from_dict({
         "mode": args.mode, "short_side": args.short_side, "logit_scale": args.logit_scale,
         "background_threshold": args.pixel_threshold, "pamr": args.refine == "pamr" or None,
+        "tagging": settings.tagging.to_dict(),
     })  # fmt: skip
     methods = tuple(args.method or (*strategy_names(), CAM))
-    config = CompareConfig(methods, tuple(args.restrict), dense=dense, timed_images=args.timed_images)
+    config = CompareConfig(
+        methods, tuple(args.restrict), dense=dense, masks=settings.masks, timed_images=args.timed_images
+    )
     clip = load_model(args)
-    comparison = Comparison(clip, vocabulary, config, cache_dir=args.cache_dir)
+    comparison = Comparison(clip, settings.vocabulary, config, cache_dir=args.cache_dir)
     with progress_bar(len(pairs), "comparing", quiet=args.quiet) as bar:
         rows = comparison.run(pairs, bar.update)
     view = "whole images" if args.mode == "whole" else "sliding windows"

@@ -10,7 +10,7 @@ CLASS_LISTS = ("voc", "coco", "cocostuff", "context")
 
 def config_names(prefix: str, **_: Any) -> list[str]:
     """Names of shipped configs, and files."""
-    from wsss.cli.configs import list_configs
+    from wsss.configs import list_configs
 
     return _names_and_files(list_configs(), prefix)
 

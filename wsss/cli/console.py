@@ -94,10 +94,7 @@ def load_mmseg() -> None:
         warnings.filterwarnings("ignore", message=message)
     # mmseg prints, twice, that an optional package of its makers is not there.
     with contextlib.redirect_stdout(io.StringIO()):
-        try:
-            import mmseg.datasets  # noqa: F401
-        except ImportError as error:
-            raise UsageError(f"mmseg cannot be loaded ({error}); pip install 'tagclip-wsss[seg]'") from None
+        import mmseg.datasets  # noqa: F401
 
 
 def set_threads(threads: int | None) -> None:

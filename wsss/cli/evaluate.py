@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tagclip.errors import UsageError
-from wsss.cli.configs import find_config
 from wsss.cli.console import load_mmseg, set_threads, setup_logging
 from wsss.cli.options import MODEL, pick, settings_of
 from wsss.cli.parser import add_command, add_family
 from wsss.cli.progress import counted, progress_bar
 from wsss.cli.screen import Output, Table
+from wsss.configs import read_config
 
 if TYPE_CHECKING:
     from tagclip.vocabulary import Vocabulary
@@ -126,26 +126,25 @@ def evaluate_dense(args: argparse.Namespace) -> int:
     from tagclip.devices import resolve_device
 
     set_threads(args.threads)
-    path = find_config(args.config)
     load_mmseg()
-    from wsss.configs import read_config
     from wsss.dense.dataset_scores import adapt, build_dataset_and_model, run_mmseg_loop, score_dataset, summary
 
     output = Output.of(args)
-    refine = {} if args.refine is None else {"pamr": args.refine == "pamr" or None}
     config = adapt(
-        read_config(path),
+        read_config(args.config),
         clip={"path_or_name": args.model, "pretrained": args.pretrained, "dtype": args.dtype,
               "quick_gelu": args.quick_gelu},
         dense={
             "strategy": args.method, "vocabulary": args.restrict, "mode": args.mode,
-            "background_threshold": args.pixel_threshold, **refine,
+            "background_threshold": args.pixel_threshold, "pamr": args.refine == "pamr" or None,
         },
         data_root=None if args.data is None else str(args.data),
         cache_dir=None if args.cache_dir is None else str(args.cache_dir),
         limit=args.limit,
         options=settings_of(args.set),
     )  # fmt: skip
+    if args.refine == "none":
+        config.model.dense.pamr = None
     if args.loop == "mmseg":
         scores = run_mmseg_loop(config)
         output.figures({"dense": config.model.dense.to_dict(), **{key: float(value) for key, value in scores.items()}})

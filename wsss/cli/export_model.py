@@ -6,11 +6,11 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
-from wsss.cli.configs import find_config
 from wsss.cli.console import load_mmseg, setup_logging
 from wsss.cli.options import pick
 from wsss.cli.parser import add_command
 from wsss.cli.screen import Output
+from wsss.configs import find_config
 
 SIZE, OPSET, TOLERANCE = (512, 512), 17, 1e-3
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import platform
@@ -12,6 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from wsss.pipeline.memory import available_memory, cores
 
 PACKAGES = (
     "torch", "numpy", "opencv-python-headless", "opencv-python", "open_clip_torch", "safetensors", "onedl-mmengine",
@@ -65,9 +66,10 @@ def check_packages() -> Check:
 
 def check_torch() -> Check:
     """PyTorch and its devices."""
-    torch, problem = _import("torch")
-    if torch is None:
-        return Check("PyTorch", problem, "install it: pip install torch, or see the README for a CPU-only build")
+    try:
+        torch = importlib.import_module("torch")
+    except Exception as error:  # a broken installation may raise anything
+        return Check("PyTorch", _problem(error), "pip install torch; the README says how for a machine without a GPU")
     if torch.cuda.is_available():
         devices = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
         names = ", ".join(f"cuda:{i} {one.name}, {one.total_memory / 2**30:.0f} GiB" for i, one in enumerate(devices))
@@ -80,7 +82,7 @@ def check_torch() -> Check:
 
 def check_cores() -> Check:
     """Processor cores, and how busy they are."""
-    usable, quota = usable_cores(), cpu_quota()
+    usable, quota = cores(), cpu_quota()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     found = f"{usable} usable, load {load:.1f}"
     if quota is not None and quota + 0.5 < usable:
@@ -93,9 +95,7 @@ def check_cores() -> Check:
 
 def check_memory() -> Check:
     """Memory that is free for a run."""
-    free = free_memory()
-    if free is None:
-        return Check("memory", "unknown")
+    free = available_memory()
     found = f"{free / 2**30:.1f} GiB free"
     if free < LEAST_MEMORY:
         return Check("memory", found, "give --mask-workers 1 and --batch-size 1, or close other programs")
@@ -118,7 +118,7 @@ def check_openmp() -> Check:
         advice = "" if policy.upper() == "PASSIVE" else "export OMP_WAIT_POLICY=PASSIVE beside other work"
         return Check("OpenMP", f"OMP_WAIT_POLICY={policy}", advice)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    if load < BUSY * usable_cores():
+    if load < BUSY * cores():
         return Check("OpenMP", "OMP_WAIT_POLICY is not set, and nothing else is running that it could disturb")
     ratio = spinning_cost()
     if ratio is None:
@@ -140,24 +140,21 @@ def check_weights() -> Check:
 
 def check_mmseg() -> Check:
     """Whether DeepLab can be trained and used."""
-    from tagclip.errors import TagclipError
     from wsss.cli.console import load_mmseg
 
     try:
         load_mmseg()
-    except TagclipError as error:
-        return Check("mmseg", str(error), "pip install 'tagclip-wsss[seg]', for train, segment and evaluate dense")
     except Exception as error:  # a broken installation may raise anything
-        problem = f"cannot be imported: {type(error).__name__}: {error}"
-        return Check("mmseg", problem, "pip install --force-reinstall 'tagclip-wsss[seg]'")
+        return Check("mmseg", _problem(error), _advice(error, "pip install --force-reinstall 'tagclip-wsss[seg]'"))
     return Check("mmseg", installed("onedl-mmsegmentation") or installed("mmsegmentation") or "imports")
 
 
 def check_crf() -> Check:
     """What refines masks along edges."""
-    module, problem = _import("pydensecrf.densecrf")
-    if module is None:
-        return Check("CRF", problem, "pip install 'tagclip-wsss[crf]', or give --refine pamr")
+    try:
+        importlib.import_module("pydensecrf.densecrf")
+    except Exception as error:  # a broken installation may raise anything
+        return Check("CRF", _problem(error), _advice(error, "build it again") + "; or give --refine pamr")
     return Check("CRF", f"pydensecrf2 {installed('pydensecrf2') or ''}".rstrip())
 
 
@@ -169,11 +166,6 @@ def installed(name: str) -> str | None:
         return None
 
 
-def usable_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def cpu_quota(file: Path = Path("/sys/fs/cgroup/cpu.max")) -> float | None:
     """Cores that a container may use at a time, None without a limit."""
     try:
@@ -181,22 +173,6 @@ def cpu_quota(file: Path = Path("/sys/fs/cgroup/cpu.max")) -> float | None:
         return int(quota) / int(period)
     except (OSError, ValueError):
         return None
-
-
-def free_memory(
-    meminfo: Path = Path("/proc/meminfo"),
-    limit: Path = Path("/sys/fs/cgroup/memory.max"),
-    used: Path = Path("/sys/fs/cgroup/memory.current"),
-) -> int | None:
-    """Bytes that a new program may take, within a container's limit; None where the system does not say."""
-    try:
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
-        free = int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return None
-    with contextlib.suppress(OSError, ValueError):  # no container, or one without a limit
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
-    return free
 
 
 def cached_weights() -> list[tuple[str, int]]:
@@ -225,8 +201,12 @@ def spinning_cost(run: Callable[..., subprocess.CompletedProcess] = subprocess.r
     return seconds[0] / seconds[1]
 
 
-def _import(name: str) -> tuple[object, str]:
-    try:
-        return importlib.import_module(name), ""
-    except Exception as error:  # a broken installation may raise anything
-        return None, f"cannot be imported: {type(error).__name__}: {error}"
+def _problem(error: Exception) -> str:
+    return f"cannot be imported: {type(error).__name__}: {error}"
+
+
+def _advice(error: Exception, otherwise: str) -> str:
+    from tagclip.requirements import import_advice
+
+    known = import_advice(error) if isinstance(error, ImportError) else None
+    return known or otherwise

@@ -75,7 +75,10 @@ def execute(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 2
     del args.subcommand
-    return args.handler(args)
+    from tagclip.requirements import explained_imports
+
+    with explained_imports():
+        return args.handler(args)
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

@@ -11,17 +11,16 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsss.cli.configs import find_config
+from tagclip.errors import UsageError
 from wsss.cli.console import set_threads
 from wsss.cli.progress import Bar, progress_bar
-from wsss.cli.run_options import require_own_data, run_fields
+from wsss.cli.run_options import DEFAULT_CONFIG, require_own_data, run_fields
 from wsss.cli.screen import Output, Table
 
 if TYPE_CHECKING:
     from wsss.pipeline.masks import Pipeline
     from wsss.pipeline.recipe import Recipe
 
-DEFAULT_CONFIG = "masks/custom"
 OPTIONS = (
     "images", "image-root", "classes", "config", "set", "out", "limit", "preset", "method", "scales", "flip", "refine",
     "confidence", "batch-size", "workers", "mask-workers", "overwrite", "strict", "dry-run", "json", "quiet",
@@ -44,7 +43,9 @@ def read_recipe(args: argparse.Namespace, settings: Mapping[str, Any]) -> Recipe
     from wsss.pipeline.run_config import MaskRunConfig, load_run_config
 
     require_own_data(args, settings)
-    config = load_run_config(find_config(args.config or DEFAULT_CONFIG), run_fields(args, settings), MaskRunConfig())
+    config = load_run_config(args.config or DEFAULT_CONFIG, run_fields(args, settings), MaskRunConfig())
+    if config.images.source is None:
+        raise UsageError("--images: needed, a folder, a glob, an image or a list")
     return Recipe.resolve(config)
 
 

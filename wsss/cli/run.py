@@ -12,6 +12,7 @@ from wsss.cli.options import MODEL, TAG_RULE, pick, settings_of
 from wsss.cli.parser import add_command
 from wsss.cli.run_options import TRAINING, given_training_options, split_settings
 from wsss.cli.screen import Output
+from wsss.configs import find_config
 
 
 def register(commands: Any) -> None:
@@ -36,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
     settings, training = split_settings(settings_of(args.set))
     if args.train is None and (given := given_training_options(args) + ["--set train.*"] * bool(training)):
         raise UsageError(f"{', '.join(given)}: of a training, but no --train CONFIG was given")
+    if args.train is not None:
+        find_config(args.train, option="--train")  # now, rather than after hours of work
     output = Output.of(args)
     out, figures = making.make_masks(args, settings, output)
     if args.train is not None and not args.dry_run:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tagclip.errors import UsageError
+
+if TYPE_CHECKING:
+    from wsss.pipeline.recipe import Recipe
 
 FIELDS = {
     "model": "model.name",
@@ -44,6 +47,11 @@ TRAINING_FIELDS = {
     "amp": "amp",
 }
 TRAINING = tuple(name.replace("_", "-") for name in TRAINING_FIELDS)
+DEFAULT_CONFIG = "masks/custom"
+CLASSES = (
+    "names separated by commas, a class file, or a built-in list (voc, coco, cocostuff, context); or --config with a "
+    "data set's config"
+)
 PREFIX = "train."  # of settings of a training in --set
 
 
@@ -70,10 +78,21 @@ def require_own_data(args: argparse.Namespace, settings: Mapping[str, Any]) -> N
     if args.images is None and "images.source" not in settings:
         raise UsageError("--images: needed, a folder, a glob, an image or a list; or --config with a data set's config")
     if args.classes is None and "vocabulary" not in settings:
-        raise UsageError(
-            "--classes: needed, names separated by commas, a class file, or a built-in list (voc, coco, cocostuff, "
-            "context); or --config with a data set's config"
-        )
+        raise UsageError(f"--classes: needed, {CLASSES}")
+
+
+def data_settings(args: argparse.Namespace) -> Recipe:
+    """Constants and classes of a data set, for commands that make no run: --config, --classes, --preset.
+
+    Raises:
+        UsageError: neither a config nor classes are named, or they are wrong.
+    """
+    if args.config is None and args.classes is None:
+        raise UsageError(f"--classes: needed, {CLASSES}")
+    from wsss.pipeline.recipe import dataset_settings
+
+    other = {} if args.classes is None else {"vocabulary": args.classes}
+    return dataset_settings(args.config or DEFAULT_CONFIG, getattr(args, "preset", None), other)
 
 
 def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -7,12 +7,12 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from tagclip.errors import RunError, UsageError
-from wsss.cli.configs import find_config
 from wsss.cli.console import load_mmseg, set_threads, setup_logging
 from wsss.cli.options import pick
 from wsss.cli.parser import add_command
 from wsss.cli.progress import progress_bar
 from wsss.cli.screen import Output
+from wsss.configs import find_config
 
 CROP = 512
 
@@ -22,7 +22,7 @@ def register(commands: Any) -> None:
     parser = add_command(
         commands, "segment", run=segment,
         help="Segment photos with a trained model: label maps (palette PNG) and overlays.",
-        text="A photo that has a label map already is left alone, unless --overwrite.",
+        text="The same command resumes one that was interrupted.",
         example="segment --checkpoint runs/mine/segmentation/iter_4000.pth --images photos --out segmented",
     )  # fmt: skip
     pick(
@@ -46,6 +46,7 @@ def segment(args: argparse.Namespace) -> int:
     images = find_images(args.images, root=args.image_root)[: args.limit]
     load_mmseg()
     from wsss.config import CrfConfig
+    from wsss.files.digests import file_digest
     from wsss.segmentation.checkpoints import load_segmentor
     from wsss.segmentation.predictor import InferenceConfig, Predictor
     from wsss.segmentation.segment_images import segment_images
@@ -69,12 +70,12 @@ def segment(args: argparse.Namespace) -> int:
         config = replace(config, scales=tuple(tta["scales"]), flip=bool(tta["flip"]))
     with progress_bar(len(images), "segmenting", quiet=args.quiet) as bar:
         report = segment_images(
-            Predictor(segmentor, config), images, args.out, overlays=args.overlays, resume=not args.overwrite,
-            progress=bar.update,
+            Predictor(segmentor, config), images, args.out, overlays=args.overlays, overwrite=args.overwrite,
+            checkpoint=file_digest(args.checkpoint), progress=bar.update,
         )  # fmt: skip
     failed = f", {len(report.failures)} failed (see {args.out / 'failures.jsonl'})" if report.failures else ""
     output.show(f"{report.written} segmented, {report.kept} kept{failed}: {args.out / 'masks'}")
     output.figures(asdict(report))
     if report.failures and (args.strict or not report.written + report.kept):
-        raise RunError(f"{len(report.failures)} of {len(images)} photos failed; first: {report.failures[0][1]}")
+        raise RunError(f"{len(report.failures)} of {len(images)} photos failed; first: {report.failures[0]['message']}")
     return 0

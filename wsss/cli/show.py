@@ -9,6 +9,7 @@ from tagclip.errors import UsageError
 from wsss.cli.console import load_model, setup_logging
 from wsss.cli.options import MODEL, pick
 from wsss.cli.parser import add_command
+from wsss.cli.run_options import DEFAULT_CONFIG, data_settings
 from wsss.cli.screen import Output
 
 
@@ -22,9 +23,10 @@ def register(commands: Any) -> None:
         example="show --run runs/mine --out sheet.png --limit 12",
     )  # fmt: skip
     pick(
-        parser, "run", "ids", "images", "image-root", "classes", "names", "out", "limit", "panel-height", "columns",
-        "preset", "json", "quiet", *MODEL,
-        required=("out",), defaults={"limit": 12, "preset": "default", "classes": "voc", "model": "ViT-B-16"},
+        parser, "run", "ids", "images", "image-root", "classes", "config", "names", "out", "limit", "panel-height",
+        "columns", "preset", "json", "quiet", *MODEL,
+        required=("out",), defaults={"limit": 12, "model": "ViT-B-16"},
+        notes={"config": f"default: {DEFAULT_CONFIG}"},
     )  # fmt: skip
 
 
@@ -42,15 +44,13 @@ def show(args: argparse.Namespace) -> int:
         strips = strips_of_run(args.run, args.ids, args.limit, config)
     else:
         from tagclip.image_lists import find_images
-        from tagclip.tagger import TagCLIP
-        from tagclip.vocabulary import Vocabulary
         from wsss.masks.generator import MaskGenerator
-        from wsss.pipeline.run_config import class_names
 
         files = find_images(args.images, root=args.image_root)[: args.limit]
-        vocabulary, clip = Vocabulary.load(class_names(args.classes)), load_model(args)
-        tools = [kind(clip, vocabulary, args.preset, cache_dir=args.cache_dir) for kind in (MaskGenerator, TagCLIP)]
-        strips = strips_of_images(files, *tools, args.names, config)
+        settings, clip = data_settings(args), load_model(args)
+        generator = MaskGenerator(clip, settings.vocabulary, config=settings.masks, cache_dir=args.cache_dir)
+        tagger = settings.tagger(clip, args.cache_dir)
+        strips = strips_of_images(files, generator, tagger, args.names, config)
     drawn = save_strips(strips, args.out, config)
     output.show(f"{drawn} images: {args.out}")
     output.figures({"drawn": drawn, "out": str(args.out)})

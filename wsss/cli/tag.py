@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from wsss.cli.configs import find_config
+from tagclip.errors import UsageError
 from wsss.cli.console import set_threads, setup_logging
 from wsss.cli.options import MODEL, TAG_RULE, pick, settings_of
 from wsss.cli.parser import add_command
@@ -43,8 +43,9 @@ def tag(args: argparse.Namespace) -> int:
     require_own_data(args, settings)
     from wsss.pipeline.run_config import TaggingRunConfig, load_run_config
 
-    path = find_config(args.config or DEFAULT_CONFIG)
-    config = load_run_config(path, run_fields(args, settings), TaggingRunConfig())
+    config = load_run_config(args.config or DEFAULT_CONFIG, run_fields(args, settings), TaggingRunConfig())
+    if config.images.source is None:
+        raise UsageError("--images: needed, a folder, a glob, an image or a list")
     from wsss.pipeline.tag_run import TagRun
 
     set_threads(args.threads)

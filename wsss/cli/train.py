@@ -8,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from wsss.cli.configs import find_config
 from wsss.cli.console import load_mmseg, setup_logging
 from wsss.cli.options import pick, settings_of
 from wsss.cli.parser import add_command
 from wsss.cli.run_options import TRAINING, training_fields, training_settings
 from wsss.cli.screen import SCREEN, Output
+from wsss.configs import find_config
 
 
 def register(commands: Any) -> None:
@@ -70,7 +70,7 @@ def fit(
     Returns:
         The summary, JSON-ready.
     """
-    path = find_config(config)
+    find_config(config)  # before mmseg is loaded, which takes seconds
     load_mmseg()
     from mmengine.dist import is_main_process
 
@@ -81,11 +81,10 @@ def fit(
 
     if args.quiet or args.json == SCREEN:
         options = {"log_level": "ERROR", **options}
-    classes = class_names(vocabulary) if vocabulary is not None else None
     summary = train_segmentor(
         TrainRequest(
-            path, run, options=options, overwrite=args.overwrite, preflight=PreflightConfig(ids=not headers_only),
-            vocabulary=str(classes) if isinstance(classes, Path) else classes, **training_fields(args), **request,
+            config, run, options=options, overwrite=args.overwrite, preflight=PreflightConfig(ids=not headers_only),
+            vocabulary=None if vocabulary is None else class_names(vocabulary), **training_fields(args), **request,
         )
     )  # fmt: skip
     if is_main_process():

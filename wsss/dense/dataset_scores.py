@@ -34,10 +34,10 @@ def build_dataset_and_model(config: Config) -> tuple[Any, Any]:
         raise
     except (AssertionError, OSError) as error:
         raise UsageError(
-            f"data set {settings.type} in {settings.get('data_root', '')}: {error or 'files missing'}; give --data-root"
+            f"data set {settings.type} in {settings.get('data_root', '')}: {error or 'files missing'}; give --data"
         ) from None
     if not len(dataset):
-        raise UsageError(f"data set {settings.type} in {settings.get('data_root', '')} has no images; give --data-root")
+        raise UsageError(f"data set {settings.type} in {settings.get('data_root', '')} has no images; give --data")
     model = MODELS.build(config.model)
     names = dataset.metainfo["classes"]
     if len(names) != model.num_classes:

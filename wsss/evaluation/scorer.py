@@ -172,7 +172,7 @@ class MaskScorer:
             if foreign:
                 raise UsageError(
                     f"the {what} hold id {foreign[0]}, but there are {classes} classes (0 to {classes - 1}); "
-                    "is it the right --vocabulary?"
+                    "is it the right --classes?"
                 )
 
 

@@ -67,7 +67,7 @@ class MaskSource:
         """
         if self.missing:
             total = len(self.samples) + len(self.missing)
-            remedy = "run tools/generate_masks.py again" if self.layout == "run" else "add them or list other ids"
+            remedy = "run `tagclip mask` again" if self.layout == "run" else "add them or list other ids"
             raise RunError(
                 f"{self.root}: {len(self.missing)} of {total} images have no mask: {shown(self.missing)}; {remedy}"
             )
@@ -99,7 +99,7 @@ def open_source(
     Args:
         root: a run folder (`tags.jsonl`, `masks/`) or a VOC-layout folder (`JPEGImages/`, `SegmentationClass/`).
         layout: "run", "voc" or "auto", which looks at what is there.
-        ann_file: list of ids (`tagclip.image_ids.read_ids`), relative to `root` or the working directory. Without it, every
+        ann_file: list of ids (see `wsss.files.lists`), relative to `root` or the working directory. Without it, every
             image of the run, or in the VOC layout those of `split`, or else every mask.
         split: name of a list in `ImageSets/Segmentation`, used if that file exists.
         mask_dir: take the masks from this folder instead (a self-training round, another run's masks).
@@ -137,7 +137,7 @@ def _guess_layout(root: Path) -> str:
 
 def _open_run(root: Path, masks: Path, ann_file: str | Path | None, vocabulary: Vocabulary | None) -> MaskSource:
     if not masks.is_dir():
-        raise UsageError(f"{root}: no masks in {masks}; run tools/generate_masks.py or tools/pipeline.py first")
+        raise UsageError(f"{root}: no masks in {masks}; run `tagclip run` or `tagclip mask` first")
     vocabulary = vocabulary or load_vocabulary(None, root)
     failed_ids = {row.get("id") for row, _ in json_lines(root / "failures.jsonl")}
     records = {}

@@ -57,7 +57,7 @@ class Remasking:
         """
         manifest = read_manifest(run)
         if manifest is None or "masks" not in manifest:
-            raise UsageError(f"{run}: no run of stage two (tools/pipeline.py or tools/generate_masks.py makes one)")
+            raise UsageError(f"{run}: no run of stage two (`tagclip run` or `tagclip mask` makes one)")
         if changed := [name for name in changes if name not in AFTER_THE_MAPS]:
             raise UsageError(
                 f"masks.{changed[0]}: the maps depend on it, so it needs a run of its own; here: "

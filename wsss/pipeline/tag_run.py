@@ -78,7 +78,9 @@ class TagRun:
         """
         config, out = self.config, Path(self.config.out)
         identity = run_identity(self.clip, self.vocabulary, self.settings, self.files, top_k=config.top_k)
-        with RunFolder.open(out, identity, dataclasses.asdict(config), overwrite=overwrite) as run:
+        resolved = dataclasses.asdict(config)
+        del resolved["out"]  # a run folder can be moved
+        with RunFolder.open(out, identity, resolved, overwrite=overwrite) as run:
             tagger = TagCLIP(self.clip, self.vocabulary, config=self.settings, cache_dir=self.cache_dir)
             with watch(len(self.plan.images)) as step:
                 counts = run.counts = run_tagging(

@@ -43,7 +43,7 @@ def load_segmentor(checkpoint: str | Path, config: str | Path | None = None, dev
     """Builds the model of a checkpoint.
 
     Args:
-        checkpoint: file written during training by tools/train_segmentor.py, or any mmseg checkpoint with `config`.
+        checkpoint: file written during training by `tagclip train`, or any mmseg checkpoint with `config`.
         config: config file; needed for checkpoints that do not describe themselves.
         device: where the model goes.
 

@@ -35,7 +35,7 @@ VOLATILE_ENDINGS = ("num_workers", "persistent_workers")
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """What `tools/train_segmentor.py` and `tools/pipeline.py --train` ask for.
+    """What `tagclip train` and `tagclip run --train` ask for.
 
     Attributes:
         config: name of a shipped config ("segmentation/deeplabv3plus_r18_custom"), or path of a config file.
@@ -151,7 +151,7 @@ def _merge(cfg: Config, options: Mapping[str, Any]) -> None:
     try:
         cfg.merge_from_dict(dict(options))
     except (KeyError, TypeError, IndexError, ValueError, AssertionError) as error:
-        raise UsageError(f"--cfg-options {' '.join(options)}: {error}") from None
+        raise UsageError(f"--set {' '.join(f'train.{key}' for key in options)}: {error}") from None
 
 
 def _set_data(cfg: Config, request: TrainRequest) -> Vocabulary:
@@ -234,7 +234,7 @@ def _set_device(cfg: Config, request: TrainRequest) -> None:
     if request.launcher not in LAUNCHERS:
         raise UsageError(f"--launcher {request.launcher} is not one of {', '.join(LAUNCHERS)}")
     if request.launcher == "pytorch" and "RANK" not in os.environ:
-        raise UsageError("--launcher pytorch: start with torchrun --nproc-per-node N -- tools/train_segmentor.py ...")
+        raise UsageError("--launcher pytorch: start with torchrun --nproc-per-node N -m wsss.cli.main train ...")
     cfg.launcher = request.launcher
     on_cpu = get_device() == "cpu"
     if request.amp:
@@ -269,7 +269,7 @@ def _check_batch(cfg: Config) -> None:
     if size < 2 and cfg.model.decode_head.type in POOLING_HEADS and cfg.model.decode_head.get("norm_cfg"):
         raise UsageError(
             f"batch size {size}: {cfg.model.decode_head.type} normalises a pooled 1x1 map, which needs at least 2 "
-            "images; --cfg-options train_dataloader.batch_size=2"
+            "images; --set train.train_dataloader.batch_size=2"
         )
 
 

@@ -235,9 +235,9 @@ def _prepare_folder(cfg: Config, work_dir: Path, source: MaskSource, judged: Mas
         _clear(work_dir)
     elif any(work_dir.glob("iter_*.pth")):  # without one there is nothing to resume
         if not path.is_file():
-            raise RunError(f"{work_dir} holds checkpoints of another training; take another --work-dir or --overwrite")
-        there, remedy = read_record(path, "start anew with --overwrite"), "take another --work-dir, or --overwrite"
-        refuse_other(f"--work-dir {work_dir}", "belongs to a training", there, mine, remedy)
+            raise RunError(f"{work_dir} holds checkpoints of another training; take another --out or --overwrite")
+        there, remedy = read_record(path, "start anew with --overwrite"), "take another --out, or --overwrite"
+        refuse_other(f"--out {work_dir}", "belongs to a training", there, mine, remedy)
     write_record(path, mine, indent=0)
 
 

@@ -61,7 +61,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
 test_evaluator = val_evaluator
 
-# Multi-scale and flip, for mmseg's test-time augmentation and for tools/segment.py --tta.
+# Multi-scale and flip, for mmseg's test-time augmentation and for `tagclip segment --tta`.
 multi_scale_test = dict(scales=(0.5, 0.75, 1.0, 1.25, 1.5), flip=True)
 tta_pipeline = [
     dict(type="LoadUprightImage"),

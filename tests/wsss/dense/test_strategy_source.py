@@ -1,6 +1,5 @@
 """Stage two with maps from a strategy: the configs that ship, and a run folder made with one."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tagclip.vocabulary import Vocabulary
+from tests.tools.commands import command
 from wsss.config import MaskConfig
 from wsss.configs import list_configs
 from wsss.dense.dense_config import DenseConfig
@@ -36,14 +36,12 @@ def test_run_folder_from_gclip(golden_clip, golden_model_path, tmp_path):
     (tmp_path / "photos").mkdir()
     Image.fromarray(pixels).save(tmp_path / "photos" / "a.png")
     (tmp_path / "tags.txt").write_text("a 1 2\n")
-    spec = importlib.util.spec_from_file_location("generate_masks", ROOT / "tools" / "generate_masks.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     out = tmp_path / "run"
-    tool.main(
-        ["masks/custom", "--method", "gclip", "--images", str(tmp_path / "photos"), "--classes", str(classes),
+    command("mask")(
+        ["--config", "masks/custom", "--method", "gclip", "--images", str(tmp_path / "photos"),
+         "--classes", str(classes),
          "--tags", str(tmp_path / "tags.txt"), "--model", str(golden_model_path), "--out", str(out), "--refine", "none",
-         "--device", "cpu", "--crf-workers", "1"]
+         "--device", "cpu", "--mask-workers", "1"]
     )  # fmt: skip
     settings = MaskConfig.from_dict({"refiner": "none"}, MaskConfig.preset())
     generator = MaskGenerator(StrategySource(golden_clip, Vocabulary.from_file(classes), config=settings))

@@ -38,7 +38,7 @@ def test_missing_masks_are_named(tmp_path):
     (root / "masks" / "a" / "s2.png").unlink()
     source = open_source(root)
     assert source.missing == ("b/s1", "a/s2")
-    with pytest.raises(RunError, match=r"2 of 4 images have no mask: b/s1, a/s2; run tools/generate_masks.py"):
+    with pytest.raises(RunError, match=r"2 of 4 images have no mask: b/s1, a/s2; run `tagclip mask` again"):
         source.require_complete()
 
 

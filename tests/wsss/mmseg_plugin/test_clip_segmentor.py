@@ -1,6 +1,5 @@
 """ClipSegmentor in mmseg's own test loop and in ours, and the configs that ship."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from PIL import Image
 
 from tagclip.errors import UsageError
 from tagclip.vocabulary import Vocabulary
+from tests.tools.commands import command
 from wsss.dense.dataset_scores import adapt, build_dataset_and_model, score_dataset
 from wsss.dense.dense_config import DenseConfig
 from wsss.dense.inference import DenseSegmenter
@@ -174,20 +174,17 @@ def test_wrong_class_count_and_missing_data(voc_folder, golden_model_path, tmp_p
     config.model.classes = ["cat", "dog"]
     with pytest.raises(UsageError, match="21 labels, the model 3"):
         build_dataset_and_model(config)
-    with pytest.raises(UsageError, match="--data-root"):
+    with pytest.raises(UsageError, match="give --data"):
         build_dataset_and_model(voc_config("voc21", tmp_path / "nowhere", golden_model_path))
 
 
 def test_tool(voc_folder, golden_model_path, tmp_path, capsys):
-    path = CONFIGS.parents[1] / "tools" / "evaluate_dense.py"
-    spec = importlib.util.spec_from_file_location("evaluate_dense", path)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     out = tmp_path / "scores.json"
-    arguments = [str(CONFIGS / "voc21.py"), "--strategy", "clearclip", "--vocabulary", "labels", "--mode", "whole",
-                 "--model", str(golden_model_path), "--data-root", str(voc_folder), "--limit", "2", "--device", "cpu",
-                 "--json", str(out), "--cfg-options", "model.dense.templates=['a photo of a {}.',]"]  # fmt: skip
-    assert tool.main(arguments) == 0
+    arguments = ["--config", str(CONFIGS / "voc21.py"), "--method", "clearclip", "--restrict", "labels",
+                 "--mode", "whole",
+                 "--model", str(golden_model_path), "--data", str(voc_folder), "--limit", "2", "--device", "cpu",
+                 "--json", str(out), "--set", "model.dense.templates=['a photo of a {}.',]"]  # fmt: skip
+    assert command("evaluate", "dense")(arguments) == 0
     scores = json.loads(out.read_text())
     assert scores["images"] == 2
     assert scores["dense"]["strategy"] == "clearclip"
