@@ -25,7 +25,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--set", nargs="+", action=DictAction, default={}, metavar="masks.KEY=VALUE",
                         help="other settings, e.g. masks.crf.iterations=5 masks.alpha=2.0")
     parser.add_argument("--crf-workers", type=cli.positive, metavar="N", help="mask processes (default: one a core)")
-    parser.add_argument("--device", help="where PAMR runs: cpu, cuda, ... (default: cuda if there is one)")
+    parser.add_argument("--device",
+                        help="where PAMR and the CRF on tensors run: cpu, cuda, ... (default: cuda if there is one)")
     parser.add_argument("--overwrite", action="store_true", help="replace masks in --out that have other settings")
     return parser
 
@@ -38,10 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from wsss.pipeline.remask import Remasking, mask_changes
 
     changes = mask_changes({**args.set, "masks.refiner": args.refine, "masks.confidence": args.confidence})
-    work = Remasking.plan(args.run, args.out, changes, overwrite=args.overwrite)
-    device = str(resolve_device(args.device)) if work.config.refiner == "pamr" else "cpu"
+    device = str(resolve_device(args.device))
+    work = Remasking.plan(args.run, args.out, changes, overwrite=args.overwrite, device=device)
     with cli.progress_bar(work.done + len(work.jobs), "masks", initial=work.done) as bar:
-        work.execute(args.crf_workers or cores(), device, lambda done: bar.update(done - bar.n))
+        work.execute(args.crf_workers or cores(), lambda done: bar.update(done - bar.n))
     print(f"{work.done + len(work.jobs)} masks in {args.out}")
     return 0
 

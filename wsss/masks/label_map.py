@@ -54,7 +54,7 @@ def mask_from_maps(
         indices: class of each map, distinct.
         has_background: label 0 is the background and class c is c + 1; otherwise class c is label c.
         keep_probabilities: return the probability maps too, which also rules out the CRF's shortcut.
-        device: torch device on which PAMR runs; the CRF runs on the CPU.
+        device: torch device on which PAMR and the CRF on tensors run.
     """
     height, width = rgb.shape[:2]
     ids = np.asarray([index + has_background for index in indices], dtype=np.uint8)
@@ -143,13 +143,13 @@ def refine_label_scores(
     Args:
         rgb: the image, (H, W, 3) uint8.
         scores: one map per label, (K, H, W) float32 in [0, 1]; they need not sum to 1.
-        device: torch device on which PAMR runs; the CRF runs on the CPU.
+        device: torch device on which PAMR and the CRF on tensors run.
 
     Returns:
         (K, H, W) float32, summing to 1 at each pixel where any score is above 0.
     """
     if config.refiner == "crf":
-        return crf_probabilities(rgb, scores, config.crf)
+        return crf_probabilities(rgb, scores, config.crf, device)
     if config.refiner == "pamr":
         # Imported when needed: CRF worker processes start in a tenth of the time and memory without torch.
         import torch

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from tagclip.errors import RunError
 from tagclip.image_lists import find_images
 from tagclip.tag_files import TagRecord
 from wsss.files.run_folder import RunFolder
+from wsss.masks.crf import settle_engine
 from wsss.pipeline.given_tags import match_tags, read_given_tags, tags_digest
 from wsss.pipeline.masks import Pipeline, check_same_input, run_pipeline
 from wsss.pipeline.planning import Plan, plan_images, survey
@@ -46,7 +48,7 @@ class MaskRun:
         cache_dir: where text classifiers are kept between runs; None keeps nothing.
 
     Raises:
-        UsageError: no images, no tags for any of them, a device or weights that are not there.
+        UsageError: no images, no tags for any of them, a device, weights or a CRF that are not there.
     """
 
     def __init__(
@@ -57,6 +59,8 @@ class MaskRun:
         limit: int | None = None,
         cache_dir: Path | str | None = None,
     ):
+        chosen = resolve_device(device)
+        recipe = replace(recipe, masks=settle_engine(recipe.masks, chosen))
         self.recipe, self.cache_dir = recipe, cache_dir
         settings, run = recipe.tagging, recipe.run
         files = find_images(run.images.source, root=run.images.root)[:limit]
@@ -71,9 +75,7 @@ class MaskRun:
         else:
             check_same_input(settings.image, recipe.masks.image)
         model = run.model
-        self.clip: FrozenCLIP = load_clip(
-            model.name, model.pretrained, device=resolve_device(device), dtype=model.dtype
-        )
+        self.clip: FrozenCLIP = load_clip(model.name, model.pretrained, device=chosen, dtype=model.dtype)
         self.plan: Plan = plan_images(
             files, recipe.masks.image, self.clip.patch_size,
             batch_size=settings.batch_size, batch_patches=settings.batch_patches, workers=run.work.workers,

@@ -30,6 +30,7 @@ from wsss.files.run_folder import RunFolder
 from wsss.maps.class_maps import ClassMaps, weigh_by_scores
 from wsss.maps.source import ClassMapSource
 from wsss.maps.views import maps_over_views
+from wsss.masks.crf import settle_engine
 from wsss.pipeline.batch import BatchRunner, finite_results
 from wsss.pipeline.decoding import decode_batches
 from wsss.pipeline.mask_workers import MaskJob, MaskReport, MaskStage, MaskWorkers, count_labels
@@ -114,8 +115,9 @@ class Pipeline:
         self.tagger, self.tags, self.work, self.progress = tagger, tags, work or WorkShare(), progress
         self.request = shared_request(maps.request, *([tagger.request] if tagger else []))
         self.stage = MaskStage(
-            config, vocabulary.has_background, vocabulary.label_palette, run.scratch, str(clip.device)
-        )
+            settle_engine(config, clip.device), vocabulary.has_background, vocabulary.label_palette, run.scratch,
+            str(clip.device),
+        )  # fmt: skip
         self.batches: BatchRunner[tuple[dict, ClassMaps]] = BatchRunner(clip, self._infer)
         self.times = StageTimes()
         self.failed = 0
@@ -138,7 +140,7 @@ class Pipeline:
                 self.stage,
                 self.work.mask_workers,
                 self.work.mask_workers * self.work.mask_queue,
-                in_process=self.config.refiner == "pamr",
+                in_process=self.stage.in_process,
             )
             try:
                 self._feed(todo, decoders, workers)

@@ -104,7 +104,7 @@ class Predictor:
         present = np.unique(labels)
         if len(present) == 1:
             return labels
-        return present[refine(rgb, probabilities[present], self.config.crf)].astype(np.uint8)
+        return present[refine(rgb, probabilities[present], self.config.crf, self.device)].astype(np.uint8)
 
     def _views(self, rgb: np.ndarray) -> Iterator[tuple[np.ndarray, bool]]:
         height, width = rgb.shape[:2]
@@ -131,11 +131,13 @@ class Predictor:
             self.model.test_cfg = before
 
 
-def refine(rgb: np.ndarray, probabilities: np.ndarray, config: CrfConfig) -> np.ndarray:
+def refine(
+    rgb: np.ndarray, probabilities: np.ndarray, config: CrfConfig, device: torch.device | str = "cpu"
+) -> np.ndarray:
     """Dense CRF over a few labels, (K, H, W) probabilities; returns the winner's index, (H, W)."""
     from wsss.masks.crf import crf_probabilities
 
-    return crf_probabilities(rgb, np.ascontiguousarray(probabilities), config).argmax(axis=0)
+    return crf_probabilities(rgb, np.ascontiguousarray(probabilities), config, device).argmax(axis=0)
 
 
 def _pipeline_size(size: tuple[int, int], pipeline: Sequence[dict]) -> tuple[int, int]:
