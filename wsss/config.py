@@ -83,6 +83,9 @@ class CrfConfig:
     """Fully connected CRF (Krähenbühl and Koltun, arXiv 1210.5644) with the constants of CLIP-ES.
 
     Attributes:
+        engine: "pydensecrf" is the published one; "torch" is our own on tensors, which needs no compiler and runs on any
+            device; its results differ in the last digits. "auto" takes pydensecrf on a CPU that has it, otherwise
+            tensors. Only the reference preset insists on pydensecrf.
         iterations: Number of mean-field steps.
         gaussian_sxy (theta_gamma): Reach of the smoothness kernel, its standard deviation in pixels.
         gaussian_compat (w2): Weight of the smoothness kernel, which removes small islands.
@@ -96,6 +99,7 @@ class CrfConfig:
         mean_bgr: That mean: blue, green, red.
     """
 
+    engine: Literal["auto", "pydensecrf", "torch"] = "auto"
     iterations: int = 10
     gaussian_sxy: float = 1.0
     gaussian_compat: float = 3.0
@@ -238,7 +242,7 @@ class MaskConfig:
             image=ImageConfig(apply_exif=False, max_long_side=None, position_rounding="float16"),
             affinity=replace(config.affinity, clip_boxes=True),
             cam=replace(config.cam, reference_names=True),
-            crf=replace(config.crf, wrap_dark_pixels=True),
+            crf=replace(config.crf, engine="pydensecrf", wrap_dark_pixels=True),
             storage_dtype="float32",
             round_upsampled=True,
             max_refine_side=None,

@@ -23,7 +23,7 @@ def register(commands: Any) -> None:
     pick(
         parser, "run", "out", "set", "refine", "confidence", "mask-workers", "device", "overwrite", "json", "quiet",
         required=("run", "out"),
-        notes={"mask-workers": "default: one per core", "set": "only masks.*", "device": "of PAMR",
+        notes={"mask-workers": "default: one per core", "set": "only masks.*", "device": "of PAMR and the tensor CRF",
                "refine": "default: the run's", "confidence": "default: the run's"},
     )  # fmt: skip
 
@@ -32,21 +32,18 @@ def remask(args: argparse.Namespace) -> int:
     """Makes the masks."""
     passive_threads()
     setup_logging(args.quiet)
+    from tagclip.devices import resolve_device
     from wsss.pipeline.memory import cores
     from wsss.pipeline.remask import Remasking, mask_changes
 
     output = Output.of(args)
     given = {"masks.refiner": args.refine, "masks.confidence": args.confidence}
     changes = mask_changes({**settings_of(args.set), **given})
-    work = Remasking.plan(args.run, args.out, changes, overwrite=args.overwrite)
-    device = "cpu"
-    if work.config.refiner == "pamr":
-        from tagclip.devices import resolve_device
-
-        device = str(resolve_device(args.device))
+    device = str(resolve_device(args.device))
+    work = Remasking.plan(args.run, args.out, changes, overwrite=args.overwrite, device=device)
     masks = work.done + len(work.jobs)
     with progress_bar(masks, "masks", done=work.done, quiet=args.quiet) as bar:
-        work.execute(args.mask_workers or cores(), device, counted(bar))
+        work.execute(args.mask_workers or cores(), counted(bar))
     output.show(f"{masks} masks in {args.out}")
     output.figures({"masks": masks, "made": len(work.jobs), "out": str(args.out)})
     return 0

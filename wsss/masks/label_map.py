@@ -58,7 +58,7 @@ def mask_from_maps(
         config: settings, for the vocabulary's number of labels (`MaskConfig.for_labels`).
         has_background: label 0 is the background and class c is c + 1; otherwise class c is label c.
         keep_probabilities: return the probability maps too, which also rules out the CRF's shortcut.
-        device: torch device on which PAMR runs; the CRF runs on the CPU.
+        device: torch device on which PAMR and the CRF on tensors run.
     """
     height, width = rgb.shape[:2]
     dtype = label_dtype(config.ignore_label)  # what is below the ignore label are the labels
@@ -148,13 +148,13 @@ def refine_label_scores(
     Args:
         rgb: the image, (H, W, 3) uint8.
         scores: one map per label, (K, H, W) float32 in [0, 1]; they need not sum to 1.
-        device: torch device on which PAMR runs; the CRF runs on the CPU.
+        device: torch device on which PAMR and the CRF on tensors run.
 
     Returns:
         (K, H, W) float32, summing to 1 at each pixel where any score is above 0.
     """
     if config.refiner == "crf":
-        return crf_probabilities(rgb, scores, config.crf)
+        return crf_probabilities(rgb, scores, config.crf, device)
     if config.refiner == "pamr":
         # Imported when needed: CRF worker processes start in a tenth of the time and memory without torch.
         import torch

@@ -13,7 +13,7 @@ from wsss.files.run_folder import RunFolder
 from wsss.pipeline.masks import Pipeline, WorkShare, run_pipeline
 from wsss.pipeline.memory import cores, mask_memory
 from wsss.pipeline.planning import Plan, PlannedImage
-from wsss.pipeline.summary import StageTimes, duration
+from wsss.pipeline.summary import duration
 
 if TYPE_CHECKING:
     from wsss.pipeline.mask_run import MaskRun
@@ -76,7 +76,7 @@ def estimate(mask_run: MaskRun) -> Estimate:
     sample = [images[step] for step in steps]
     tagger, maps = mask_run.stages()
 
-    def measure(chosen: list[PlannedImage], folder: Path) -> tuple[StageTimes, int]:
+    def measure(chosen: list[PlannedImage], folder: Path) -> tuple[Pipeline, int]:
         small = Plan([image.id for image in chosen], [[image] for image in chosen])
         with RunFolder.open(folder, {}, {}) as run:
             pipeline = Pipeline(
@@ -85,11 +85,12 @@ def estimate(mask_run: MaskRun) -> Estimate:
             )  # fmt: skip
             run_pipeline(pipeline, small)
         parts = [folder / "tags.jsonl", *folder.glob("cams/**/*.npz"), *folder.glob("masks/**/*.png")]
-        return pipeline.times, sum(path.stat().st_size for path in parts)
+        return pipeline, sum(path.stat().st_size for path in parts)
 
     with tempfile.TemporaryDirectory() as temporary:
         measure(sample[:1], Path(temporary) / "warm")  # first calls allocate and tune
-        times, size = measure(sample, Path(temporary) / "measured")
+        pipeline, size = measure(sample, Path(temporary) / "measured")
+    times = pipeline.times
     done = times.images["masks"]
     if not done:
         raise RunError(f"none of {len(sample)} images that were tried can be done; a run says why in failures.jsonl")
@@ -98,7 +99,7 @@ def estimate(mask_run: MaskRun) -> Estimate:
     model = scale * sum(times.seconds[stage] for stage in MODEL_STAGES)
     masks = area[0] / area[1] * times.seconds["masks"]
     share = recipe.work(image.size for image in images)
-    workers = min(share.mask_workers, cores())
+    workers = 1 if pipeline.stage.in_process else min(share.mask_workers, cores())
     # On a CPU the model and the mask workers share the cores; beside an accelerator they overlap.
     shared = mask_run.clip.device.type == "cpu"
     wall = model + masks / workers if shared else max(model, masks / workers)
@@ -106,6 +107,6 @@ def estimate(mask_run: MaskRun) -> Estimate:
     free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
     return Estimate(
         len(plan.order), len(plan.unreadable), len(plan.batches), len(recipe.vocabulary), model, masks, wall,
-        share.mask_workers, max(mask_memory(image.size, recipe.masks) for image in images),
+        workers, max(mask_memory(image.size, recipe.masks) for image in images),
         int(scale * size), free, done,
     )  # fmt: skip

@@ -6,12 +6,15 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tagclip.devices import resolve_device
 from tagclip.errors import RunError
 from tagclip.tag_files import TagRecord
 from wsss.files.run_folder import RunFolder
+from wsss.masks.crf import settle_engine
 from wsss.pipeline.given_tags import match_tags, read_given_tags, tags_digest
 from wsss.pipeline.masks import Pipeline, run_pipeline
 from wsss.pipeline.planning import Plan, plan_images, survey
@@ -40,7 +43,7 @@ class MaskRun:
         cache_dir: where text classifiers are kept between runs; None keeps nothing.
 
     Raises:
-        UsageError: no images, no tags for any of them, a device or weights that are not there.
+        UsageError: no images, no tags for any of them, a device, weights or a CRF that are not there.
     """
 
     def __init__(
@@ -51,6 +54,8 @@ class MaskRun:
         limit: int | None = None,
         cache_dir: Path | str | None = None,
     ):
+        chosen = resolve_device(device)
+        recipe = replace(recipe, masks=settle_engine(recipe.masks, chosen))  # refused before a model is loaded
         self.recipe, self.cache_dir = recipe, cache_dir
         settings, run = recipe.tagging, recipe.run
         files = run.images.find(run.out)[:limit]
@@ -64,7 +69,7 @@ class MaskRun:
             files, ids, self.absent = matched.files, matched.ids, [] if limit else matched.absent
         else:
             check_same_input(settings.image, recipe.masks.image)
-        self.clip: FrozenCLIP = run.model.load(device)
+        self.clip: FrozenCLIP = run.model.load(chosen)
         self.plan: Plan = plan_images(
             files, recipe.masks.image, self.clip.patch_size,
             batch_size=settings.batch_size, batch_patches=settings.batch_patches, workers=run.work.workers,

@@ -1,4 +1,4 @@
-"""The stage after the model: masks from stored CAMs, in processes that overlap it and never load PyTorch."""
+"""The stage after the model: masks from stored CAMs, in processes beside it that load PyTorch only if they must."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from wsss.files.atomic import atomic_file
 from wsss.files.map_files import read_maps
 from wsss.files.mask_files import count_labels, encode_mask
 from wsss.files.spawning import without_main
+from wsss.masks.crf import crf_engine, is_cpu
 from wsss.masks.label_map import mask_from_maps
 
 NOTE = "in-work-"  # beginning of the name of a worker's note of its job
@@ -49,7 +50,7 @@ class MaskStage:
         has_background: see `Vocabulary`.
         palette: colours by label, (labels, 3) uint8 RGB.
         scratch: folder for temporary files on the masks' file system.
-        device: where PAMR runs.
+        device: where PAMR and the CRF on tensors run.
     """
 
     config: MaskConfig
@@ -57,6 +58,16 @@ class MaskStage:
     palette: np.ndarray
     scratch: Path
     device: str = "cpu"
+
+    @property
+    def crf_on_tensors(self) -> bool:
+        """Whether masks are refined by the CRF that needs PyTorch."""
+        return self.config.refiner == "crf" and crf_engine(self.config.crf, self.device) == "torch"
+
+    @property
+    def in_process(self) -> bool:
+        """Whether masks are made in the model's process, whose device the refiner uses."""
+        return self.config.refiner == "pamr" or (self.crf_on_tensors and not is_cpu(self.device))
 
 
 @dataclass(frozen=True)
@@ -133,7 +144,10 @@ class MaskWorkers:
             return ThreadPoolExecutor(max_workers=1)
         # Spawned, not forked: a fork of a process with PyTorch's threads (or a CUDA context) may hang.
         return ProcessPoolExecutor(
-            max_workers=processes, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
+            max_workers=processes,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_start_worker,
+            initargs=(self.stage.crf_on_tensors,),
         )
 
     def _send(self, executor: Executor, job: MaskJob) -> Future[MaskReport]:
@@ -258,8 +272,12 @@ def _work(stage: MaskStage, job: MaskJob) -> MaskReport:
         note.unlink(missing_ok=True)
 
 
-def _start_worker() -> None:
+def _start_worker(with_torch: bool) -> None:
     cv2.setNumThreads(1)
+    if with_torch:
+        import torch
+
+        torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers itself
     parent = multiprocessing.parent_process()
 

@@ -24,6 +24,7 @@ from wsss.files.mask_files import count_labels, read_mask
 from wsss.files.run_folder import RunFolder
 from wsss.maps.class_maps import ClassMaps
 from wsss.maps.source import ClassMapSource
+from wsss.masks.crf import settle_engine
 from wsss.pipeline.batch import BatchRunner
 from wsss.pipeline.decoding import decode_batches
 from wsss.pipeline.mask_workers import MaskJob, MaskReport, MaskStage, MaskWorkers
@@ -83,8 +84,9 @@ class Pipeline:
         self.config = config = config.for_labels(vocabulary.label_count)
         self.tags, self.work, self.progress = tags, work or WorkShare(), progress
         self.stage = MaskStage(
-            config, vocabulary.has_background, vocabulary.label_palette, run.scratch, str(clip.device)
-        )
+            settle_engine(config, clip.device), vocabulary.has_background, vocabulary.label_palette, run.scratch,
+            str(clip.device),
+        )  # fmt: skip
         self.batches: BatchRunner[tuple[dict, ClassMaps]] = BatchRunner(clip, self._infer)
         self.times = StageTimes()
         self.shared = SharedPass(maps, tagger, times=self.times)
@@ -108,7 +110,7 @@ class Pipeline:
                 self.stage,
                 self.work.mask_workers,
                 self.work.mask_workers * self.work.mask_queue,
-                in_process=self.config.refiner == "pamr",
+                in_process=self.stage.in_process,
             )
             try:
                 self._feed(todo, decoders, workers)

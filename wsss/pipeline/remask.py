@@ -17,6 +17,7 @@ from wsss.files.locks import folder_lock
 from wsss.files.provenance import claim_masks
 from wsss.files.run_files import read_manifest
 from wsss.files.sources import open_source, shown
+from wsss.masks.crf import settle_engine
 from wsss.pipeline.mask_workers import MaskJob, MaskStage, MaskWorkers
 
 AFTER_THE_MAPS = (
@@ -34,6 +35,7 @@ class Remasking:
         config: the run's settings with the changes.
         vocabulary: the run's.
         jobs: images whose mask is not there yet. done: how many are.
+        device: where PAMR and the CRF on tensors run.
     """
 
     run: Path
@@ -42,14 +44,18 @@ class Remasking:
     vocabulary: Vocabulary
     jobs: tuple[MaskJob, ...]
     done: int
+    device: str = "cpu"
 
     @classmethod
-    def plan(cls, run: Path, out: Path, changes: Mapping[str, Any], *, overwrite: bool = False) -> Remasking:
+    def plan(
+        cls, run: Path, out: Path, changes: Mapping[str, Any], *, overwrite: bool = False, device: str = "cpu"
+    ) -> Remasking:
         """Reads the run and what an earlier call has left in `out`.
 
         Args:
             changes: fields of `MaskConfig`, nested, that differ from the run's; only those that act after the maps.
             overwrite: masks in `out` that were made with other settings are made again.
+            device: where PAMR and the CRF on tensors will run.
 
         Raises:
             UsageError: no run with maps, a setting that the maps depend on, or a folder that is not ours.
@@ -64,6 +70,7 @@ class Remasking:
                 f"{', '.join(AFTER_THE_MAPS)}"
             )
         config = MaskConfig.from_dict(dict(changes), MaskConfig.from_dict(manifest["masks"]))
+        config = settle_engine(config, device)
         vocabulary = Vocabulary.from_dict(manifest["vocabulary"])
         config = config.for_labels(vocabulary.label_count)
         source = open_source(run, layout="run", vocabulary=vocabulary)
@@ -73,27 +80,30 @@ class Remasking:
             MaskJob(one.id, one.image, run / "cams" / f"{one.id}.npz", out / f"{one.id}.png") for one in source.samples
         ]
         left = tuple(job for job in jobs if not (job.mask.is_file() and is_whole(job.mask)))
-        return cls(run, out, config, vocabulary, left, len(jobs) - len(left))
+        return cls(run, out, config, vocabulary, left, len(jobs) - len(left), device)
 
-    def execute(self, workers: int, device: str = "cpu", progress: Callable[[int], None] = lambda done: None) -> None:
+    def execute(self, workers: int, progress: Callable[[int], None] = lambda done: None) -> None:
         """Makes the masks that are not there yet; a call that was killed is gone on with by the same call.
 
         Args:
-            workers: mask processes. device: for PAMR. progress: called with the number of masks that are there.
+            workers: mask processes. progress: called with the number of masks that are there.
 
         Raises:
             RunError: a full disk, or images or maps that cannot be read; all the others are done first.
         """
         with folder_lock(self.out, f"--out {self.out}"):
-            self._execute(workers, device, progress)
+            self._execute(workers, progress)
 
-    def _execute(self, workers: int, device: str, progress: Callable[[int], None]) -> None:
+    def _execute(self, workers: int, progress: Callable[[int], None]) -> None:
         scratch = self.out / ".partial"
         shutil.rmtree(scratch, ignore_errors=True)  # what a killed call left half written
         with disk_errors(scratch):
             scratch.mkdir(parents=True)
-        stage = MaskStage(self.config, self.vocabulary.has_background, self.vocabulary.label_palette, scratch, device)
-        pool = MaskWorkers(stage, workers, 8 * workers, in_process=self.config.refiner == "pamr")
+        vocabulary = self.vocabulary
+        stage = MaskStage(
+            self.config, vocabulary.has_background, vocabulary.label_palette, scratch, self.device
+        )
+        pool = MaskWorkers(stage, workers, 8 * workers, in_process=stage.in_process)
         problems, done = [], self.done
 
         def note(finished) -> None:

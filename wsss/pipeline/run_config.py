@@ -17,6 +17,8 @@ from wsss.config import MaskConfig
 from wsss.configs import read_config
 
 if TYPE_CHECKING:
+    import torch
+
     from tagclip.clip import FrozenCLIP
 
 CAM = "cam"
@@ -31,7 +33,7 @@ class ModelSettings:
     dtype: str = "float32"
     quick_gelu: bool | None = None
 
-    def load(self, device: str | None = None) -> FrozenCLIP:
+    def load(self, device: torch.device | str | None = None) -> FrozenCLIP:
         """The model, on a device; None: the accelerator if there is one.
 
         Raises:

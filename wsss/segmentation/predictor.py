@@ -108,7 +108,7 @@ class Predictor:
         present = np.unique(labels)
         if self.config.crf is None or len(present) == 1:
             return labels, probabilities.max(axis=0)
-        refined = refine(rgb, probabilities[present], self.config.crf)
+        refined = refine(rgb, probabilities[present], self.config.crf, self.device)
         return present[refined.argmax(axis=0)].astype(dtype), refined.max(axis=0)
 
     def _views(self, rgb: np.ndarray) -> Iterator[tuple[np.ndarray, bool]]:
@@ -136,11 +136,13 @@ class Predictor:
             self.model.test_cfg = before
 
 
-def refine(rgb: np.ndarray, probabilities: np.ndarray, config: CrfConfig) -> np.ndarray:
+def refine(
+    rgb: np.ndarray, probabilities: np.ndarray, config: CrfConfig, device: torch.device | str = "cpu"
+) -> np.ndarray:
     """Probabilities (K, H, W) of a few labels after a dense CRF over them, (K, H, W) float32."""
     from wsss.masks.crf import crf_probabilities
 
-    return crf_probabilities(rgb, np.ascontiguousarray(probabilities), config)
+    return crf_probabilities(rgb, np.ascontiguousarray(probabilities), config, device)
 
 
 def _pipeline_size(size: tuple[int, int], pipeline: Sequence[dict]) -> tuple[int, int]:
