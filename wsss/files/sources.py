@@ -15,6 +15,7 @@ from tagclip.errors import RunError, UsageError
 from tagclip.tag_files import TagRecord, parse_tag_line
 from tagclip.vocabulary import Vocabulary
 from wsss.files.lists import read_ids
+from wsss.files.photos import PhotoLocator
 from wsss.files.run_folder import run_vocabulary
 
 IMAGE_FOLDER = "JPEGImages"
@@ -91,6 +92,7 @@ def open_source(
     split: str | None = None,
     mask_dir: str | Path | None = None,
     vocabulary: Vocabulary | None = None,
+    image_root: str | Path | None = None,
 ) -> MaskSource:
     """Lists the images and masks of a folder.
 
@@ -102,6 +104,7 @@ def open_source(
         split: name of a list in `ImageSets/Segmentation`, used if that file exists.
         mask_dir: take the masks from this folder instead (a self-training round, another run's masks).
         vocabulary: classes of the tags of a run folder; None reads them from its manifest.
+        image_root: where the photos of a run folder are now; None: where they were when it was made.
 
     Raises:
         UsageError: the folder is neither, the list is missing or empty, or an image cannot be found.
@@ -111,7 +114,7 @@ def open_source(
     if layout == "auto":
         layout = _guess_layout(root)
     if layout == "run":
-        source = _open_run(root, Path(mask_dir) if mask_dir else root / "masks", ann_file, vocabulary)
+        source = _open_run(root, Path(mask_dir) if mask_dir else root / "masks", ann_file, vocabulary, image_root)
     elif layout == "voc":
         source = _open_voc(root, _voc_masks(root, mask_dir), ann_file, split)
     else:
@@ -133,12 +136,19 @@ def _guess_layout(root: Path) -> str:
     )
 
 
-def _open_run(root: Path, masks: Path, ann_file: str | Path | None, vocabulary: Vocabulary | None) -> MaskSource:
+def _open_run(
+    root: Path,
+    masks: Path,
+    ann_file: str | Path | None,
+    vocabulary: Vocabulary | None,
+    image_root: str | Path | None,
+) -> MaskSource:
     if not masks.is_dir():
         raise UsageError(f"{root}: no masks in {masks}; run tools/generate_masks.py or tools/pipeline.py first")
     vocabulary = vocabulary or load_vocabulary(None, root)
-    wanted = set(read_ids(_find_list(root, ann_file))) if ann_file else None
+    wanted = set(read_ids(find_list(root, ann_file))) if ann_file else None
     failed_ids = {row.get("id") for row, _ in _json_lines(root / "failures.jsonl")}
+    photos = PhotoLocator.of_run(root, image_root)
     samples, missing, failed = [], [], []
     for row, place in _json_lines(root / "tags.jsonl"):
         record = parse_tag_line(row, vocabulary, place)
@@ -149,7 +159,7 @@ def _open_run(root: Path, masks: Path, ann_file: str | Path | None, vocabulary: 
             (failed if record.id in failed_ids else missing).append(record.id)
             continue
         tags = tuple(vocabulary.names[index] for index in record.indices)
-        samples.append(Sample(record.id, _locate(root, record), mask, tags, _scores_of_tags(record)))
+        samples.append(Sample(record.id, photos.find(record.id, record.path), mask, tags, _scores_of_tags(record)))
     return MaskSource(root, "run", tuple(samples), tuple(missing), tuple(failed))
 
 
@@ -158,17 +168,6 @@ def _scores_of_tags(record: TagRecord) -> tuple[float, ...]:
         return ()
     scores = record.scores[list(record.indices)]
     return () if np.isnan(scores).any() else tuple(float(score) for score in scores)
-
-
-def _locate(root: Path, record: TagRecord) -> Path:
-    """The image of a record: its path as the run was given it, or below the run folder."""
-    path = Path(record.path or record.id)
-    for candidate in (path, root / path):
-        if candidate.is_file():
-            return candidate
-    raise UsageError(
-        f"{root}: image {path} does not exist; it was moved after tagging, or the working directory is another"
-    )
 
 
 def _json_lines(path: Path) -> Iterator[tuple[dict, str]]:
@@ -201,7 +200,7 @@ def _open_voc(root: Path, masks: Path, ann_file: str | Path | None, split: str |
         raise UsageError(f"{root}: no folder {masks} with masks")
     if not (root / IMAGE_FOLDER).is_dir():
         raise UsageError(f"{root}: no folder {IMAGE_FOLDER} with images")
-    listing = _find_list(root, ann_file) if ann_file else None
+    listing = find_list(root, ann_file) if ann_file else None
     if listing is None and split and (root / SPLIT_FOLDER / f"{split}.txt").is_file():
         listing = root / SPLIT_FOLDER / f"{split}.txt"
     images = {
@@ -222,8 +221,13 @@ def _open_voc(root: Path, masks: Path, ann_file: str | Path | None, split: str |
     return MaskSource(root, "voc", samples, missing)
 
 
-def _find_list(root: Path, ann_file: str | Path) -> Path:
-    for candidate in (root / ann_file, Path(ann_file)):
+def find_list(root: str | Path, ann_file: str | Path) -> Path:
+    """A list of ids: its path relative to the folder that it is about, or to the working directory.
+
+    Raises:
+        UsageError: it is in neither.
+    """
+    for candidate in (Path(root, ann_file), Path(ann_file)):
         if candidate.is_file():
             return candidate
     raise UsageError(f"list {ann_file} does not exist, neither in {root} nor in the working directory")

@@ -43,12 +43,21 @@ class Remasking:
     done: int
 
     @classmethod
-    def plan(cls, run: Path, out: Path, changes: Mapping[str, Any], *, overwrite: bool = False) -> Remasking:
+    def plan(
+        cls,
+        run: Path,
+        out: Path,
+        changes: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+        image_root: Path | str | None = None,
+    ) -> Remasking:
         """Reads the run and what an earlier call has left in `out`.
 
         Args:
             changes: fields of `MaskConfig`, nested, that differ from the run's; only those that act after the maps.
             overwrite: masks in `out` that were made with other settings are made again.
+            image_root: where the photos are now; None: where they were when the run was made.
 
         Raises:
             UsageError: no run with maps, a setting that the maps depend on, or a folder that is not ours.
@@ -65,7 +74,7 @@ class Remasking:
         config = MaskConfig.from_dict(dict(changes), MaskConfig.from_dict(manifest["masks"]))
         vocabulary = Vocabulary.from_dict(manifest["vocabulary"])
         config = config.for_labels(vocabulary.label_count)
-        source = open_source(run, layout="run", vocabulary=vocabulary)
+        source = open_source(run, layout="run", vocabulary=vocabulary, image_root=image_root)
         claim_masks(out, {"masks": config.to_dict()}, overwrite=overwrite, name=f"--out {out}")
         jobs = [
             MaskJob(one.id, one.image, run / "cams" / f"{one.id}.npz", out / f"{one.id}.png") for one in source.samples
