@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -27,10 +27,18 @@ class ImageFile:
         id: path relative to the image root without suffix, "/" between folders; with the suffix where another image
             differs in nothing else; escaped where no file system could hold it, see `tagclip.image_ids`.
         path: where it lies; it need not exist if a list named it.
+        root: image root, absolute; None where the images of one call have several.
     """
 
     id: str
     path: Path
+    root: Path | None = None
+
+    @property
+    def recorded(self) -> str:
+        """The path as files on disk hold it: relative to the image root, so that photos can move; absolute if none."""
+        path = self.path.absolute()
+        return (path if self.root is None else path.relative_to(self.root)).as_posix()
 
 
 def find_images(
@@ -179,7 +187,10 @@ def _read_list(path: Path, root: Path) -> list[tuple[str, Path]]:
         )  # fmt: skip
     if not any(file.exists() for file in found.values()):
         first = next(iter(found.values()))
-        raise UsageError(f"image list {path}: none of its images is there (first {first}); give the right image root")
+        raise UsageError(
+            f"image list {path}: none of its images is there (first {first}); the "
+            "folder that its names are relative to is the image root: --image-root DIR"
+        )
     return list(found.items())
 
 
@@ -265,4 +276,16 @@ def _with_ids(found: Sequence[tuple[str, Path]]) -> list[ImageFile]:
         if unique.setdefault(relative, path).absolute() != path.absolute():
             raise UsageError(f"images {unique[relative]} and {path} would share an id; give a common image root")
     ids = distinct_ids(unique)
-    return [ImageFile(ids[relative], path) for relative, path in unique.items()]
+    root = _common_root(unique)
+    return [ImageFile(ids[relative], path, root) for relative, path in unique.items()]
+
+
+def _common_root(paths: Mapping[str, Path]) -> Path | None:
+    """The folder that all paths are relative to, by their relative path; None if there are several."""
+    roots = set()
+    for relative, path in paths.items():
+        absolute = path.absolute().as_posix()
+        if not absolute.endswith(f"/{relative}"):
+            return None
+        roots.add(absolute.removesuffix(relative))
+    return Path(roots.pop()) if len(roots) == 1 else None

@@ -23,9 +23,10 @@ class TagRecord:
     Attributes:
         id: of the image: its path relative to the image root, without suffix.
         indices: of its tags, ascending.
-        path: of the image file; None in plain text.
+        path: of the image file, relative to the run's image root or absolute; None in plain text.
         size: (height, width) in pixels, upright; None in plain text.
         scores: (C,) float32, NaN where the file keeps only the top k; None in plain text.
+        file_size: of the image file in bytes, by which a photo is known again; None where it was not recorded.
     """
 
     id: str
@@ -33,6 +34,7 @@ class TagRecord:
     path: str | None = None
     size: tuple[int, int] | None = None
     scores: np.ndarray | None = None
+    file_size: int | None = None
 
 
 def tag_line(record: TagRecord, vocabulary: Vocabulary, *, top_k: int | None = None) -> dict[str, Any]:
@@ -43,11 +45,13 @@ def tag_line(record: TagRecord, vocabulary: Vocabulary, *, top_k: int | None = N
         top_k: keep only the k best scores (those of tags always); None keeps all.
 
     Returns:
-        {"id", "path", "size": [H, W], "scores": [C numbers] or {name: number}, "tags": [names]}; no "scores" without
-        any. Scores are in class order while all are known, else by name. Numbers are the shortest that read back as
-        the same float32.
+        {"id", "path", "size": [H, W], "file_size", "scores": [C numbers] or {name: number}, "tags": [names]}; no
+        "scores" or "file_size" without any. Scores are in class order while all are known, else by name. Numbers are
+        the shortest that read back as the same float32.
     """
     line: dict[str, Any] = {"id": record.id, "path": record.path, "size": list(record.size or ())}
+    if record.file_size is not None:
+        line["file_size"] = record.file_size
     if record.scores is not None:
         line["scores"] = _stored_scores(record.scores, record.indices, vocabulary, top_k)
     return {**line, "tags": [vocabulary.names[index] for index in record.indices]}
@@ -90,7 +94,10 @@ def parse_tag_line(line: dict[str, Any], vocabulary: Vocabulary, place: str = "t
         if not isinstance(size, list) or len(size) != 2 or not all(isinstance(side, int) for side in size):
             raise UsageError(f"{place}: size {size!r} is not [height, width]")
         size = (size[0], size[1])
-    return TagRecord(line["id"], indices, line.get("path"), size, values)
+    path, file_size = line.get("path"), line.get("file_size")
+    if not isinstance(path, str | None) or not isinstance(file_size, int | None):
+        raise UsageError(f"{place}: path {path!r} is not text, or file_size {file_size!r} not a number of bytes")
+    return TagRecord(line["id"], indices, path, size, values, file_size)
 
 
 def _read_scores(scores: Any, known: dict[str, int], vocabulary: Vocabulary, place: str) -> np.ndarray:

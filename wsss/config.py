@@ -83,7 +83,7 @@ class CrfConfig:
     """Fully connected CRF (Krähenbühl and Koltun, arXiv 1210.5644) with the constants of CLIP-ES.
 
     Attributes:
-        engine: "pydensecrf" is the published one; "torch" is our own on tensors, which needs no compiler and runs on any
+        engine: "pydensecrf" is the published one; "torch" is our own on tensors, which needs no compiler, on any
             device; its results differ in the last digits. "auto" takes pydensecrf on a CPU that has it, otherwise
             tensors. Only the reference preset insists on pydensecrf.
         iterations: Number of mean-field steps.

@@ -58,7 +58,7 @@ def find_config(name: str | Path, *, option: str = "--config") -> Path:
     if wanted and not path.is_absolute() and ".." not in path.parts and shipped.is_file():
         return shipped
     near = _near_names(wanted)
-    advice = f"did you mean {' or '.join(near)}?" if near else f"the shipped ones are {', '.join(list_configs())}"
+    advice = f"did you mean {' or '.join(near)}?" if near else "`tagclip configs` lists those that ship"
     raise UsageError(f"{option} {name}: neither a file nor a shipped config; {advice}")
 
 

@@ -333,3 +333,19 @@ def test_unreadable_folder_of_a_list(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "listdir", denied)
     with pytest.raises(UsageError, match=r"folder .*photos/a: Permission denied"):
         find_images(tmp_path / "split.txt", root=photos)
+
+
+def test_paths_on_disk_are_relative_to_the_root_or_absolute(photos, monkeypatch):
+    monkeypatch.chdir(photos)
+    assert [file.recorded for file in find_images(".")] == [file.recorded for file in find_images(photos)]
+    assert find_images("a/z.PNG")[0].recorded == "z.PNG"
+    assert find_images("a/z.PNG", root=".")[0].recorded == "a/z.PNG"
+    assert {file.root for file in find_images(str(photos / "**" / "b.*"))} == {photos}
+    several = find_images(["a/z.PNG", "b.jpg"])
+    assert [file.recorded for file in several] == [(photos / "a" / "z.PNG").as_posix(), (photos / "b.jpg").as_posix()]
+
+
+def test_a_list_whose_images_are_elsewhere_names_the_option(photos, tmp_path):
+    (tmp_path / "split.txt").write_text("a/b\n")
+    with pytest.raises(UsageError, match=r"none of its images is there .*--image-root DIR"):
+        find_images(tmp_path / "split.txt", root=tmp_path)

@@ -150,8 +150,7 @@ def test_dry_run_writes_nothing(generate, tmp_path, images):
 def test_configs(name):
     from wsss.pipeline.run_config import TaggingRunConfig, load_run_config
 
-    path = TOOLS.parent / "configs" / "tagging" / f"{name}.py"
-    config = load_run_config(path, {"vocabulary": "voc"}, TaggingRunConfig())
+    config = load_run_config(f"tagging/{name}", {"vocabulary": "voc"}, TaggingRunConfig())
     assert config.images.source
     assert config.model.name == "ViT-B-16"
     settings = config.tagger_config(Vocabulary.named("cocostuff"))  # the constants are the config's, not the classes'

@@ -171,6 +171,13 @@ class RunFolder(RunFiles):
         }
         self.write_json("manifest.json", manifest)
 
+    def note(self, notes: Mapping[str, Any]) -> None:
+        """Writes more notes into manifest.json, or other ones; all else in it stays."""
+        self.notes.update(notes)
+        there = read_manifest(self.root) or {}
+        if any(there.get(key) != value for key, value in notes.items()):
+            self.write_json("manifest.json", {**there, **notes})
+
     def log(self, message: str) -> None:
         """Appends a line with the time to log.txt. A log that cannot be written is no reason to stop."""
         line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n".encode(errors="surrogateescape")

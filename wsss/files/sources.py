@@ -17,6 +17,7 @@ from tagclip.images import find_images
 from tagclip.tag_files import TagRecord, parse_tag_line
 from tagclip.vocabulary import Vocabulary
 from wsss.files.lists import find_list, read_ids
+from wsss.files.photos import PhotoLocator
 from wsss.files.run_files import json_lines, run_vocabulary
 
 IMAGE_FOLDER = "JPEGImages"
@@ -93,6 +94,7 @@ def open_source(
     split: str | None = None,
     mask_dir: str | Path | None = None,
     vocabulary: Vocabulary | None = None,
+    image_root: str | Path | None = None,
 ) -> MaskSource:
     """Lists the images and masks of a folder.
 
@@ -104,6 +106,7 @@ def open_source(
         split: name of a list in `ImageSets/Segmentation`, used if that file exists.
         mask_dir: take the masks from this folder instead (a self-training round, another run's masks).
         vocabulary: classes of the tags of a run folder; None reads them from its manifest.
+        image_root: where the photos of a run folder are now; None: where they were when it was made.
 
     Raises:
         UsageError: the folder is neither, the list is missing or empty, or an image cannot be found.
@@ -113,7 +116,7 @@ def open_source(
     if layout == "auto":
         layout = _guess_layout(root)
     if layout == "run":
-        source = _open_run(root, Path(mask_dir) if mask_dir else root / "masks", ann_file, vocabulary)
+        source = _open_run(root, Path(mask_dir) if mask_dir else root / "masks", ann_file, vocabulary, image_root)
     elif layout == "voc":
         source = _open_voc(root, _voc_masks(root, mask_dir), ann_file, split)
     else:
@@ -135,11 +138,18 @@ def _guess_layout(root: Path) -> str:
     )
 
 
-def _open_run(root: Path, masks: Path, ann_file: str | Path | None, vocabulary: Vocabulary | None) -> MaskSource:
+def _open_run(
+    root: Path,
+    masks: Path,
+    ann_file: str | Path | None,
+    vocabulary: Vocabulary | None,
+    image_root: str | Path | None,
+) -> MaskSource:
     if not masks.is_dir():
         raise UsageError(f"{root}: no masks in {masks}; run `tagclip run` or `tagclip mask` first")
     vocabulary = vocabulary or load_vocabulary(None, root)
     failed_ids = {row.get("id") for row, _ in json_lines(root / "failures.jsonl")}
+    photos = PhotoLocator.of_run(root, image_root)
     records = {}
     for row, place in json_lines(root / "tags.jsonl"):
         record = parse_tag_line(row, vocabulary, place)
@@ -157,7 +167,8 @@ def _open_run(root: Path, masks: Path, ann_file: str | Path | None, vocabulary: 
             continue
         record = records[name]
         tags = tuple(vocabulary.names[index] for index in record.indices)
-        samples.append(Sample(name, _locate(root, record), there[name], tags, _scores_of_tags(record)))
+        image = photos.find(name, record.path)
+        samples.append(Sample(name, image, there[name], tags, _scores_of_tags(record)))
     return MaskSource(root, "run", tuple(samples), tuple(missing), tuple(failed))
 
 
@@ -168,15 +179,6 @@ def _scores_of_tags(record: TagRecord) -> tuple[float, ...]:
     return () if np.isnan(scores).any() else tuple(float(score) for score in scores)
 
 
-def _locate(root: Path, record: TagRecord) -> Path:
-    """The image of a record: its path as the run was given it, or below the run folder."""
-    path = Path(record.path or record.id)
-    for candidate in (path, root / path):
-        if candidate.is_file():
-            return candidate
-    raise UsageError(
-        f"{root}: image {path} does not exist; it was moved after tagging, or the working directory is another"
-    )
 
 
 def _voc_masks(root: Path, mask_dir: str | Path | None) -> Path:

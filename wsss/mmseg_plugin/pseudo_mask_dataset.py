@@ -30,6 +30,7 @@ class PseudoMaskDataset(BaseSegDataset):
         ann_file: list of ids, the first word of each line.
         split: list in `ImageSets/Segmentation` to use if there is one.
         mask_dir: read the masks from this folder instead, e.g. those of a self-training round.
+        image_root: where the photos of a run folder are now; None: where they were when it was made.
         missing: "error" names the images without a mask, "skip" leaves them out with a warning.
         image_weight: settings of `ImageWeights`, e.g. dict(rule="mean"), None for equal weights. The weight becomes
             `image_weight` of each sample, which `WeightedEncoderDecoder` multiplies the image's loss with.
@@ -49,6 +50,7 @@ class PseudoMaskDataset(BaseSegDataset):
         ann_file: str | None = None,
         split: str | None = None,
         mask_dir: str | None = None,
+        image_root: str | None = None,
         missing: str = "error",
         image_weight: dict | None = None,
         **kwargs,
@@ -57,8 +59,9 @@ class PseudoMaskDataset(BaseSegDataset):
             raise UsageError(f"missing={missing!r} is not one of error, skip")
         self.vocabulary = load_vocabulary(vocabulary, data_root)
         self.source = open_source(
-            data_root, layout=layout, ann_file=ann_file, split=split, mask_dir=mask_dir, vocabulary=self.vocabulary
-        )
+            data_root, layout=layout, ann_file=ann_file, split=split, mask_dir=mask_dir, vocabulary=self.vocabulary,
+            image_root=image_root,
+        )  # fmt: skip
         if missing == "error":
             self.source.require_complete()
         left_out = self.source.missing + self.source.failed

@@ -105,8 +105,8 @@ class MaskRun:
             The run folder, closed; `counts` and `times` say what was done.
 
         Raises:
-            RunError: another run's folder, a full disk, memory exhausted; also when every image failed, or any with
-                `strict`.
+            RunError: another run's folder, other photos than the run began with, a full disk, memory exhausted; also
+                when every image failed, or any with `strict`.
         """
         out = Path(self.recipe.run.out)
         with RunFolder.open(out, self.identity(), self.recipe.resolved(), overwrite=overwrite) as run:

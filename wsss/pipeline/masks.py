@@ -103,7 +103,7 @@ class Pipeline:
             self.run.log(f"the class maps of {name} were damaged; they are made again")
         for file, error in plan.unreadable:
             if file.id not in self.run.failures:
-                self._fail(file.id, str(file.path), "decode", error)
+                self._fail(file.id, file.recorded, "decode", error)
         with ThreadPoolExecutor(max_workers=self.work.decoders) as decoders:
             self._count_earlier_masks(plan, todo, decoders)
             workers = MaskWorkers(
@@ -126,7 +126,7 @@ class Pipeline:
         for decoded in decode_batches(todo.batches, decoders, self.clip, self.config.image):
             self.times.add("decode", decoded.seconds, len(decoded.images) + len(decoded.failures))
             for image, error in decoded.failures:
-                self._fail(image.id, str(image.file.path), "decode", error)
+                self._fail(image.id, image.file.recorded, "decode", error)
             while backlog and workers.room() > 0:
                 self._submit(workers, backlog.popleft())
             if decoded.images:
@@ -155,7 +155,7 @@ class Pipeline:
                 stored.write(file)
         self.run.tags.append([line for _, (line, _) in outcome.done])
         for image, error in outcome.failed:
-            self._fail(image.id, str(image.file.path), "tags", error)
+            self._fail(image.id, image.file.recorded, "tags", error)
         self.times.add("write", time.perf_counter() - start, len(batch))
 
     def _infer(self, batch: Sequence[PlannedImage], images: Tensor) -> list[tuple[dict, ClassMaps] | None]:
@@ -174,7 +174,7 @@ class Pipeline:
         for job, report in finished:
             self.times.add("masks", report.seconds, 1)
             if report.problem is not None:
-                self._fail(job.id, str(job.image), "masks", report.problem)
+                self._fail(job.id, self.run.tags[job.id]["path"], "masks", report.problem)
             else:
                 self.run.coverage.append([_coverage_line(job.id, report.counts)])
             self.progress(self)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from tagclip.batches import plan_batches
 from tagclip.clip.trunk import Grid
 from tagclip.config import ImageConfig
-from tagclip.errors import ImageError
+from tagclip.errors import ImageError, RunError
 from tagclip.image_lists import ImageFile
 from tagclip.images import Size, decode_image, image_size, target_size
 from tagclip.tag_files import TagRecord
@@ -28,11 +30,13 @@ class PlannedImage:
         file: id and path.
         size: of the decoded image.
         grid: patch grid that the model will see.
+        file_size: of the file in bytes.
     """
 
     file: ImageFile
     size: Size
     grid: Grid
+    file_size: int | None = None
 
     @property
     def id(self) -> str:
@@ -42,7 +46,7 @@ class PlannedImage:
     def tagged(self, indices: Sequence[int], scores: np.ndarray | None) -> TagRecord:
         """The image with its tags: class indices, and scores (C,) float32 or None."""
         size = (self.size.height, self.size.width)
-        return TagRecord(self.id, tuple(indices), self.file.path.as_posix(), size, scores)
+        return TagRecord(self.id, tuple(indices), self.file.recorded, size, scores, self.file_size)
 
 
 @dataclass
@@ -93,10 +97,13 @@ def plan_images(
     def measure(file: ImageFile) -> PlannedImage | ImageError:
         try:
             size = image_size(file.path, apply_exif=config.apply_exif)
+            file_size = file.path.stat().st_size
+        except OSError as error:
+            return ImageError(f"{file.path}: {error.strerror or error}")
         except ImageError as error:
             return error
         target = target_size(size.height, size.width, patch_size, config.max_long_side)
-        return PlannedImage(file, size, Grid(target.height // patch_size, target.width // patch_size))
+        return PlannedImage(file, size, Grid(target.height // patch_size, target.width // patch_size), file_size)
 
     with ThreadPoolExecutor(max_workers=max(1, workers)) as executor:
         measured = list(bounded_map(executor, measure, files, 64))
@@ -107,6 +114,36 @@ def plan_images(
         [[measured[index][1] for index in batch] for batch in batches],
         [(file, found) for file, found in measured if isinstance(found, ImageError)],
     )
+
+
+def confirm_photos(plan: Plan, run: RunFolder) -> None:
+    """Makes sure that a run that is resumed has the photos that it began with, and notes where they are now.
+
+    Photos may have been moved, and one that could not be read may have been repaired; one that has been tagged must be
+    the same file.
+
+    Raises:
+        RunError: a photo has another size in bytes than the one that was tagged under its id.
+    """
+    mine, there = _photos(plan), (run.manifest or {}).get("photos") or {}
+    if run.manifest is not None and mine["sizes"] != there.get("sizes"):
+        for image in plan.images:
+            tagged = run.tags[image.id].get("file_size") if image.id in run.tags else None
+            if tagged not in (None, image.file_size):
+                raise RunError(
+                    f"{image.file.path}: is not the photo that this run has tagged ({tagged} bytes there, "
+                    f"{image.file_size} here); bring that one back, or start anew with --overwrite"
+                )
+    run.note({"photos": mine})
+
+
+def _photos(plan: Plan) -> dict[str, Any]:
+    """Where the photos of a plan are, and a digest of their sizes in bytes."""
+    roots = {file.root for file in [*(image.file for image in plan.images), *(file for file, _ in plan.unreadable)]}
+    root = roots.pop() if len(roots) == 1 else None
+    sizes = sorted(f"{image.id}\0{image.file_size}\n" for image in plan.images)
+    digest = hashlib.sha256("".join(sizes).encode(errors="surrogateescape")).hexdigest()
+    return {"root": None if root is None else str(root), "sizes": digest}
 
 
 @dataclass
@@ -137,7 +174,11 @@ def survey(plan: Plan, run: RunFolder, config: ImageConfig) -> Todo:
     """Compares a plan with what a run folder holds.
 
     Images that failed to decode are tried again (a repaired one is then done); those that failed later as well.
+
+    Raises:
+        RunError: other photos than the run began with, see `confirm_photos`.
     """
+    confirm_photos(plan, run)
     cams, masks = run.existing("cams"), run.existing("masks")
     for name in run.failures.ids():
         if name in masks or run.failures[name]["stage"] == "masks":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,14 +44,15 @@ class Recipe:
 
     def resolved(self) -> dict[str, Any]:
         """Every setting, presets written out, for the run folder's config.py; not where that folder lies."""
-        values = dataclasses.asdict(self.run) | {"tagging": self.tagging.to_dict(), "masks": self.masks.to_dict()}
+        values = self.run.to_dict() | {"tagging": self.tagging.to_dict(), "masks": self.masks.to_dict()}
         del values["out"]
         return values
 
     def identity(self) -> dict[str, Any]:
         """The settings that results depend on. The tagger's are not among them where tags are given."""
         sources = self.run.sources
-        method = sources[0] if len(sources) == 1 else list(sources)
+        names = [Path(name).name if Path(name).is_file() else name for name in sources]
+        method = names[0] if len(names) == 1 else names
         settings: dict[str, Any] = {"stage": "masks", "masks": self.masks.to_dict(), "method": method}
         if sources != (CAM,):
             settings["dense"] = self.run.dense

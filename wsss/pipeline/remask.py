@@ -48,7 +48,14 @@ class Remasking:
 
     @classmethod
     def plan(
-        cls, run: Path, out: Path, changes: Mapping[str, Any], *, overwrite: bool = False, device: str = "cpu"
+        cls,
+        run: Path,
+        out: Path,
+        changes: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+        device: str = "cpu",
+        image_root: Path | str | None = None,
     ) -> Remasking:
         """Reads the run and what an earlier call has left in `out`.
 
@@ -56,6 +63,7 @@ class Remasking:
             changes: fields of `MaskConfig`, nested, that differ from the run's; only those that act after the maps.
             overwrite: masks in `out` that were made with other settings are made again.
             device: where PAMR and the CRF on tensors will run.
+            image_root: where the photos are now; None: where they were when the run was made.
 
         Raises:
             UsageError: no run with maps, a setting that the maps depend on, or a folder that is not ours.
@@ -73,7 +81,7 @@ class Remasking:
         config = settle_engine(config, device)
         vocabulary = Vocabulary.from_dict(manifest["vocabulary"])
         config = config.for_labels(vocabulary.label_count)
-        source = open_source(run, layout="run", vocabulary=vocabulary)
+        source = open_source(run, layout="run", vocabulary=vocabulary, image_root=image_root)
         claim_masks(out, {"masks": config.to_dict()}, overwrite=overwrite, name=f"--out {out}")
         write_vocabulary(out, vocabulary)
         jobs = [

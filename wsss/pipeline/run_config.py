@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,6 +98,16 @@ class TaggingRunConfig:
     top_k: int | None = None
     out: str = "runs/tags"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dict for the run folder's config.py. Paths are absolute, so that it means the same anywhere."""
+        values = dataclasses.asdict(self)
+        images, model = values["images"], values["model"]
+        images["source"], images["root"] = (_absolute(images[key]) for key in ("source", "root"))
+        for place, key in ((model, "name"), (model, "pretrained"), (values, "vocabulary")):
+            if place[key] is not None and Path(place[key]).exists():
+                place[key] = _absolute(place[key])
+        return values
+
     def load_vocabulary(self) -> Vocabulary:
         """The vocabulary that `vocabulary` names."""
         return Vocabulary.load(class_names(self.vocabulary))
@@ -147,6 +158,12 @@ class MaskRunConfig(TaggingRunConfig):
     raw_cams: bool = True
     out: str = "runs/masks"
 
+    def to_dict(self) -> dict[str, Any]:
+        """See `TaggingRunConfig.to_dict`."""
+        methods = tuple(_absolute(name) if Path(name).is_file() else name for name in self.sources)
+        method = methods[0] if isinstance(self.method, str) else methods
+        return {**super().to_dict(), "tags": _absolute(self.tags), "method": method}
+
     @property
     def sources(self) -> tuple[str, ...]:
         """Where class maps come from, one name or several."""
@@ -155,6 +172,11 @@ class MaskRunConfig(TaggingRunConfig):
     def mask_config(self) -> MaskConfig:
         """The preset with `masks` written over it."""
         return MaskConfig.from_dict(self.masks, MaskConfig.preset(self.preset))
+
+
+def _absolute(path: str | None) -> str | None:
+    """An absolute path (or glob) from one that is relative to the working directory."""
+    return None if path is None else str(Path(path).absolute())
 
 
 RunConfig = TypeVar("RunConfig", bound=TaggingRunConfig)

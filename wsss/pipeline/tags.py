@@ -21,7 +21,7 @@ from tagclip.vocabulary import Vocabulary
 from wsss.files.run_folder import RunFolder
 from wsss.pipeline.batch import BatchRunner, finite_results
 from wsss.pipeline.decoding import DecodedBatch, decode_batches, decode_planned
-from wsss.pipeline.planning import Plan, PlannedImage
+from wsss.pipeline.planning import Plan, PlannedImage, confirm_photos
 
 PLAIN_LIST = "tags.txt"
 
@@ -51,7 +51,8 @@ def run_tagging(
         Counts for the manifest: {"images", "tagged", "failures", "tags": {name: images}}.
 
     Raises:
-        RunError: a full disk, or a model whose scores are never finite; the run can be resumed.
+        RunError: a full disk, a model whose scores are never finite, or other photos than the run began with; the run
+            can be resumed.
     """
 
     def score(images: Sequence[PlannedImage], inputs: Tensor) -> list[TagResult | None]:
@@ -59,18 +60,19 @@ def run_tagging(
 
     runner = BatchRunner(tagger.clip, score)
     with ThreadPoolExecutor(max_workers=max(1, workers)) as threads:
+        confirm_photos(plan, run)
         batches = _unfinished(plan, run, tagger)
         progress(len(plan.images) - sum(image.id not in run.tags for batch in batches for image in batch))
         for file, error in plan.unreadable:
             if file.id not in run.tags:
                 run.failures.discard(file.id)
-                run.fail(file.id, file.path.as_posix(), "decode", error)
+                run.fail(file.id, file.recorded, "decode", error)
         for batch in decode_batches(batches, threads, tagger.clip, tagger.config.image):
             missing = sum(image.id not in run.tags for image in batch.images)
             for image, error in batch.failures:
                 if image.id not in run.tags:
                     missing += 1
-                    run.fail(image.id, image.file.path.as_posix(), "decode", error)
+                    run.fail(image.id, image.file.recorded, "decode", error)
             if batch.images:
                 _tag(run, runner, batch, tagger.vocabulary, top_k)
             progress(missing)
@@ -87,7 +89,8 @@ def run_identity(
     """Everything that the bytes of a tagging run depend on, JSON-ready, for `RunFolder.open`."""
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file.id}\0{file.path.as_posix()}\0".encode(errors="surrogateescape"))
+        # Not where it lies: photos may be moved.
+        digest.update(f"{file.id}\0{file.path.suffix}\0".encode(errors="surrogateescape"))
     return {
         "stage": "tags",
         "tagging": config.to_dict(),
@@ -158,4 +161,4 @@ def _tag(
     )
     for image, error in outcome.failed:
         if image.id not in run.tags:
-            run.fail(image.id, image.file.path.as_posix(), "tags", error)
+            run.fail(image.id, image.file.recorded, "tags", error)

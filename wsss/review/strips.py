@@ -18,6 +18,7 @@ from tagclip.vocabulary import Vocabulary
 from wsss.files.atomic import disk_errors
 from wsss.files.map_files import read_maps
 from wsss.files.mask_files import ignore_label, label_dtype, read_mask
+from wsss.files.photos import PhotoLocator
 from wsss.files.run_files import read_manifest, run_vocabulary
 from wsss.review.panels import PictureConfig, TagMaps, contact_sheet, mask_panel, strip
 
@@ -27,15 +28,20 @@ if TYPE_CHECKING:
 
 
 def strips_of_run(
-    root: Path, ids: Sequence[str] | None = None, limit: int | None = None, config: PictureConfig | None = None
+    root: Path,
+    ids: Sequence[str] | None = None,
+    limit: int | None = None,
+    config: PictureConfig | None = None,
+    image_root: Path | str | None = None,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """(id, strip) of images of a run folder, from its files alone.
 
     Args:
         ids: these images; without them, `limit` images spread evenly over the run.
+        image_root: where the photos are now; None: where they were when the run was made.
 
     Raises:
-        UsageError: no run folder, or an id that it does not have.
+        UsageError: no run folder, an id that it does not have, or a photo that is not there.
         ImageError: an image, CAM file or mask that cannot be read.
     """
     manifest = read_manifest(root)
@@ -43,22 +49,21 @@ def strips_of_run(
     if manifest is None or vocabulary is None:
         raise UsageError(f"--run {root}: no manifest.json there; give a run folder")
     apply_exif = manifest.get("masks", {}).get("image", {}).get("apply_exif", True)
+    photos = PhotoLocator.of_run(root, image_root)
     records = _tag_records(root, vocabulary)
     chosen = list(as_names(ids, "--ids")) if ids else _spread(list(records), limit)
     for name in chosen:
         if name not in records:
             raise UsageError(f"--ids: {name!r} is not in {root / 'tags.jsonl'}")
-        path = records[name].path
-        if path is None:
-            raise RunError(f"{root / 'tags.jsonl'}: {name!r} has no path of its photo")
-        rgb = decode_image(path, apply_exif=apply_exif)
+        photo = photos.find(name, records[name].path)
+        rgb = decode_image(photo, apply_exif=apply_exif)
         stored = read_maps(root / "cams" / f"{name}.npz")
         mask_path = root / "masks" / f"{name}.png"
         overlay = None
         if mask_path.is_file():
             mask = read_mask(mask_path)
             if mask.shape != rgb.shape[:2]:
-                raise ImageError(f"{mask_path}: not the size of {path}; was the image changed?")
+                raise ImageError(f"{mask_path}: not the size of {photo}; was the image changed?")
             overlay = _overlay(rgb, mask, vocabulary, config)
         raw, scores = stored.raw, records[name].scores
         tags = [

@@ -16,6 +16,7 @@ from mmengine.device import get_device
 from tagclip.errors import UsageError
 from tagclip.vocabulary import Vocabulary
 from wsss.configs import read_config
+from wsss.files.lists import find_list
 from wsss.files.sources import VocabularySource, load_vocabulary
 from wsss.segmentation.many_labels import ignore_16_bit
 from wsss.segmentation.preflight import PreflightConfig
@@ -45,6 +46,7 @@ class TrainRequest:
         vocabulary: classes, overriding the config's; None leaves the config's, whose None means the run's own.
         train_list, val_list: id lists.
         mask_dir: masks to train on instead of the run's.
+        image_root: where the run's photos are now; None: where they were when it was made.
         ground_truth: folder with the true masks of the training images; a second model is trained on them and both
             are put side by side.
         iterations: length of training; schedule and intervals are scaled with it.
@@ -68,6 +70,7 @@ class TrainRequest:
     train_list: str | None = None
     val_list: str | None = None
     mask_dir: Path | None = None
+    image_root: Path | None = None
     ground_truth: Path | None = None
     iterations: int | None = None
     pretrained: str | None = None
@@ -101,7 +104,7 @@ def resolve_config(request: TrainRequest) -> tuple[Config, Vocabulary]:
     for part in cfg:
         ignore_16_bit(cfg[part], vocabulary.label_count)
     _merge(cfg, request.options)  # once more: what was asked for by name wins over what was derived
-    cfg.work_dir = str(request.work_dir or Path(request.run, "segmentation"))
+    cfg.work_dir = str(Path(request.work_dir or Path(request.run, "segmentation")).absolute())
     # The Runner's global logger and message hub are found by this name; two trainings must not share them.
     cfg.experiment_name = f"{Path(request.config).stem}-{uuid.uuid4().hex[:8]}"
     cfg.resume = request.resume and not request.overwrite
@@ -158,11 +161,15 @@ def _set_data(cfg: Config, request: TrainRequest) -> Vocabulary:
     train = cfg.train_dataloader.dataset
     if train.get("type") != "PseudoMaskDataset":
         raise UsageError(f"config {request.config} trains on {train.get('type')}, not on PseudoMaskDataset")
-    train.data_root = str(request.run)
+    # Absolute paths: the config goes into checkpoints, and a resumed training may begin elsewhere.
+    train.data_root = str(Path(request.run).absolute())
     if request.train_list:
-        train.ann_file = str(request.train_list)
+        train.ann_file = str(find_list(request.run, request.train_list).absolute())
     if request.mask_dir:
-        train.mask_dir = str(request.mask_dir)
+        inside = Path(request.run, request.mask_dir)
+        train.mask_dir = str((inside if inside.is_dir() else Path(request.mask_dir)).absolute())
+    if request.image_root:
+        train.image_root = str(Path(request.image_root).absolute())
     wanted = request.vocabulary or train.get("vocabulary")
     vocabulary = load_vocabulary(wanted, request.run)
     train.vocabulary = given = _handed_on(wanted, vocabulary)
@@ -173,11 +180,11 @@ def _set_data(cfg: Config, request: TrainRequest) -> Vocabulary:
         cfg.default_hooks.checkpoint.pop("rule", None)
     else:
         validation = cfg.val_dataloader.dataset
-        validation.data_root = str(request.val)
+        validation.data_root = str(Path(request.val).absolute())
         validation.layout = "auto"
         validation.vocabulary = vocabulary.to_dict() if given is None else given
         if request.val_list:
-            validation.ann_file = str(request.val_list)
+            validation.ann_file = str(find_list(request.val, request.val_list).absolute())
         cfg.test_dataloader = cfg.val_dataloader
         cfg.test_evaluator = cfg.val_evaluator
     for key in ("train_dataloader", "val_dataloader", "test_dataloader"):

@@ -60,9 +60,7 @@ def train_segmentor(request: TrainRequest) -> Summary:
     self_training = self_training_of(cfg, request)
     if self_training.rounds and request.launcher != "none":
         raise UsageError("self-training runs in one process: leave --launcher out, or set --rounds 0")
-    source = open_source(
-        request.run, ann_file=request.train_list, mask_dir=request.mask_dir, vocabulary=vocabulary
-    )
+    source = _training_source(cfg, vocabulary)
     balance = ClassBalance.of(cfg)
     checked = _preflight(request, cfg, source, vocabulary, balance)
     if checked:
@@ -86,11 +84,12 @@ def train_segmentor(request: TrainRequest) -> Summary:
         round_cfg, _ = resolve_config(replace(request, mask_dir=masks, work_dir=folder))
         if checked:
             balance.apply(round_cfg, checked.pixels)
-        relabelled = open_source(request.run, ann_file=request.train_list, mask_dir=masks, vocabulary=vocabulary)
+        relabelled = _training_source(round_cfg, vocabulary)
         summary.outcomes.append(_fit(round_cfg, f"self-training round {number}", relabelled, judged))
     if truth is not None:
         truth_request = replace(
             request, run=request.ground_truth, vocabulary=vocabulary,
+            image_root=None,
             train_list=_write_ids(work_dir, truth), mask_dir=None, work_dir=work_dir / "ground_truth",
         )
         truth_cfg, _ = resolve_config(truth_request)
@@ -120,6 +119,12 @@ def _preflight(
     if judged is not None and first:
         check_masks(judged, names, _upright(request, cfg.val_dataloader.dataset))
     return report
+
+
+def _training_source(cfg: Config, vocabulary: Vocabulary) -> MaskSource:
+    settings = cfg.train_dataloader.dataset
+    places = {key: settings.get(key) for key in ("ann_file", "mask_dir", "image_root")}
+    return open_source(settings.data_root, vocabulary=vocabulary, **places)
 
 
 def _validation_source(request: TrainRequest, cfg: Config, vocabulary: Vocabulary) -> MaskSource | None:

@@ -139,8 +139,12 @@ def test_damaged_records(tmp_path, line):
 def test_moved_image(tmp_path):
     root = squares.run_folder(tmp_path / "run", count=1)
     (tmp_path / "run_images").rename(tmp_path / "elsewhere")
-    with pytest.raises(UsageError, match=r"does not exist; it was moved"):
+    with pytest.raises(UsageError, match=r"does not exist; if the photos were moved, .*--image-root DIR"):
         open_source(root)
+    (sample,) = open_source(root, image_root=tmp_path / "elsewhere").samples
+    assert sample.image == tmp_path / "elsewhere" / "a" / "s0.png"
+    with pytest.raises(UsageError, match=r"--image-root .*nowhere: no such folder"):
+        open_source(root, image_root=tmp_path / "nowhere")
 
 
 def sample(*scores: float) -> Sample:

@@ -1,0 +1,68 @@
+"""Where the photos of a run are, also after the photos or the run folder have moved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from tagclip.errors import UsageError
+from wsss.files.run_files import read_manifest
+
+
+@dataclass(frozen=True)
+class PhotoLocator:
+    """Finds the photo of each record of a run.
+
+    Attributes:
+        run: the run folder, for messages.
+        root: image root, which the paths of the records are relative to; None where they are absolute.
+        moved: the root was given anew, so that absolute paths are not believed.
+    """
+
+    run: Path
+    root: Path | None
+    moved: bool = False
+
+    @classmethod
+    def of_run(cls, run: Path, image_root: str | Path | None = None) -> PhotoLocator:
+        """The locator of a run folder.
+
+        Args:
+            image_root: where the photos are now; None: where they were when the run was made.
+
+        Raises:
+            UsageError: no such folder.
+            RunError: a damaged manifest.
+        """
+        if image_root is not None:
+            if not Path(image_root).is_dir():
+                raise UsageError(f"--image-root {image_root}: no such folder")
+            return cls(run, Path(image_root), moved=True)
+        recorded = ((read_manifest(run) or {}).get("photos") or {}).get("root")
+        return cls(run, None if recorded is None else Path(recorded))
+
+    def find(self, image_id: str, path: str | None) -> Path:
+        """The photo of a record.
+
+        Args:
+            image_id: id of the image, its path relative to the image root without suffix.
+            path: as `tags.jsonl` has it; None: the id.
+
+        Raises:
+            UsageError: it is not there; the message says where it was looked for, and the remedy.
+        """
+        recorded = path or image_id
+        if self.root is None:
+            # A run without a recorded root has absolute paths, or, from version 0.1, those of its command line.
+            candidates = [Path(recorded), self.run / recorded]
+        elif self.moved and PurePosixPath(recorded).is_absolute():
+            candidates = [self.root / image_id, self.root / f"{image_id}{PurePosixPath(recorded).suffix}"]
+        else:
+            candidates = [self.root / recorded]
+        for candidate in candidates:
+            if candidate.is_file():
+                return candidate
+        raise UsageError(
+            f"{self.run}: its photo {candidates[-1]} does not exist; if the photos were moved, say where they are: "
+            "--image-root DIR"
+        )
