@@ -9,7 +9,7 @@ from mmseg.registry import DATASETS
 
 from tagclip.vocabulary import Vocabulary
 from tests.wsss.segmentation import squares
-from wsss.segmentation.checkpoints import DESCRIPTION, read_checkpoint
+from wsss.segmentation.checkpoints import DESCRIPTION, read_training_checkpoint
 from wsss.segmentation.train_settings import TrainRequest, resolve_config
 from wsss.segmentation.training import train_segmentor
 
@@ -48,7 +48,7 @@ def test_a_run_without_background_trains(stuff, tmp_path):
     )
     outcome = train_segmentor(request).outcomes[0]
     assert outcome.best > 0
-    described = json.loads(read_checkpoint(outcome.checkpoint)["meta"][DESCRIPTION])
+    described = json.loads(read_training_checkpoint(outcome.checkpoint)["meta"][DESCRIPTION])
     assert (described["classes"], described["palette"]) == (list(squares.CLASSES), COLOURS[1:])
     assert described["model"]["decode_head"]["num_classes"] == 3
 
