@@ -61,7 +61,7 @@ def load_clip(
         pretrained: for an architecture name, open_clip's tag or a weights file. Ignored otherwise.
         device: where the model computes; None takes cuda if there is one, else cpu.
         dtype: float32, bfloat16 or float16.
-        download_dir: where downloads are kept (default: the hub's cache). What is there is taken without asking the hub.
+        download_dir: where downloads are kept; None: the hub's cache. What is there is taken without asking the hub.
         quick_gelu: the activation of the blocks, which no state dict tells: QuickGELU (True) or GELU (False). None
             decides: configuration of the named tag or folder; OpenAI archive: QuickGELU; safetensors field
             "quick_gelu"; bare OpenAI-layout state dict in float16, as OpenAI's are: QuickGELU; any other: GELU. The
