@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from PIL import Image
@@ -14,12 +14,12 @@ from tagclip.errors import UsageError
 ImageInput = str | os.PathLike[str] | Image.Image | np.ndarray
 
 
-def is_one_image(value: Any) -> bool:
+def is_one_image(value: Any) -> TypeGuard[ImageInput]:
     """Whether a value stands for one image: a path, a PIL image, or an array with at most three dimensions."""
     return isinstance(value, str | os.PathLike | Image.Image) or (isinstance(value, np.ndarray) and value.ndim < 4)
 
 
-def as_images(value: ImageInput | Iterable[ImageInput]) -> list[ImageInput]:
+def as_images(value: Any) -> list[ImageInput]:
     """One image or several (a list, a generator, an array (B, H, W, 3)) as a list.
 
     Raises:

@@ -64,7 +64,7 @@ def fill_boxes(binary: np.ndarray, clip_last: bool = False) -> np.ndarray:
     # All maps under one another with an empty row between: one labelling for all of them.
     stacked = np.zeros((count, height + 1, width), dtype=np.uint8)
     stacked[:, :height] = binary
-    stats = cv2.connectedComponentsWithStats(stacked.reshape(-1, width), connectivity=8)[2][1:]
+    stats: np.ndarray = cv2.connectedComponentsWithStats(stacked.reshape(-1, width), connectivity=8)[2][1:]
     index, y0 = np.divmod(stats[:, cv2.CC_STAT_TOP], height + 1)
     x0 = stats[:, cv2.CC_STAT_LEFT]
     x1, y1 = x0 + stats[:, cv2.CC_STAT_WIDTH], y0 + stats[:, cv2.CC_STAT_HEIGHT]

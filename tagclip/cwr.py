@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tagclip.boxes import scale_maps, tight_boxes
 from tagclip.clip import FrozenCLIP, Grid
+from tagclip.clip.encoder import PositionRounding
 from tagclip.config import CWRConfig
 
 
@@ -95,7 +96,7 @@ def reidentify(
     grid: Grid,
     config: CWRConfig,
     *,
-    position_rounding: str = "none",
+    position_rounding: PositionRounding = "none",
     candidates: Tensor | None = None,
 ) -> Tensor:
     """Final scores: s_c <- w s_c + (1 - w) g_c for candidates, g_c the probability of c for the masked crop.

@@ -60,10 +60,10 @@ class TagMetrics:
             lines.append(f"{title:<22}{row.precision:7.3f}{row.recall:7.3f}{row.f1:7.3f}")
         if classes:
             lines.append(f"\n{'class':<22}{'P':>7}{'R':>7}{'F1':>7}{'AP':>7}{'positives':>11}{'tagged':>8}")
-            for row in self.classes:
-                ap = "-" if row.ap is None else f"{row.ap:.3f}"
-                figures = f"{row.precision:7.3f}{row.recall:7.3f}{row.f1:7.3f}{ap:>7}"
-                lines.append(f"{row.name[:21]:<22}{figures}{row.positives:11d}{row.tagged:8d}")
+            for one in self.classes:
+                ap = "-" if one.ap is None else f"{one.ap:.3f}"
+                figures = f"{one.precision:7.3f}{one.recall:7.3f}{one.f1:7.3f}{ap:>7}"
+                lines.append(f"{one.name[:21]:<22}{figures}{one.positives:11d}{one.tagged:8d}")
         mean = "- (needs scores)" if self.mean_ap is None else f"{self.mean_ap:.3f}"
         lines.append(f"\nmAP {mean}   images {self.images}")
         return "\n".join(lines)

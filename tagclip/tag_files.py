@@ -221,9 +221,10 @@ def to_arrays(records: Sequence[TagRecord], classes: int) -> tuple[np.ndarray, n
     tags = np.zeros((len(records), classes), bool)
     for row, record in enumerate(records):
         tags[row, list(record.indices)] = True
-    if any(record.scores is None for record in records):
+    scores = [record.scores for record in records if record.scores is not None]
+    if len(scores) < len(records):
         return tags, None
-    return tags, np.stack([record.scores for record in records]) if records else np.zeros((0, classes), np.float32)
+    return tags, np.stack(scores) if scores else np.zeros((0, classes), np.float32)
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:

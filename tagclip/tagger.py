@@ -159,7 +159,7 @@ class TagCLIP:
         return plan_batches(grids, self.config.batch_size, self.config.batch_patches)
 
     @overload
-    def __call__(self, images: ImageInput, *, details: bool = False) -> TagResult: ...
+    def __call__(self, images: ImageInput, *, details: bool = False) -> TagResult: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, images: Iterable[ImageInput], *, details: bool = False) -> list[TagResult]: ...
     def __call__(

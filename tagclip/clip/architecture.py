@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import open_clip
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
+from tagclip.clip.modules import OpenClipModel
 from tagclip.errors import WeightsError
 
 OPENAI_HEAD_WIDTH = 64  # channels of one head in every model that OpenAI published; weights do not tell
@@ -129,7 +130,7 @@ def refuse_config(config: Mapping, name: str) -> None:
         raise WeightsError(f"{name}: {reason}; {SUPPORTED}")
 
 
-def refuse_model(model: nn.Module, name: str) -> None:
+def refuse_model(model: OpenClipModel, name: str) -> None:
     """The same for a model that was built already.
 
     Raises:
@@ -180,7 +181,7 @@ def head_width(architecture: Architecture, name: str) -> int:
     return width
 
 
-def build(architecture: Architecture, *, quick_gelu: bool, name: str) -> nn.Module:
+def build(architecture: Architecture, *, quick_gelu: bool, name: str) -> OpenClipModel:
     """An open_clip model of this architecture, its weights still random."""
     vision = CLIPVisionCfg(
         layers=architecture.depth,

@@ -5,11 +5,14 @@ modules of open_clip. A `block` is one entry of `FrozenCLIP.blocks`; T = 1 + N t
 """
 
 from collections.abc import Callable
+from typing import overload
 
 import torch
 import torch.nn.functional as F
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
+
+from tagclip.clip.modules import Block
 
 # Scratch memory of one attention map computation on an accelerator. On a CPU one fp32 head at a time stays in the
 # cache; bfloat16 products of a single head are too small to run at full speed, so there a few heads share the cache.
@@ -20,7 +23,7 @@ PLAIN_PRODUCT_SCORES = 2**24  # attention scores up to which plain products repl
 QUICK_GELU_SLOPE = 1.702  # QuickGELU(x) = x * sigmoid(1.702 x), Hendrycks & Gimpel, arXiv 1606.08415, section 2
 
 
-def layer_norm(tokens: Tensor, norm: nn.Module) -> Tensor:
+def layer_norm(tokens: Tensor, norm: nn.LayerNorm | nn.Identity) -> Tensor:
     """Apply a LayerNorm (or the Identity that stands for none). Statistics are fp32 for half inputs as well."""
     if isinstance(norm, nn.Identity):
         return tokens
@@ -37,7 +40,7 @@ def merge_heads(values: Tensor) -> Tensor:
     return values.transpose(1, 2).flatten(2)
 
 
-def qkv_from_norm(normed: Tensor, block: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+def qkv_from_norm(normed: Tensor, block: Block) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values of one block from a = ln_1(tokens).
 
     Args:
@@ -51,12 +54,12 @@ def qkv_from_norm(normed: Tensor, block: nn.Module) -> tuple[Tensor, Tensor, Ten
     return q, k, v
 
 
-def qkv(tokens: Tensor, block: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+def qkv(tokens: Tensor, block: Block) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values (B, heads, T, d) of one block from its input tokens (B, T, width); applies ln_1."""
     return qkv_from_norm(layer_norm(tokens, block.ln_1), block)
 
 
-def values(tokens: Tensor, block: nn.Module) -> Tensor:
+def values(tokens: Tensor, block: Block) -> Tensor:
     """Only the values of one block, heads merged: (B, T, width) -> (B, T, width); applies ln_1."""
     width = tokens.shape[-1]
     bias = block.attn.in_proj_bias
@@ -85,13 +88,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, *, causa
     return merge_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal))
 
 
-def out_project(attended: Tensor, block: nn.Module) -> Tensor:
+def out_project(attended: Tensor, block: Block) -> Tensor:
     """Output projection (and layer scale, if the model has one) of attended values, (B, T, width) -> (B, T, width)."""
     projection = block.attn.out_proj
     return block.ls_1(F.linear(attended, projection.weight, projection.bias))
 
 
-def mlp(tokens: Tensor, block: nn.Module, *, output_scale: Tensor | None = None) -> Tensor:
+def mlp(tokens: Tensor, block: Block, *, output_scale: Tensor | None = None) -> Tensor:
     """The MLP branch of one block with its ln_2, without the residual.
 
     Args:
@@ -139,12 +142,12 @@ def _rows_per_step(rows: Tensor) -> int:
     return max(1, CPU_TEMPORARY_BYTES // (rows.shape[-1] * rows.element_size()))
 
 
-def mlp_output_norms(block: nn.Module) -> Tensor:
+def mlp_output_norms(block: Block) -> Tensor:
     """L2 norms of the rows of the MLP's output projection, (width,) fp32: one a channel of the residual stream."""
     return block.mlp.c_proj.weight.float().norm(dim=1)
 
 
-def finish_block(tokens: Tensor, attended: Tensor, block: nn.Module, *, output_scale: Tensor | None = None) -> Tensor:
+def finish_block(tokens: Tensor, attended: Tensor, block: Block, *, output_scale: Tensor | None = None) -> Tensor:
     """Everything of a block after attention: output projection, residual, MLP, residual.
 
     Args:
@@ -158,7 +161,7 @@ def finish_block(tokens: Tensor, attended: Tensor, block: nn.Module, *, output_s
 class Scratch:
     """Memory that the blocks of one pass use one after the other: fresh memory costs a CPU a page fault every 4 KiB."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._tensors: dict[str, Tensor] = {}
 
     def get(self, name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -169,6 +172,14 @@ class Scratch:
         return found
 
 
+@overload
+def attend_with_maps(
+    q: Tensor, k: Tensor, v: Tensor, receive: Callable[[int, Tensor], None], scratch: Scratch | None = None
+) -> Tensor: ...
+@overload
+def attend_with_maps(
+    q: Tensor, k: Tensor, v: None, receive: Callable[[int, Tensor], None], scratch: Scratch | None = None
+) -> None: ...
 def attend_with_maps(
     q: Tensor,
     k: Tensor,

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tagclip.clip import attention
+from tagclip.clip.modules import Block, OpenClipModel, Tokenizer
 from tagclip.clip.text import TextEncoder
 from tagclip.clip.trunk import AttentionRequest, Grid, Trunk
 from tagclip.errors import UsageError
@@ -54,8 +55,8 @@ class FrozenCLIP(nn.Module):
 
     def __init__(
         self,
-        model: nn.Module,
-        tokenizer,
+        model: OpenClipModel,
+        tokenizer: Tokenizer,
         *,
         name: str,
         mean: Sequence[float],
@@ -67,8 +68,7 @@ class FrozenCLIP(nn.Module):
     ):
         super().__init__()
         self.name = name
-        self.mean = tuple(float(value) for value in mean)
-        self.std = tuple(float(value) for value in std)
+        self.mean, self.std = _three(mean), _three(std)
         self.interpolation = interpolation or PositionInterpolation()
         self.local_mask = local_mask or LocalMask()
         self.weights_digest = parameters_digest(model)
@@ -84,7 +84,7 @@ class FrozenCLIP(nn.Module):
         # Positions stay fp32 beside the cast model: they are interpolated before they are rounded to the compute dtype.
         self.register_buffer("_positions", visual.positional_embedding.detach().float().clone(), persistent=False)
         self.model = model.to(device=device, dtype=dtype).requires_grad_(False)
-        self._positions = self._positions.to(device)
+        self._positions: Tensor = self._positions.to(device)
         self._text = TextEncoder(model, tokenizer)
         activation = type(visual.transformer.resblocks[0].mlp.gelu).__name__
         self.architecture = (
@@ -102,7 +102,7 @@ class FrozenCLIP(nn.Module):
         return self.model.visual.class_embedding.dtype
 
     @property
-    def blocks(self) -> Sequence[nn.Module]:
+    def blocks(self) -> Sequence[Block]:
         return self.model.visual.transformer.resblocks
 
     @property
@@ -326,6 +326,11 @@ class FrozenCLIP(nn.Module):
         for number in request.keep:
             if not 1 <= number <= self.depth:
                 raise UsageError(f"block {number} to keep: {self.name} has blocks 1..{self.depth}")
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    first, second, third = (float(value) for value in values)
+    return first, second, third
 
 
 def parameters_digest(model: nn.Module) -> str:

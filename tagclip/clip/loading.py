@@ -1,18 +1,18 @@
 """Every way to a `FrozenCLIP`: open_clip name and tag, a weights file of any layout, an open_clip folder, the demo."""
 
 import copy
-import importlib.util
 import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
 from open_clip.constants import HF_CONFIG_NAME, HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.model import convert_to_custom_text_state_dict
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
@@ -20,6 +20,7 @@ from tagclip.clip import architecture as arch
 from tagclip.clip.checkpoints import Checkpoint, read_checkpoint, read_folder_config
 from tagclip.clip.downloads import FOLDER_REMEDY, fetch_weights, find_cached, require_hub
 from tagclip.clip.encoder import FrozenCLIP
+from tagclip.clip.modules import OpenClipModel, Tokenizer
 from tagclip.devices import resolve_device
 from tagclip.errors import UsageError, WeightsError, first_line
 
@@ -46,7 +47,7 @@ def load_clip(
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype = "float32",
-    cache_dir: str | Path | None = None,
+    download_dir: str | Path | None = None,
     quick_gelu: bool | None = None,
 ) -> FrozenCLIP:
     """Load a CLIP model with a plain vision transformer and freeze it.
@@ -60,7 +61,7 @@ def load_clip(
         pretrained: for an architecture name, open_clip's tag or a weights file. Ignored otherwise.
         device: where the model computes; None takes cuda if there is one, else cpu.
         dtype: float32, bfloat16 or float16.
-        cache_dir: where downloads are kept (default: the hub's cache). What lies there is taken without asking the hub.
+        download_dir: where downloads are kept; None: the hub's cache. What is there is taken without asking the hub.
         quick_gelu: the activation of the blocks, which no state dict tells: QuickGELU (True) or GELU (False). None
             decides: configuration of the named tag or folder; OpenAI archive: QuickGELU; safetensors field
             "quick_gelu"; bare OpenAI-layout state dict in float16, as OpenAI's are: QuickGELU; any other: GELU. The
@@ -76,17 +77,17 @@ def load_clip(
     if source == "demo":
         loaded = _load_demo(quick_gelu)
     elif source.startswith((LOCAL_DIR, HUB)):
-        loaded = _load_configured(source, cache_dir, quick_gelu)
+        loaded = _load_configured(source, download_dir, quick_gelu)
     elif _is_file_name(source) or (Path(source).is_dir() and open_clip.get_model_config(source) is None):
         loaded = _load_file(Path(source), Path(source).name, quick_gelu)
     else:
-        loaded = _load_named(source, pretrained, cache_dir, quick_gelu)
+        loaded = _load_named(source, pretrained, download_dir, quick_gelu)
     return _freeze(loaded, device, dtype)
 
 
 def wrap_clip(
-    model: nn.Module,
-    tokenizer=None,
+    model: OpenClipModel,
+    tokenizer: Tokenizer | None = None,
     *,
     name: str = "custom",
     device: str | torch.device | None = None,
@@ -111,8 +112,8 @@ def wrap_clip(
 class _Loaded:
     """An open_clip model on the CPU in fp32; tokenizer None stands for CLIP's byte-pair encoding."""
 
-    model: nn.Module
-    tokenizer: Callable | None
+    model: OpenClipModel
+    tokenizer: Tokenizer | None
     name: str
     preprocessing: Mapping = field(default_factory=dict)
 
@@ -157,7 +158,7 @@ def _product_seconds(dtype: torch.dtype) -> float:
 
 
 def _load_demo(quick_gelu: bool | None) -> _Loaded:
-    path = Path(importlib.util.find_spec("tagclip").submodule_search_locations[0]) / DEMO_WEIGHTS
+    path = Path(__file__).parents[1] / DEMO_WEIGHTS
     if not path.is_file():
         raise WeightsError(f"demo: the demo weights are missing from this installation ({DEMO_WEIGHTS})")
     return _load_file(path, "demo", quick_gelu)
@@ -172,7 +173,9 @@ def _load_file(path: Path, name: str, quick_gelu: bool | None) -> _Loaded:
     return _Loaded(_fill(model, checkpoint.state, name), None, name)
 
 
-def _load_named(source: str, pretrained: str | Path | None, cache_dir, quick_gelu: bool | None) -> _Loaded:
+def _load_named(
+    source: str, pretrained: str | Path | None, download_dir: str | Path | None, quick_gelu: bool | None
+) -> _Loaded:
     architecture = source.replace("/", "-")
     config = open_clip.get_model_config(architecture)
     if config is None:
@@ -185,7 +188,7 @@ def _load_named(source: str, pretrained: str | Path | None, cache_dir, quick_gel
     tag = open_clip.get_pretrained_cfg(architecture, str(pretrained)) or {}
     if tag:
         name = f"{architecture}/{pretrained}"
-        path = fetch_weights(tag, name, cache_dir)
+        path = fetch_weights(tag, name, download_dir)
         if quick_gelu is None:
             quick_gelu = bool(config.get("quick_gelu") or tag.get("quick_gelu"))
     else:
@@ -196,10 +199,10 @@ def _load_named(source: str, pretrained: str | Path | None, cache_dir, quick_gel
                 f"{architecture}: weights {str(pretrained)!r} are neither a file nor a tag of open_clip ({tags})"
             )
     model = _load_configured_file(path, config, name, quick_gelu)
-    return _Loaded(model, _tokenizer(architecture, cache_dir), name, tag)
+    return _Loaded(model, _tokenizer(architecture, download_dir), name, tag)
 
 
-def _load_configured_file(path: Path, config: dict, name: str, quick_gelu: bool | None) -> nn.Module:
+def _load_configured_file(path: Path, config: dict, name: str, quick_gelu: bool | None) -> OpenClipModel:
     checkpoint = read_checkpoint(path)
     arch.refuse_state(checkpoint.state, name)
     if quick_gelu is None and config.get("quick_gelu"):
@@ -229,34 +232,34 @@ def _take_sizes(config: dict, state: Mapping[str, Tensor]) -> None:
         config["text_cfg"]["context_length"] = state["positional_embedding"].shape[0]
 
 
-def _load_configured(source: str, cache_dir, quick_gelu: bool | None) -> _Loaded:
+def _load_configured(source: str, download_dir: str | Path | None, quick_gelu: bool | None) -> _Loaded:
     """A model with its own open_clip_config.json, in a folder or on the hub."""
     if source.startswith(LOCAL_DIR):
         folder = Path(source.removeprefix(LOCAL_DIR))
         name, config = folder.name, read_folder_config(folder)["model_cfg"]
     else:
         name = source.removeprefix(HUB)
-        config = _hub_config(name, cache_dir)
+        config = _hub_config(name, download_dir)
     arch.refuse_config(config, name)
     gelu = bool(config.get("quick_gelu")) if quick_gelu is None else quick_gelu
     try:
         with torch.random.fork_rng(devices=[]):
             model = open_clip.create_model(
                 source,
-                cache_dir=None if cache_dir is None else str(cache_dir),
+                cache_dir=None if download_dir is None else str(download_dir),
                 require_pretrained=True,
                 force_quick_gelu=gelu,
                 quick_gelu=gelu,
             )
     except Exception as error:  # file, shape and download errors come as a dozen unrelated types
         raise WeightsError(f"{source}: weights cannot be loaded: {first_line(error)}") from error
-    return _Loaded(model, _tokenizer(source, cache_dir), name, model.visual.preprocess_cfg)
+    return _Loaded(model, _tokenizer(source, download_dir), name, model.visual.preprocess_cfg)
 
 
-def _hub_config(repository: str, cache_dir) -> dict:
+def _hub_config(repository: str, download_dir: str | Path | None) -> dict[str, Any]:
     """The model's configuration; once this returns, its weights are in the cache or the hub answers."""
-    cached = find_cached(repository, (HF_CONFIG_NAME,), cache_dir)
-    weights = find_cached(repository, (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME), cache_dir)
+    cached = find_cached(repository, (HF_CONFIG_NAME,), download_dir)
+    weights = find_cached(repository, (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME), download_dir)
     if cached is None or weights is None:
         require_hub(repository, HF_CONFIG_NAME, HUB + repository, FOLDER_REMEDY)
     if cached is not None:
@@ -273,14 +276,16 @@ class NoInitialisation(TorchFunctionMode):
     Random values for ViT-L-14 take 14 s of one core.
     """
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
+    def __torch_function__(
+        self, function: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         if function in RANDOM_FILLS:
             return args[0] if args else kwargs["tensor"]
         return function(*args, **kwargs)
 
 
-def _fill(model: nn.Module, state: dict[str, Tensor], name: str) -> nn.Module:
+def _fill(model: OpenClipModel, state: dict[str, Tensor], name: str) -> OpenClipModel:
     """Load a state dict into a model of its shapes.
 
     Raises:
@@ -335,9 +340,9 @@ def _may_be_openai(weight: Tensor) -> bool:
     return weight.dtype == torch.bfloat16 or torch.equal(weight.half().float(), weight.float())
 
 
-def _tokenizer(source: str, cache_dir):
+def _tokenizer(source: str, download_dir: str | Path | None) -> Tokenizer:
     try:
-        return open_clip.get_tokenizer(source, cache_dir=None if cache_dir is None else str(cache_dir))
+        return open_clip.get_tokenizer(source, cache_dir=None if download_dir is None else str(download_dir))
     except Exception as error:  # tokenizers of the hub fail with any of its client's types
         raise WeightsError(f"{source}: its tokenizer cannot be loaded: {first_line(error)}") from error
 
@@ -348,6 +353,6 @@ def _is_file_name(source: str) -> bool:
 
 def _dtype(dtype: str | torch.dtype) -> torch.dtype:
     chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if chosen not in DTYPES.values():
+    if chosen is None or chosen not in DTYPES.values():
         raise UsageError(f"dtype {dtype!r}: use float32, bfloat16 or float16")
     return chosen

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from tagclip.clip import attention
+from tagclip.clip.modules import OpenClipModel, Tokenizer
 from tagclip.errors import VocabularyError
 
 CHUNK_PROMPTS = 256  # prompts encoded at once
@@ -23,7 +24,7 @@ class TextEncoder:
     and every chunk is cut to its longest prompt: exact, and several times cheaper than the full context.
     """
 
-    def __init__(self, model: nn.Module, tokenizer):
+    def __init__(self, model: OpenClipModel, tokenizer: Tokenizer):
         self.model = model
         self.tokenizer = tokenizer
         self.tower = getattr(model, "text", model)
@@ -38,7 +39,7 @@ class TextEncoder:
         tokens = self._tokenize(prompts)
         ends = self._ends(tokens)
         order = torch.argsort(ends, stable=True)
-        features = None
+        features: Tensor | None = None
         starts = range(0, len(prompts), CHUNK_PROMPTS)
         for start in tqdm(starts, desc="text prompts", disable=len(prompts) <= PROGRESS_PROMPTS):
             chosen = order[start : start + CHUNK_PROMPTS]
@@ -51,6 +52,7 @@ class TextEncoder:
             if features is None:
                 features = encoded.new_empty(len(prompts), encoded.shape[-1])
             features[chosen.to(device)] = encoded
+        assert features is not None  # there is a prompt
         return features
 
     def _is_plain_causal(self) -> bool:

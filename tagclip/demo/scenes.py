@@ -91,7 +91,8 @@ class SceneRenderer:
         width = height if config.square else int(rng.integers(config.side[0], config.side[1] + 1))
         image, kinds = self._background(rng, config, height, width)
         mask = np.zeros((height, width), np.uint8)
-        names, areas = [], []
+        names: list[str] = []
+        areas: list[int] = []
         for item in self._pick(rng, config, int(rng.integers(config.objects[0], config.objects[1] + 1))):
             if self._place(rng, config, item, image, mask, areas, len(names) + 1):
                 names.append(item.name)
@@ -99,7 +100,9 @@ class SceneRenderer:
             image = _photographic(rng, image)
         return Scene(image, mask, names, [int((mask == k + 1).sum()) for k in range(len(names))], kinds)
 
-    def _background(self, rng, config, height, width) -> tuple[np.ndarray, list[str]]:
+    def _background(
+        self, rng: np.random.Generator, config: SceneConfig, height: int, width: int
+    ) -> tuple[np.ndarray, list[str]]:
         if rng.random() >= config.horizon_share:
             kind = KINDS[int(rng.integers(len(KINDS)))]
             return self._bank.cut(kind, height, width, rng), [kind]
@@ -110,7 +113,7 @@ class SceneRenderer:
         image[:horizon] = self._bank.cut("sky", height, width, rng)[:horizon]
         return image, ["sky", kind]
 
-    def _pick(self, rng, config, count: int) -> list[ObjectName]:
+    def _pick(self, rng: np.random.Generator, config: SceneConfig, count: int) -> list[ObjectName]:
         """Different classes for the objects of a scene, as many as there are at most."""
         available = len(self._voc) * (config.voc_share > 0) + len(self._other) * (config.voc_share < 1)
         chosen: list[ObjectName] = []
@@ -122,7 +125,16 @@ class SceneRenderer:
                 chosen.append(item)
         return chosen
 
-    def _place(self, rng, config, item, image, mask, areas, label: int) -> bool:
+    def _place(
+        self,
+        rng: np.random.Generator,
+        config: SceneConfig,
+        item: ObjectName,
+        image: np.ndarray,
+        mask: np.ndarray,
+        areas: list[int],
+        label: int,
+    ) -> bool:
         """Draws one object where it hides little of the others; gives up (False) when there is no room."""
         sprites = self._sets[int(rng.integers(len(self._sets)))]
         codes = sprites.codes_of(item)
@@ -151,7 +163,7 @@ class SceneRenderer:
         return True
 
 
-def _transform(rng, config, sprite: np.ndarray) -> np.ndarray:
+def _transform(rng: np.random.Generator, config: SceneConfig, sprite: np.ndarray) -> np.ndarray:
     """Mirrors, rotates, scales and (for training) recolours one sprite; returns RGBA cut to its bounds."""
     side = rng.uniform(*config.object_side)
     if rng.random() < 0.5:
@@ -166,20 +178,20 @@ def _transform(rng, config, sprite: np.ndarray) -> np.ndarray:
     matrix = np.asarray([[sx * cos, -sy * sin, 0], [sx * sin, sy * cos, 0]], np.float64)
     matrix[:, 2] = np.asarray([out_w, out_h]) / 2 - matrix[:, :2] @ (np.asarray([w, h]) / 2)
     # Premultiplied, so that invisible pixels do not bleed into the edges.
-    source = sprite.astype(np.float32)
+    source: np.ndarray = sprite.astype(np.float32)
     source[..., :3] *= source[..., 3:] / 255
     shrink = max(h, w) / side
     if shrink > 1.6:
         source = cv2.GaussianBlur(source, (0, 0), 0.4 * shrink)
     rgba = cv2.warpAffine(source, matrix, (out_w, out_h), flags=cv2.INTER_LINEAR)
-    alpha = np.maximum(rgba[..., 3:], 1e-3)
+    alpha: np.ndarray = np.maximum(rgba[..., 3:], 1e-3)
     rgba[..., :3] *= 255 / alpha
     if config.augment:
         rgba[..., :3] = _restyle(rng, rgba)
     return np.clip(rgba, 0, 255).astype(np.uint8)
 
 
-def _restyle(rng, rgba: np.ndarray) -> np.ndarray:
+def _restyle(rng: np.random.Generator, rgba: np.ndarray) -> np.ndarray:
     """Colour jitter and relief shading that carry flat drawings towards other styles, (h, w, 3) float32."""
     colour = rgba[..., :3]
     grey = colour @ np.asarray([0.299, 0.587, 0.114], np.float32)
@@ -203,7 +215,7 @@ def _restyle(rng, rgba: np.ndarray) -> np.ndarray:
     return colour.astype(np.float32)
 
 
-def _photographic(rng, image: np.ndarray) -> np.ndarray:
+def _photographic(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Exposure, blur and sensor noise over a whole scene, (H, W, 3) uint8."""
     result = (image.astype(np.float32) - 128) * rng.uniform(0.8, 1.15) + 128 + rng.uniform(-18, 18)
     if rng.random() < 0.25:

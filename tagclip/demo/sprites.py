@@ -113,9 +113,9 @@ def pack_atlas(sprites: dict[str, Image.Image], columns: int = 16) -> Image.Imag
     atlas = Image.new("RGBA", (columns * CELL, rows * CELL))
     for index, image in enumerate(sprites.values()):
         image = image.convert("RGBA")
-        image.thumbnail((CELL, CELL), Image.LANCZOS)
+        image.thumbnail((CELL, CELL), Image.Resampling.LANCZOS)
         if max(image.size) < CELL:
             scale = CELL / max(image.size)
-            image = image.resize((round(image.width * scale), round(image.height * scale)), Image.BICUBIC)
+            image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
         atlas.paste(image, (index % columns * CELL, index // columns * CELL))
     return atlas

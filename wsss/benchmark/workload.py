@@ -151,7 +151,7 @@ def make_rows(settings: BenchmarkSettings, clip: FrozenCLIP, recipe: Recipe, pho
         tagger = TagCLIP(clip, vocabulary, config=recipe.tagging)
         rows = (tagger.classifier, generator.tag_rows, generator.background_rows)
         return ClassRows(*(values.float().cpu().numpy() for values in rows))
-    features = []
+    features: list[Tensor] = []
     for photo in photos[:CLUSTER_PHOTOS]:
         image = prepare_image(decode_image(photo.path), clip.patch_size, clip.mean, clip.std)
         tokens = clip.last_block(clip.trunk(image[None]).tokens, "local")[0, 1:]

@@ -27,6 +27,7 @@ from wsss.dense.strategy import Strategy, get_strategy
 from wsss.evaluation.scorer import MaskEvaluationConfig, MaskScorer
 from wsss.files.mask_files import ignore_label, read_mask
 from wsss.maps.gradcam_source import GradCamSource
+from wsss.maps.source import ClassMapSource
 from wsss.masks.generator import MaskGenerator
 
 VOCABULARIES = ("all", "tags", "labels")
@@ -92,7 +93,8 @@ class Comparison:
         self, clip: FrozenCLIP, vocabulary: Vocabulary, config: CompareConfig, *, cache_dir: Path | str | None = None
     ):
         self.clip, self.vocabulary, self.config = clip, vocabulary, config
-        self.strategies = _by_name(name for name in config.strategies if name != CAM)
+        compared = _by_name(config.strategies)
+        self.strategies = {name: strategy for name, strategy in compared.items() if strategy is not None}
         tagging = TagCLIPConfig.from_dict(config.dense.tagging)
         image = ImageConfig(config.dense.apply_exif, config.dense.max_long_side)
         self.tagger = None
@@ -106,7 +108,6 @@ class Comparison:
             self.maps = GradCamSource(clip, vocabulary, config=masks, cache_dir=cache_dir)
         self.ignored = ignore_label(vocabulary.label_count) if config.ignore_index is None else config.ignore_index
         scoring = MaskEvaluationConfig(ignore_index=self.ignored, boundary_width=0)
-        compared = [*self.strategies, CAM] if self.maps is not None else list(self.strategies)
         self.scorers = {
             (strategy, name): MaskScorer(scoring) for strategy in compared for name in config.vocabularies
         }
@@ -145,7 +146,7 @@ class Comparison:
                 labels = segmenter.labels(view, one, names, rgb).labels.cpu().numpy().astype(segmenter.dtype)
                 self.scorers[strategy, vocabulary].update(labels, truth)
             if self.maps is not None:
-                self.scorers[CAM, vocabulary].update(self._cam_labels(rgb, classes), truth)
+                self.scorers[CAM, vocabulary].update(self._cam_labels(self.maps, rgb, classes), truth)
 
     def times(self, pairs: Sequence[tuple[Path, Path]]) -> dict[tuple[str, str], float]:
         """Mean seconds an image of each combination by itself: from decoded image to label map, tagging included."""
@@ -166,9 +167,9 @@ class Comparison:
     @torch.no_grad()
     def _alone(self, strategy: str, vocabulary: str, rgb: np.ndarray, truth: np.ndarray) -> None:
         tagging = vocabulary == "tags"
-        if strategy == CAM:
-            tags = self.tagger(rgb).indices if tagging else None
-            self._cam_labels(rgb, self._classes(vocabulary, truth, tags))
+        if self.maps is not None and strategy == CAM:
+            tags = self.tagger(rgb).indices if tagging and self.tagger is not None else None
+            self._cam_labels(self.maps, rgb, self._classes(vocabulary, truth, tags))
             return
         segmenter, view = self.segmenter, self.segmenter.view(rgb)
         first = view.inputs[: segmenter.config.window_batch].to(self.clip.device)
@@ -181,25 +182,27 @@ class Comparison:
         if vocabulary == "all":
             return list(range(len(self.vocabulary)))
         if vocabulary == "tags":
+            assert tags is not None  # there is a tagger
             return tags
         offset = 1 if self.vocabulary.has_background else 0
         present = (int(label) - offset for label in np.unique(truth) if label != self.ignored)
         return [index for index in present if index >= 0]
 
-    def _cam_labels(self, rgb: np.ndarray, classes: list[int]) -> np.ndarray:
+    def _cam_labels(self, source: ClassMapSource, rgb: np.ndarray, classes: list[int]) -> np.ndarray:
         if not classes and not self.vocabulary.has_background:
             classes = list(range(len(self.vocabulary)))
-        inputs = self.maps.prepare(rgb)[None].to(self.clip.device)
-        found = self.maps.maps_from_trunk(self.maps.trunk(inputs), [classes])[0]
-        return MaskGenerator(self.maps).mask_from_maps(rgb, found.maps, classes).labels
+        inputs = source.prepare(rgb)[None].to(self.clip.device)
+        found = source.maps_from_trunk(source.trunk(inputs), [classes])[0]
+        return MaskGenerator(source).mask_from_maps(rgb, found.maps, classes).labels
 
 
-def _by_name(given: Iterable[str]) -> dict[str, Strategy]:
-    """Strategies by their own names; where a file's name is taken already, by its path."""
-    found: dict[str, Strategy] = {}
+def _by_name(given: Iterable[str]) -> dict[str, Strategy | None]:
+    """Strategies by their own names, or by the path of a file whose name is taken already; None for "cam"."""
+    found: dict[str, Strategy | None] = {}
     for one in given:
-        strategy = get_strategy(one)
-        found[strategy.name if strategy.name not in found else one] = strategy
+        strategy = None if one == CAM else get_strategy(one)
+        name = CAM if strategy is None else strategy.name
+        found[one if name in found else name] = strategy
     return found
 
 

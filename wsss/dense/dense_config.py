@@ -73,13 +73,13 @@ class DenseConfig:
         Raises:
             UsageError: a field that does not exist or a value of the wrong type.
         """
-        base, values = base if base is not None else cls(), _plain(values)
-        pamr = values.pop("pamr", base.pamr)
+        base, given = base if base is not None else cls(), _plain(values)
+        pamr = given.pop("pamr", base.pamr)
         if pamr is True:
             pamr = {}
         if isinstance(pamr, dict):
             pamr = overlay(base.pamr or PamrConfig(), pamr, "dense.pamr")
-        return dataclasses.replace(overlay(base, values, "dense"), pamr=pamr or None)
+        return dataclasses.replace(overlay(base, given, "dense"), pamr=pamr or None)
 
 
 def _plain(values: Any) -> Any:

@@ -74,17 +74,17 @@ def draw_attention(found: Diagnosis, path: Path, title: str) -> None:
     columns = min(depth, 6)
     lines = -(-depth // columns)
     figure = Figure(figsize=(1.9 * columns, 2.0 * lines + 2.4), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[2.0 * lines, 2.4])
+    above, below = np.ravel(figure.subfigures(2, 1, height_ratios=[2.0 * lines, 2.4]))
     top = float(found.received.max())
     for index, axes in enumerate(above.subplots(lines, columns, squeeze=False).flat):
         axes.set_axis_off()
         if index < depth:
             axes.imshow(found.received[index], vmin=0, vmax=top, cmap="magma")
             axes.set_title(f"block {index + 1}", fontsize=8)
-    axes = below.subplots()
-    axes.plot(range(1, depth + 1), found.strength, marker="o")
-    axes.axvspan(found.blocks[0] - 0.5, found.blocks[1] + 0.5, alpha=0.2)
-    axes.set(xlabel="block", ylabel="times an even share", xticks=range(1, depth + 1))
+    curve = below.subplots()
+    curve.plot(range(1, depth + 1), found.strength, marker="o")
+    curve.axvspan(found.blocks[0] - 0.5, found.blocks[1] + 0.5, alpha=0.2)
+    curve.set(xlabel="block", ylabel="times an even share", xticks=range(1, depth + 1))
     figure.suptitle(f"Attention received per patch, {title}")
     figure.savefig(path, dpi=110)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tagclip.clip import attention
 from tagclip.clip.encoder import AttentionRequest, FrozenCLIP, Trunk
+from tagclip.errors import UsageError
 from wsss.dense.strategy import Context, Strategy
 
 
@@ -36,8 +37,9 @@ def blocks_to_keep(clip: FrozenCLIP, strategies: Iterable[Strategy]) -> tuple[in
 
 def own_stop(clip: FrozenCLIP, strategies: Iterable[Strategy]) -> int | None:
     """`FrozenCLIP.trunk(stop=...)` for a trunk that serves these strategies alone: the last block all restart at."""
-    restarts = [strategy.needs(strategy.options, clip.depth).restart for strategy in strategies]
-    return None if None in restarts else max(restarts, default=None)
+    needed = [strategy.needs(strategy.options, clip.depth).restart for strategy in strategies]
+    restarts = [block for block in needed if block is not None]
+    return None if len(restarts) < len(needed) else max(restarts, default=None)
 
 
 def merge_requests(*requests: AttentionRequest) -> AttentionRequest:
@@ -61,11 +63,16 @@ def strategy_features(clip: FrozenCLIP, trunk: Trunk, strategy: Strategy) -> Ten
 
     Returns:
         (B, N, D) fp32, unit norm.
+
+    Raises:
+        UsageError: a strategy that restarts at a block and does not say how blocks run.
     """
     needs = strategy.needs(strategy.options, clip.depth)
     inputs = dict(trunk.kept)
     tokens = trunk.tokens
     if needs.restart is not None:
+        if strategy.run_block is None:
+            raise UsageError(f"strategy {strategy.name}: it restarts at block {needs.restart} without a run_block")
         tokens = trunk.kept[needs.restart]
         for number in range(needs.restart, clip.depth):
             inputs[number] = tokens

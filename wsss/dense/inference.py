@@ -175,7 +175,9 @@ class DenseSegmenter:
         (features,), _ = self.features(view, [prepared(self.clip, inputs, self.strategy)])
         return features[0] if view.windows is None else features
 
-    def _seen(self, rgb: np.ndarray, classes: int | str | Sequence[int | str] | None):
+    def _seen(
+        self, rgb: np.ndarray, classes: int | str | Sequence[int | str] | None
+    ) -> tuple[PreparedImage, Tensor, list[int], TagResult | None, Strategy]:
         """View, features, allowed class indices, tags or None, and prepared strategy of one image."""
         if classes is None and self.config.vocabulary == "labels":
             raise UsageError('vocabulary="labels" needs the classes of every image')
@@ -199,14 +201,15 @@ class DenseSegmenter:
 
     def view(self, rgb: np.ndarray) -> PreparedImage:
         """The model's input of an image (H, W, 3) uint8 RGB."""
-        config, target = self.config, rgb.shape[:2]
+        config, target = self.config, (rgb.shape[0], rgb.shape[1])
         if config.short_side is not None:
             factor = config.short_side / min(target)
-            size = tuple(max(1, round(side * factor)) for side in target)
-            rgb = np.asarray(Image.fromarray(rgb).resize(size[::-1], Image.Resampling.BICUBIC))
-        size = rgb.shape[:2]
+            height, width = (max(1, round(side * factor)) for side in target)
+            rgb = np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BICUBIC))
+        size = (rgb.shape[0], rgb.shape[1])
+        windows = None
         if config.mode == "whole":
-            windows, inputs = None, self._input(rgb, config.max_long_side)[None]
+            inputs = self._input(rgb, config.max_long_side)[None]
         else:
             windows = windows_of(*size, config.crop, config.stride)
             inputs = torch.stack([self._input(rgb[w.top : w.bottom, w.left : w.right], None) for w in windows])
@@ -224,11 +227,13 @@ class DenseSegmenter:
         Returns:
             One (B, N, D) fp32 unit-norm tensor a strategy, and the tags or None.
         """
-        shared = tag_rgb is not None and view.windows is None
+        if tag_rgb is not None and self.tagger is None:
+            raise UsageError("an image is to be tagged, but this segmenter has no tagger")
+        tagger = None if tag_rgb is None or view.windows is not None else self.tagger
         request = AttentionRequest(keep=blocks_to_keep(self.clip, strategies))
-        if shared:
-            request = merge_requests(request, self.tagger.request)
-        stop = None if shared else own_stop(self.clip, strategies)
+        if tagger is not None:
+            request = merge_requests(request, tagger.request)
+        stop = own_stop(self.clip, strategies) if tagger is None else None
         parts: list[list[Tensor]] = [[] for _ in strategies]
         tags = None
         for inputs in view.inputs.split(self.config.window_batch):
@@ -236,9 +241,9 @@ class DenseSegmenter:
             trunk = self.clip.trunk(inputs, request, stop=stop)
             for part, strategy in zip(parts, strategies, strict=True):
                 part.append(strategy_features(self.clip, trunk, strategy))
-            if shared:
-                tags = self.tagger.results(self.tagger.score_trunk(trunk, inputs), trunk.grid)[0]
-        if tag_rgb is not None and not shared:
+            if tagger is not None:
+                tags = tagger.results(tagger.score_trunk(trunk, inputs), trunk.grid)[0]
+        if tag_rgb is not None and self.tagger is not None and tagger is None:
             tags = self.tagger(tag_rgb)
         return [torch.cat(part) for part in parts], tags
 

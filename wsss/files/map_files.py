@@ -39,7 +39,7 @@ class StoredMaps:
         }
         if self.raw is not None:
             arrays["raw_cams"] = self.raw
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def read_maps(path: Path) -> StoredMaps:

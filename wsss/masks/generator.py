@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -93,7 +93,7 @@ class MaskGenerator:
         self.config = (config or source.config).for_labels(self.vocabulary.label_count)
 
     @overload
-    def __call__(
+    def __call__(  # type: ignore[overload-overlap]
         self,
         images: ImageInput,
         tags: str | Sequence[str],
@@ -110,7 +110,14 @@ class MaskGenerator:
         scores: Sequence[Sequence[float] | None] | None = None,
         keep_probabilities: bool = False,
     ) -> list[MaskResult]: ...
-    def __call__(self, images, tags, *, scores=None, keep_probabilities=False):
+    def __call__(
+        self,
+        images: ImageInput | Iterable[ImageInput],
+        tags: Any,
+        *,
+        scores: Any = None,
+        keep_probabilities: bool = False,
+    ) -> MaskResult | list[MaskResult]:
         """Class maps and mask of one image, or of several, one after the other.
 
         Args:

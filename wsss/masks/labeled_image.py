@@ -114,5 +114,5 @@ def draw_labels(
     axes.imshow(np.rint(blend).astype(np.uint8))
     entries = [Patch(facecolor=colours[label] / 255, edgecolor="0.5", label=texts[label]) for label in colours]
     if entries:
-        style = {"loc": "upper left", "bbox_to_anchor": (0, -0.02), "ncols": 2, "fontsize": "small", "frameon": False}
-        axes.legend(handles=entries, **style)
+        below = (0, -0.02)
+        axes.legend(handles=entries, loc="upper left", bbox_to_anchor=below, ncols=2, fontsize="small", frameon=False)

@@ -6,6 +6,8 @@ neighbours that look like it (arXiv 2005.08104, section 3.3).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -59,7 +61,7 @@ def _neighbour_weights(image: Tensor, config: PamrConfig) -> Tensor:
     return torch.stack(logits).softmax(0)
 
 
-def _neighbours(maps: Tensor, config: PamrConfig):
+def _neighbours(maps: Tensor, config: PamrConfig) -> Iterator[Tensor]:
     """Each neighbour of every pixel as a shifted view, (C, H, W), dilation by dilation."""
     height, width = maps.shape[-2:]
     for dilation in config.dilations:

@@ -102,7 +102,9 @@ class ClipSegmentor(BaseSegmentor):
                 sample.seg_logits = PixelData(data=_resize(scores, target)[0])
         return samples
 
-    def encode_decode(self, inputs: Tensor | Sequence[Tensor], batch_data_samples=None) -> Tensor:
+    def encode_decode(
+        self, inputs: Tensor | Sequence[Tensor], batch_data_samples: list[SegDataSample] | None = None
+    ) -> Tensor:
         """Probabilities of all labels, (B, num_classes, H, W) fp32, for images of one size."""
         samples = batch_data_samples if batch_data_samples is not None else [SegDataSample() for _ in inputs]
         return torch.stack(
@@ -116,7 +118,7 @@ class ClipSegmentor(BaseSegmentor):
         """Patch features of each image under the strategy, (N, D) fp32 unit norm, or (windows, N, D)."""
         return [self.segmenter.image_features(self._rgb(image)) for image in inputs]
 
-    def _forward(self, inputs: Tensor | Sequence[Tensor], data_samples=None) -> Tensor:
+    def _forward(self, inputs: Tensor | Sequence[Tensor], data_samples: list[SegDataSample] | None = None) -> Tensor:
         return self.encode_decode(inputs, data_samples)
 
     def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
 from wsss.segmentation.checkpoints import DESCRIPTION
@@ -21,7 +22,7 @@ class SelfDescribingCheckpointHook(Hook):
     config that mmengine stores.
     """
 
-    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         meta = checkpoint["meta"].get("dataset_meta") or {}
         settings = {
             "model": runner.cfg.model,
@@ -46,13 +47,13 @@ class TrainingCurveHook(Hook):
     def __init__(self, filename: str = "curves.png") -> None:
         self.filename = filename
 
-    def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         self._draw(runner)
 
-    def after_train(self, runner) -> None:
+    def after_train(self, runner: Runner) -> None:
         self._draw(runner)
 
-    def _draw(self, runner) -> None:
+    def _draw(self, runner: Runner) -> None:
         if is_main_process():
             folder = Path(runner.work_dir)
             draw_curves(read_curves(folder), folder / self.filename)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from mmengine.logging import print_log
 from mmseg.datasets import BaseSegDataset
@@ -53,7 +54,7 @@ class PseudoMaskDataset(BaseSegDataset):
         image_root: str | None = None,
         missing: str = "error",
         image_weight: dict | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         if missing not in ("error", "skip"):
             raise UsageError(f"missing={missing!r} is not one of error, skip")

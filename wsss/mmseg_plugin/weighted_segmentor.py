@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -50,7 +51,7 @@ class WeightedEncoderDecoder(EncoderDecoder):
 
 
 def _weighted_losses(
-    head: nn.Module, logits: Tensor, samples: Sequence[SegDataSample], weights: Sequence[float]
+    head: BaseDecodeHead, logits: Tensor, samples: Sequence[SegDataSample], weights: Sequence[float]
 ) -> dict[str, Tensor]:
     per_image = [head.loss_by_feat(logits[index : index + 1], [sample]) for index, sample in enumerate(samples)]
     result = {}

@@ -72,7 +72,7 @@ class ImageLabeler:
         return cls(clip, recipe.vocabulary, tagging=recipe.tagging, source=source, cache_dir=cache_dir)
 
     @overload
-    def __call__(self, images: ImageInput) -> LabeledImage: ...
+    def __call__(self, images: ImageInput) -> LabeledImage: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, images: Iterable[ImageInput]) -> list[LabeledImage]: ...
     def __call__(self, images: ImageInput | Iterable[ImageInput]) -> LabeledImage | list[LabeledImage]:

@@ -123,7 +123,7 @@ class MaskRun:
             if name not in run.failures:
                 run.fail(name, name, "decode", f"{name}: has tags, but there is no such image", "ImageError")
         todo = survey(self.plan, run, self.recipe.masks.image)
-        if run.was_complete and not todo.batches and not todo.masks:
+        if run.manifest is not None and run.was_complete and not todo.batches and not todo.masks:
             run.counts = dict(run.manifest["counts"])
             run.is_complete = True
             return

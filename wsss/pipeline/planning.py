@@ -107,11 +107,12 @@ def plan_images(
 
     with ThreadPoolExecutor(max_workers=max(1, workers)) as executor:
         measured = list(bounded_map(executor, measure, files, 64))
-    grids = [None if isinstance(found, ImageError) else found.grid for _, found in measured]
+    images = {index: found for index, (_, found) in enumerate(measured) if isinstance(found, PlannedImage)}
+    grids = [images[index].grid if index in images else None for index in range(len(measured))]
     batches = plan_batches(grids, batch_size, batch_patches)
     return Plan(
         [file.id for file in files],
-        [[measured[index][1] for index in batch] for batch in batches],
+        [[images[index] for index in batch] for batch in batches],
         [(file, found) for file, found in measured if isinstance(found, ImageError)],
     )
 

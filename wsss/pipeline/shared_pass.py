@@ -98,10 +98,11 @@ class SharedPass:
         rounding = self.config.image.position_rounding
         tagging_rounding = self.tagger.config.image.position_rounding if self.tagger else rounding
         trunk = self._trunk(images, tagging_rounding)
+        tags: list[tuple[list[int], np.ndarray | None] | None]
         if self.tagger is not None:
             start = time.perf_counter()
-            results = finite_results(self.tagger, self.tagger.score_trunk(trunk, images), grid)
-            tags = [None if found is None else (found.indices, found.scores) for found in results]
+            tagged = finite_results(self.tagger, self.tagger.score_trunk(trunk, images), grid)
+            tags = [None if found is None else (found.indices, found.scores) for found in tagged]
             times.add("tags", time.perf_counter() - start, len(images))
             if self._rounded(tagging_rounding, grid) != self._rounded(rounding, grid):
                 del trunk
@@ -118,7 +119,7 @@ class SharedPass:
         return results
 
     def _result(self, indices: list[int], scores: np.ndarray | None, maps: ClassMaps) -> PassResult | None:
-        certain = None if scores is None else scores[indices]
+        certain = None if scores is None else scores[indices].tolist()
         maps = weigh_by_scores(maps, certain, self.config.score_power)
         return PassResult(indices, scores, maps) if np.isfinite(maps.maps).all() else None
 

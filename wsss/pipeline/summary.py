@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,8 +20,8 @@ STAGES = ("decode", "trunk", "tags", "cams", "write", "masks")
 class StageTimes:
     """Seconds spent, and images done, by stage; `decode` and `masks` add up their parallel workers."""
 
-    seconds: Counter = field(default_factory=Counter)
-    images: Counter = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    images: Counter[str] = field(default_factory=Counter)
     wall: float = 0.0
 
     def add(self, stage: str, seconds: float, images: int) -> None:

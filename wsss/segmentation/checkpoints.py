@@ -7,13 +7,15 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from tagclip.errors import UsageError, WeightsError
+
+if TYPE_CHECKING:
+    from mmseg.models.segmentors.base import BaseSegmentor
 from wsss.configs import read_config
 
 PLUGIN = "wsss.mmseg_plugin"  # registers our types, as `custom_imports` of the configs does
@@ -32,7 +34,7 @@ class LoadedSegmentor:
         multi_scale: {"scales": [...], "flip": bool} of the configuration, may be empty.
     """
 
-    model: nn.Module
+    model: BaseSegmentor
     classes: tuple[str, ...]
     palette: list[list[int]]
     test_pipeline: list[dict[str, Any]]
@@ -111,6 +113,7 @@ def read_harmless(path: str | Path) -> Any:
 def _allowed_types() -> list[Any]:
     """What mmengine's log history in a checkpoint is made of; unpickling anything else is refused."""
     from mmengine.logging.history_buffer import HistoryBuffer
+    from numpy._core import multiarray
 
     def history_method(owner: Any, name: str) -> Any:
         # Stands in for getattr, through which a crafted file could reach anything.
@@ -124,8 +127,8 @@ def _allowed_types() -> list[Any]:
         (history_method, "builtins.getattr"),
         np.ndarray,
         np.dtype,
-        np._core.multiarray._reconstruct,
-        np._core.multiarray.scalar,
+        multiarray._reconstruct,
+        multiarray.scalar,
         *(type(np.dtype(kind)) for kind in kinds),
     ]
 

@@ -75,7 +75,7 @@ def draw_curves(curves: Curves, path: Path) -> None:
     left.set_ylabel("training loss", color="tab:blue")
     left.set_ylim(bottom=0)
     left.grid(alpha=0.3)
-    if curves.miou:
+    if curves.best is not None:
         right = left.twinx()
         steps = sorted(curves.miou)
         right.plot(steps, [curves.miou[step] for step in steps], color="tab:orange", marker="o", markersize=4)

@@ -7,6 +7,7 @@ import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -16,6 +17,9 @@ from torch import Tensor, nn
 from tagclip.errors import RunError, UsageError
 from wsss.files.atomic import disk_errors
 from wsss.segmentation.checkpoints import LoadedSegmentor
+
+if TYPE_CHECKING:
+    from mmseg.models.segmentors.base import BaseSegmentor
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,12 @@ class ExportConfig:
 class PhotoToLogits(nn.Module):
     """A segmentor with its preprocessing inside: RGB values 0..255 in, logits at the input size out."""
 
-    def __init__(self, model: nn.Module) -> None:
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: BaseSegmentor) -> None:
         super().__init__()
-        self.model = model
+        self.model: BaseSegmentor = model
         preprocessor = model.data_preprocessor
         self.register_buffer("mean", preprocessor.mean.detach().clone())
         self.register_buffer("std", preprocessor.std.detach().clone())

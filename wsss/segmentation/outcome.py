@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -58,7 +58,7 @@ class Outcome:
             title=title,
             work_dir=str(work_dir),
             checkpoint=str(best or last),
-            iterations=int(ITERATION.search(last.name)[1]),
+            iterations=_iteration(last),
             best=top[1] if top else None,
             best_iteration=top[0] if top else None,
             last=final[1] if final else None,
@@ -143,8 +143,14 @@ def mask_quality(source: MaskSource, truth: MaskSource, names: Sequence[str]) ->
     return {key: scores[key] for key in ("images", "miou", "miou_answered", "pixel_accuracy")}
 
 
-def _newest(paths) -> Path | None:
-    return max(paths, key=lambda path: int(ITERATION.search(path.name)[1]), default=None)
+def _newest(paths: Iterable[Path]) -> Path | None:
+    return max(paths, key=_iteration, default=None)
+
+
+def _iteration(path: Path) -> int:
+    """Of a checkpoint, by its name; -1 for another file."""
+    found = ITERATION.search(path.name)
+    return int(found[1]) if found else -1
 
 
 def _cell(value: float | None, digits: int = 2) -> str:

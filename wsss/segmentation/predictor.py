@@ -80,7 +80,7 @@ class Predictor:
         Returns:
             (K, H, W) float32, K the number of `labels` or of all labels; columns sum to 1.
         """
-        total = None
+        total: Tensor | None = None
         views = 0
         chosen = None if labels is None else torch.as_tensor(list(labels), device=self.device)
         for view, mirrored in self._views(rgb):
@@ -94,6 +94,7 @@ class Predictor:
             scores = logits.softmax(dim=0)
             total = scores if total is None else total.add_(scores)
             views += 1
+        assert total is not None  # there is always the plain view
         return (total / views).float().cpu().numpy()
 
     def labels(self, rgb: np.ndarray) -> np.ndarray:

@@ -101,7 +101,7 @@ class Segmentor:
         self._predictor = Predictor(loaded, inference)
 
     @overload
-    def __call__(self, images: ImageInput) -> SegmentedImage: ...
+    def __call__(self, images: ImageInput) -> SegmentedImage: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, images: Iterable[ImageInput]) -> list[SegmentedImage]: ...
     def __call__(self, images: ImageInput | Iterable[ImageInput]) -> SegmentedImage | list[SegmentedImage]:

@@ -71,7 +71,7 @@ def features(clip):
 def test_cached_weights_of_a_tag_load_offline(weights, no_network, tmp_path, architecture, tag, activation):
     file = weights(architecture)
     clip_models.save_hub_cache(tmp_path, REPOSITORIES[architecture, tag], SAFETENSORS, file)
-    clip = load_clip(architecture, tag, cache_dir=tmp_path)
+    clip = load_clip(architecture, tag, download_dir=tmp_path)
     assert clip.name == f"{architecture}/{tag}"
     assert clip.architecture.endswith(f"-{activation}")
     digest, named = clip.weights_digest, features(clip)
@@ -105,7 +105,7 @@ def test_repository_in_the_cache_loads_offline(no_network, tmp_path, monkeypatch
         weights = clip_models.save_state(model, tmp_path / "weights.pt", dtype=None)
     clip_models.save_hub_cache(tmp_path / "hub", "me/small", "open_clip_config.json", folder / "open_clip_config.json")
     clip_models.save_hub_cache(tmp_path / "hub", "me/small", name, weights)
-    clip = load_clip("hf-hub:me/small", cache_dir=tmp_path / "hub")
+    clip = load_clip("hf-hub:me/small", download_dir=tmp_path / "hub")
     images = torch.randn(1, 3, B32.image_size, B32.image_size, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(
         clip_models.class_feature(clip, images), model.encode_image(images, normalize=True), atol=1e-5, rtol=0
@@ -149,7 +149,7 @@ def hub(monkeypatch):
 def refusal(tmp_path, name="ViT-B-16"):
     start = time.perf_counter()
     with pytest.raises(WeightsError) as caught:
-        load_clip(name, "openai", cache_dir=tmp_path)
+        load_clip(name, "openai", download_dir=tmp_path)
     assert "\n" not in str(caught.value)
     return str(caught.value), time.perf_counter() - start
 

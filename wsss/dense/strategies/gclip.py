@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -47,14 +48,12 @@ def prepare(clip: FrozenCLIP, images: Tensor, options: GclipOptions) -> GclipOpt
     """Put block numbers in the place of None and "auto"."""
     if options.heads not in ("each", "mean"):
         raise UsageError(f'gclip: heads={options.heads!r}; choose "each" or "mean"')
-    blocks, suppress = options.blocks, options.suppress
-    if blocks == "auto":
+    if options.blocks == "auto":
         blocks = find_global_token_blocks(clip, images, options.emergence)
-    elif blocks is None:
-        blocks = (clip.depth // 2, clip.depth // 2 + 1)
-    if suppress is None:
-        suppress = tuple(range(clip.depth // 2 + 1, clip.depth))
-    return dataclasses.replace(options, blocks=tuple(blocks), suppress=suppress)
+    else:
+        blocks = options.blocks or (clip.depth // 2, clip.depth // 2 + 1)
+    suppress = tuple(range(clip.depth // 2 + 1, clip.depth)) if options.suppress is None else options.suppress
+    return dataclasses.replace(options, blocks=blocks, suppress=suppress)
 
 
 def needs(options: GclipOptions, depth: int) -> Needs:
@@ -66,7 +65,7 @@ def needs(options: GclipOptions, depth: int) -> Needs:
 
 def run_block(clip: FrozenCLIP, number: int, tokens: Tensor, options: GclipOptions) -> Tensor:
     """Block `number` with channel suppression if it is one of those suppressed."""
-    if number not in options.suppress:
+    if number not in (options.suppress or ()):
         return clip.run_blocks(tokens, number, number)
     scale = suppression_scale(clip.blocks[number - 1], options.min_ratio)
     return clip.run_blocks(tokens, number, number, mlp_scales={number: scale})
@@ -76,7 +75,7 @@ def mix(q: Tensor, k: Tensor, v: Tensor, context: Context, options: GclipOptions
     """(sum over the pair of softmax(QK) + softmax(QQ)) / (pair + 1) V."""
     fuse = attend if options.heads == "each" else attend_head_mean
     maps = [*context.earlier.values(), (q, q)]
-    return sum(fuse(*pair, v) for pair in maps) / len(maps)
+    return reduce(operator.add, (fuse(*pair, v) for pair in maps)) / len(maps)
 
 
 STRATEGY = Strategy(
