@@ -185,7 +185,7 @@ def _read_list(path: Path, root: Path) -> list[tuple[str, Path]]:
             "%s: %d ids have files of several formats, the first of %s is taken; write the suffix to choose",
             path, folders.ambiguous, ", ".join(IMAGE_SUFFIXES[:5]),
         )  # fmt: skip
-    if not any(file.exists() for file in found.values()):
+    if not any(map(_is_file, found.values())):
         first = next(iter(found.values()))
         raise UsageError(
             f"image list {path}: none of its images is there (first {first}); the "
@@ -204,7 +204,7 @@ class _Folders:
 
     def find(self, relative: str) -> str | None:
         """The relative path with suffix of the file that is meant, None if there is none."""
-        if (self.root / relative).is_file():
+        if _is_file(self.root / relative):
             return relative
         folder, _, name = relative.rpartition("/")
         fitting = self._listing(self.root / folder).get(name, ())
@@ -225,6 +225,13 @@ class _Folders:
                 same.sort(key=lambda name: IMAGE_SUFFIXES.index(PurePosixPath(name).suffix.lower()))
             self._listings[folder] = listing
         return self._listings[folder]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a line longer than names can be
+        return False
 
 
 def _names(folder: Path) -> list[str]:

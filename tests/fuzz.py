@@ -91,7 +91,7 @@ def inside(folder: Path, found: list) -> None:
 def check_id(name: str) -> None:
     """An id names a place inside any folder, on any platform."""
     parts = name.replace("\\", "/").split("/")
-    if name.startswith("/") or ".." in parts or ":" in parts[0]:
+    if name.startswith("/") or ".." in parts or any(part[1:2] == ":" for part in parts):
         raise AssertionError(f"id {name!r} leaves its folder")
 
 
@@ -137,9 +137,12 @@ def targets() -> list[Target]:
         Target("classes-yaml", "classes.yaml",
                (b"- cat\n- dog: [puppy]\n", b"classes: [cat, dog]\nbackground: [grass]\n", b"0: cat\n1: dog\n"),
                lambda path, folder: Vocabulary.from_file(path)),
-        Target("classes-json", "classes.json", (b'["cat", "dog"]', b'{"0": "cat", "1": "dog"}'),
+        Target("classes-csv", "classes.csv", (b"name\ncat\n\"hot dog, big\"\n",),
                lambda path, folder: Vocabulary.from_file(path)),
-        Target("id-list", "ids.txt", (b"a\nb/c 1 2\n# d\n\ne\n",), lambda path, folder: read_ids(path)),
+        Target("classes-json", "classes.json",
+               (b'["cat", {"dog": ["puppy"]}]', b'{"0": "cat", "1": "dog"}', json.dumps(coco).encode()),
+               lambda path, folder: Vocabulary.from_file(path)),
+        Target("id-list", "ids.txt", (b'a\nb/c 1 2\n# d\n\n"e\\tf" 1\ng h\t2\n',), lambda path, folder: read_ids(path)),
         Target("image-list", "images.txt", (b"here.png\nhere.png 1\n",),
                lambda path, folder: inside(folder, find_images(path, root=folder))),
         Target("tags-jsonl", "tags.jsonl", (jsonl,), tags),

@@ -349,3 +349,12 @@ def test_a_list_whose_images_are_elsewhere_names_the_option(photos, tmp_path):
     (tmp_path / "split.txt").write_text("a/b\n")
     with pytest.raises(UsageError, match=r"none of its images is there .*--image-root DIR"):
         find_images(tmp_path / "split.txt", root=tmp_path)
+
+
+def test_a_line_longer_than_names_can_be_is_an_image_that_is_not_there(tmp_path):
+    touch(tmp_path, "a.png")
+    (tmp_path / "list.txt").write_text(f"a\n{'9' * 5000}\n")
+    assert ids(find_images(tmp_path / "list.txt")) == ["a", "9" * 5000]
+    (tmp_path / "list.txt").write_text("9" * 5000)
+    with pytest.raises(UsageError, match="none of its images is there"):
+        find_images(tmp_path / "list.txt")

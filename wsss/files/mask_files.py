@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tagclip.errors import ImageError, UsageError
+from tagclip.images import Size
 
+GREY_BITS = {"1": 1, "L": 8, "I;16": 16, "I;16B": 16, "I": 16}  # of Pillow's modes
 LOSSLESS = ("PNG", "BMP", "TIFF", "GIF")  # a JPEG's values are no ids, whatever its file is called
 IGNORE_8_BIT, IGNORE_16_BIT = 255, 65535
 MAX_LABELS = IGNORE_16_BIT  # of a 16-bit mask, the background included, the ignore label not
@@ -100,6 +105,34 @@ def count_labels(mask: np.ndarray) -> dict[int, int]:
     return {int(label): int(counts[label]) for label in np.flatnonzero(counts)}
 
 
+@dataclass(frozen=True)
+class MaskHeader:
+    """What a mask's file says before its pixels are read.
+
+    Attributes:
+        size: of the mask.
+        bits: per pixel, 1 to 16.
+        is_palette: values are places in a table of colours; grey otherwise.
+    """
+
+    size: Size
+    bits: int
+    is_palette: bool
+
+
+def mask_header(path: Path) -> MaskHeader:
+    """Size and depth of a mask.
+
+    Raises:
+        ImageError: unreadable file, or a colour image.
+    """
+    with _opened(path) as image:
+        if image.mode not in ("P", *GREY_BITS):
+            raise ImageError(f"{path}: {_holds_colours(image.mode)}")
+        bits = grey_bits(image, path) if image.mode == "L" else GREY_BITS.get(image.mode, 8)
+        return MaskHeader(Size(image.size[1], image.size[0]), bits, image.mode == "P")
+
+
 def read_mask(path: Path) -> np.ndarray:
     """Label map of a palette or grey PNG of 1, 2, 4, 8 or 16 bits.
 
@@ -109,20 +142,11 @@ def read_mask(path: Path) -> np.ndarray:
     Raises:
         ImageError: unreadable file, a colour image, or ids beyond 65535.
     """
-    try:
-        with Image.open(path, formats=LOSSLESS) as image:
-            mode, values = image.mode, _stored_ids(image, path)
-    except FileNotFoundError:
-        raise ImageError(f"{path}: no such mask") from None
-    except UnidentifiedImageError:
-        raise ImageError(f"{path}: not an image that can hold class ids; a mask is a palette or grey PNG") from None
-    except Exception as error:  # Pillow's decoders raise all sorts on damaged files
-        raise ImageError(f"{path}: cannot be read as a mask ({error}); make it again") from None
+    with _opened(path) as image:
+        mode, values = image.mode, _stored_ids(image, path)
     if values.ndim != 2:
         grey = " (its channels are equal: save one of them)" if _is_grey(values) else ""
-        raise ImageError(
-            f"{path}: a {mode} image holds colours, not class ids; save ids in a palette or grey PNG{grey}"
-        )
+        raise ImageError(f"{path}: {_holds_colours(mode)}{grey}")
     if values.dtype == bool:
         values = values.astype(np.uint8)
     if values.dtype != np.uint8:
@@ -130,6 +154,26 @@ def read_mask(path: Path) -> np.ndarray:
             raise ImageError(f"{path}: ids from {values.min()} to {values.max()}; a mask holds 0 to {IGNORE_16_BIT}")
         values = values.astype(np.uint16)
     return values
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The image of a mask; what goes wrong while it is read becomes one line."""
+    try:
+        with Image.open(path, formats=LOSSLESS) as image:
+            yield image
+    except ImageError:
+        raise
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such mask") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"{path}: not an image that can hold class ids; a mask is a palette or grey PNG") from None
+    except Exception as error:  # Pillow's decoders raise all sorts on damaged files
+        raise ImageError(f"{path}: cannot be read as a mask ({error}); make it again") from None
+
+
+def _holds_colours(mode: str) -> str:
+    return f"a {mode} image holds colours, not class ids; save ids in a palette or grey PNG"
 
 
 def grey_bits(image: Image.Image, path: Path) -> int:
