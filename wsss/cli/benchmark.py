@@ -45,12 +45,12 @@ def benchmark(args: argparse.Namespace) -> int:
     from wsss.benchmark.report import tables
     from wsss.benchmark.settings import BenchmarkSettings
 
-    given = {field: value for name, field in FIELDS.items() if (value := getattr(args, name)) is not None}
+    values = {field: getattr(args, name) for name, field in FIELDS.items()}
+    given: dict[str, Any] = {field: value for field, value in values.items() if value is not None}
     if "images" in given:
         given["images"] = Path(given["images"])
-    settings = BenchmarkSettings(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    )
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    settings = BenchmarkSettings(**given)
     from tagclip.devices import resolve_device
     from wsss.benchmark.runner import run_benchmark
 

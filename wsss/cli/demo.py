@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ HELD_OUT_STYLE = "fluent-3d"
 
 
 def register(commands: Any) -> None:
-    """Adds the subcommand and its own: scenes, report, train-clip, train-backbone, sprites."""
+    """Adds the subcommand and its own: scenes, report, train-clip, train-backbone, tag-rules, sprites."""
     family = add_family(commands, "demo", help="Draw demo scenes, report on a demo run, or train the demo's models.")
     parser = add_command(
         family, "scenes", run=scenes,
@@ -55,6 +56,15 @@ def register(commands: Any) -> None:
         defaults={"out": Path("runs/demo_backbone")},
     )  # fmt: skip
     parser = add_command(
+        family, "tag-rules", run=tag_rules,
+        help="Measure tag rules on short class lists, on scenes of which half show none of the classes.",
+        example="demo tag-rules --count 60",
+    )  # fmt: skip
+    pick(
+        parser, "count", "styles", "seed", "json", "quiet",
+        defaults={"count": 60, "seed": 0, "styles": [HELD_OUT_STYLE]},
+    )  # fmt: skip
+    parser = add_command(
         family, "sprites", run=sprites,
         help="Pack the sprite packages of the npm registry into the atlases that the demo ships.",
         text="Unpack each package with `npm pack NAME && tar xzf`; `pip install resvg-py` draws them.",
@@ -72,7 +82,8 @@ def scenes(args: argparse.Namespace) -> int:
     from wsss.pipeline.run_config import class_names
 
     look = {"side": args.side, "objects": args.objects, "object_side": args.object_side, "styles": args.styles}
-    config = SceneConfig(**{name: tuple(value) for name, value in look.items() if value is not None})
+    given: dict[str, Any] = {name: tuple(value) for name, value in look.items() if value is not None}
+    config = SceneConfig(**given)
     output = Output.of(args)
     with progress_bar(args.count, "drawing", unit="scenes", quiet=args.quiet) as bar:
         write_scenes(
@@ -117,6 +128,20 @@ def train_backbone(args: argparse.Namespace) -> int:
 
     names = {"iterations": "steps", "batch_size": "batch"}
     print(f"weights: {backbone.train_backbone(backbone.BackboneTraining(**_given(args, names)))}")
+    return 0
+
+
+def tag_rules(args: argparse.Namespace) -> int:
+    """Measures and shows the table of docs/results/none.md."""
+    setup_logging(args.quiet)
+    from tagclip.clip import load_clip
+    from wsss.demo.few_classes import LISTS, SceneSettings, measure, rules_table
+
+    output, settings = Output.of(args), SceneSettings(args.count, args.seed, tuple(args.styles))
+    with progress_bar(len(LISTS) * args.count, "scoring", unit="scenes", quiet=args.quiet) as bar:
+        rows = measure(load_clip("demo"), settings, progress=bar.update)
+    output.markdown(rules_table(rows))
+    output.figures([asdict(row) for row in rows])
     return 0
 
 

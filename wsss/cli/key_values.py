@@ -84,7 +84,8 @@ class _Reader:
 
     def _word(self, closing: str) -> str:
         """Text up to a comma or the closing bracket; brackets inside it must close."""
-        start, inside = self.at, []
+        start = self.at
+        inside: list[str] = []
         while character := self._peek():
             if not inside and character in {",", closing}:
                 break

@@ -89,8 +89,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 class _Version(argparse.Action):
     """Looks the installed version up when it is asked for: that takes longer than all the rest of the parser."""
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, nargs=0, **kwargs)
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None):
+        super().__init__(option_strings, dest, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         print(f"tagclip {installed_version()}")

@@ -292,7 +292,7 @@ def pick(
                 settings["type"] = option.type
                 settings["choices"] = choices.get(name, option.choices)
                 settings["required"] = name in required
-                settings["metavar"] = tuple(option.metavar.split()) if name in PAIRS else option.metavar
+                settings["metavar"] = tuple((option.metavar or "").split()) if name in PAIRS else option.metavar
                 if name in PAIRS:
                     settings["nargs"] = 2
                 elif option.several or name in several:

@@ -19,9 +19,9 @@ class Parser(argparse.ArgumentParser):
         refused: options that other subcommands have -> why this one has not.
     """
 
-    def __init__(self, *args: Any, example: str | None = None, refused: dict[str, str] | None = None, **kwargs: Any):
-        kwargs.setdefault("formatter_class", _Formatter)
-        super().__init__(*args, allow_abbrev=False, add_help=False, **kwargs)
+    def __init__(self, *, example: str | None = None, refused: dict[str, str] | None = None, **settings: Any):
+        own = {"formatter_class": _Formatter, "allow_abbrev": False, "add_help": False}
+        super().__init__(**{**own, **settings})
         self.example, self.refused = example, refused or {}
         self.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tagclip.errors import UsageError
 from wsss.cli.console import set_threads, setup_logging
 from wsss.cli.options import MODEL, TAG_RULE, pick, settings_of
 from wsss.cli.parser import add_command
@@ -44,8 +43,6 @@ def tag(args: argparse.Namespace) -> int:
     from wsss.pipeline.run_config import TaggingRunConfig, load_run_config
 
     config = load_run_config(args.config or DEFAULT_CONFIG, run_fields(args, settings), TaggingRunConfig())
-    if config.images.source is None:
-        raise UsageError("--images: needed, a folder, a glob, an image or a list")
     from wsss.pipeline.tag_run import TagRun
 
     set_threads(args.threads)

@@ -28,7 +28,7 @@ def test_every_subcommand_is_there():
     assert found == {
         "run", "tag", "mask", "remask", "show", "train", "segment", "export-model", "evaluate tags", "evaluate masks",
         "evaluate dense", "compare", "ablate", "benchmark", "diagnose", "demo scenes", "demo report", "demo train-clip",
-        "demo train-backbone", "demo sprites", "configs", "doctor", "completion",
+        "demo train-backbone", "demo tag-rules", "demo sprites", "configs", "doctor", "completion",
     }  # fmt: skip
 
 
