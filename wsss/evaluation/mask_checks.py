@@ -1,4 +1,4 @@
-"""Can these masks be trained on, or scored against? The one place that looks: for training, evaluation and comparison."""
+"""Can masks be trained on, or scored against? The one place that looks: for training, evaluation and comparison."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ def turned(size: Size, other: Size) -> bool:
     return size != other and (size.height, size.width) == (other.width, other.height)
 
 
-def set_problem(pixels: Mapping[int, int], ignored: int, remedy: str = "write 1 instead of 255 into them") -> str | None:
+def set_problem(
+    pixels: Mapping[int, int], ignored: int, remedy: str = "write 1 instead of 255 into them"
+) -> str | None:
     """What is wrong with a whole set of true masks, of which each one may be right.
 
     Args:

@@ -6,7 +6,7 @@ import pytest
 from tagclip.clip import load_clip
 from tagclip.config import TagRuleConfig
 from tagclip.errors import UsageError
-from wsss.demo.few_classes import RuleRow, SceneSettings, rules_table, measure, rule_row, scenes
+from wsss.demo.few_classes import RuleRow, SceneSettings, measure, rule_row, rules_table, scenes
 
 
 def test_every_second_scene_shows_none_of_the_classes():
