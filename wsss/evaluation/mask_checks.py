@@ -154,8 +154,8 @@ def _inspect(
     counts = count_labels(read_mask(mask))
     if ignored > IGNORE_8_BIT and header.bits <= 8 and IGNORE_8_BIT in counts:
         return (
-            f"mask {mask} has 8 bits and the value {IGNORE_8_BIT}, which is a class here, {ignored} being ignored; save "
-            "it as a 16-bit PNG"
+            f"mask {mask} has 8 bits and the value {IGNORE_8_BIT}, which is a class here, as {ignored} is ignored; "
+            "save it as a 16-bit PNG"
         )
     beyond = [label for label in counts if names is not None and label >= len(names) and label != ignored]
     if names is not None and beyond:
