@@ -161,6 +161,13 @@ def test_equal_weights_change_nothing(segmentor, weights):
         assert torch.equal(ours[name], value), name
 
 
+def test_one_image_of_weight_one_does_not_switch_weighting_off(segmentor):
+    ours, theirs, images, samples = losses_of(segmentor, (1.0, 0.25))
+    alone = [theirs.loss(images[i : i + 1], samples[i : i + 1]) for i in range(2)]
+    for name in ("decode.loss_ce", "aux.loss_ce"):
+        torch.testing.assert_close(ours[name], (alone[0][name] + 0.25 * alone[1][name]) / 2)
+
+
 def test_weights_multiply_each_images_own_loss(segmentor):
     ours, theirs, images, samples = losses_of(segmentor, (0.25, 1.75))
     alone = [theirs.loss(images[i : i + 1], samples[i : i + 1]) for i in range(2)]

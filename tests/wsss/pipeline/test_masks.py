@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tagclip.config import ImageConfig
 from tagclip.errors import RunError, UsageError
@@ -27,7 +28,7 @@ from wsss.files.run_folder import PARTIAL, RunFolder
 from wsss.masks.generator import MaskGenerator
 from wsss.pipeline.given_tags import read_given_tags
 from wsss.pipeline.masks import Pipeline, run_pipeline
-from wsss.pipeline.planning import plan_images
+from wsss.pipeline.planning import plan_images, survey
 from wsss.pipeline.shared_pass import check_same_input
 
 ROOT = Path(__file__).parents[3]
@@ -182,6 +183,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(finished, golden_clip,
     # The same number of threads: sums over another number of parts differ in the last digit.
     arguments = [golden_model_path, finished.images, out, finished.cache, str(torch.get_num_threads())]
     command = [sys.executable, "-m", "tests.wsss.pipeline_child", *arguments]
+    kills = 0
     for enough in (1, 7):  # artefacts on disk when the kill comes: in the first batch, among the masks
         child = subprocess.Popen(command, cwd=ROOT)
         while child.poll() is None:
@@ -190,6 +192,8 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(finished, golden_clip,
                 break
             time.sleep(0.002)
         assert child.wait() in (-signal.SIGKILL, 0)
+        kills += child.returncode == -signal.SIGKILL
+    assert kills  # a child that was done before its kill shows nothing
     complete(golden_clip, finished.images, out, cache_dir=finished.cache)
     assert contents(out) == finished.files
 
@@ -297,3 +301,44 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_run_goes_on(finished, golde
     with run:
         counts = run_pipeline(pipeline, plan)
     assert (counts["masks"], counts["failures"]) == (len(SIZES), 0)
+
+
+def test_a_mask_that_cannot_be_made_is_a_recorded_failure(finished, golden_clip, tmp_path, monkeypatch):
+    def broken(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr("wsss.pipeline.mask_workers.mask_from_maps", broken)
+    counts = complete(golden_clip, finished.images, tmp_path / "run", refiner="pamr", cache_dir=finished.cache)
+    assert (counts["masks"], counts["failures"]) == (0, len(SIZES))
+    failures = [json.loads(line) for line in (tmp_path / "run" / "failures.jsonl").read_text().splitlines()]
+    assert {row["stage"] for row in failures} == {"masks"}
+    assert all("no memory for its mask" in row["message"] and row["path"] for row in failures)
+
+
+def test_turned_photos_keep_their_pixels_in_the_reference_preset(golden_clip, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (64, 32)).save(tmp_path / "photos" / "turned.jpg", exif=exif)
+    files = find_images(tmp_path / "photos")
+    limits = {"batch_size": 1, "batch_patches": None}
+    upright, stored = (
+        plan_images(files, ImageConfig(apply_exif=turn), golden_clip.patch_size, **limits).images[0]
+        for turn in (True, False)
+    )
+    assert (upright.size.height, upright.size.width) == (64, 32)
+    assert (stored.size.height, stored.size.width) == (32, 64)
+    assert (stored.grid.height, stored.grid.width) == (2, 4)
+
+
+def test_a_photo_that_still_does_not_decode_is_not_given_to_the_model_again(finished, golden_clip, tmp_path):
+    images = tmp_path / "images"
+    paths = draw_images(images)
+    paths[2].write_bytes(paths[2].read_bytes()[:-200])
+    complete(golden_clip, images, tmp_path / "run", cache_dir=finished.cache)
+    run, pipeline, plan = start(golden_clip, images, tmp_path / "run", cache_dir=finished.cache)
+    with run:
+        todo = survey(plan, run, pipeline.config.image)
+        assert (todo.batches, todo.masks) == ([], [])
+        assert run.failures.ids() == {"part0/1"}
+        run.is_complete = True

@@ -243,3 +243,24 @@ def test_a_wrong_export_is_not_written(segmentor, photo, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(UsageError, match="smaller than 32"):
         ExportConfig(height=16)
+
+
+def test_the_crf_sharpens_the_labels_that_were_found(segmentor, photo, monkeypatch):
+    """Two labels compete along an edge; the CRF decides for the right one and never for one that nothing spoke for."""
+    height, width = photo.shape[:2]
+    rgb = np.full((height, width, 3), 40, np.uint8)
+    rgb[:, width // 2 :] = 220
+    probabilities = np.zeros((4, height, width), np.float32)
+    probabilities[1], probabilities[3] = 0.7, 0.3
+    probabilities[1, :, width // 2 - 6 :], probabilities[3, :, width // 2 - 6 :] = 0.3, 0.7  # six columns too far left
+    predictor = Predictor(segmentor, InferenceConfig(crf=CrfConfig()))
+    monkeypatch.setattr(predictor, "probabilities", lambda image: probabilities)
+    labels = predictor.labels(rgb)
+    expected = np.ones((height, width), np.uint8)
+    expected[:, width // 2 :] = 3
+    assert (labels == expected).mean() > 0.99
+    assert set(np.unique(labels)) == {1, 3}
+    plain = Predictor(segmentor, InferenceConfig())
+    monkeypatch.setattr(plain, "probabilities", lambda image: probabilities)
+    assert (plain.labels(rgb) != expected).mean() > 0.05
+

@@ -323,3 +323,42 @@ def test_what_may_change_between_start_and_resumption(config_file, folders, tmp_
     harmless = {"train_dataloader.num_workers": 3, "default_hooks.logger.interval": 7}
     assert fingerprint(resolve_config(request(config_file, folders, tmp_path / "x", options=harmless))[0]) == base
     assert fingerprint(resolve_config(request(config_file, folders, tmp_path, seed=5))[0]) != base
+
+
+def test_a_round_trains_on_the_masks_that_the_model_made(config_file, folders, tmp_path, monkeypatch):
+    seen = []
+
+    def fit(cfg, title, source, judged):
+        folders_of_masks = {sample.mask.parents[1] for sample in source.samples}
+        seen.append((title, cfg.train_dataloader.dataset.get("mask_dir"), folders_of_masks))
+        return outcome(title)
+
+    def relabelled(outcome, source, vocabulary, folder, settings):
+        return Path(shutil.copytree(folders / "run" / "masks", folder / "masks"))
+
+    monkeypatch.setattr(training, "_fit", fit)
+    monkeypatch.setattr(training, "_next_masks", relabelled)
+    work_dir = tmp_path / "work"
+    work_dir.mkdir()
+    train_segmentor(request(config_file, folders, work_dir, rounds=2))
+    assert [title for title, _, _ in seen] == ["pseudo masks", "self-training round 1", "self-training round 2"]
+    assert seen[0][1:] == (None, {folders / "run" / "masks"})
+    for number in (1, 2):
+        made = work_dir / f"round{number}" / "masks"
+        assert seen[number][1:] == (str(made), {made})
+
+
+def test_overwrite_removes_what_a_training_left_and_nothing_else(config_file, folders, tmp_path):
+    work_dir = tmp_path / "work"
+    options = {"optim_wrapper.optimizer.lr": 0.03}
+    train_segmentor(request(config_file, folders, work_dir, iterations=2, options=options))
+    (work_dir / "notes.txt").write_text("mine")
+    (work_dir / "round1" / "masks").mkdir(parents=True)
+    (work_dir / "round1" / "masks" / "old.png").touch()
+    with pytest.raises(RunError, match="a training with other settings"):
+        train_segmentor(request(config_file, folders, work_dir, iterations=4, options=options))
+    again = train_segmentor(request(config_file, folders, work_dir, iterations=4, options=options, overwrite=True))
+    assert again.outcomes[0].iterations == 4
+    assert (work_dir / "notes.txt").read_text() == "mine"
+    assert not (work_dir / "round1" / "masks").exists()
+    assert len(list(work_dir.glob("*/vis_data"))) == 1  # the log of the first training is gone
