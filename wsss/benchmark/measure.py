@@ -6,7 +6,7 @@ import contextlib
 import platform
 import resource
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class FlopClock(Clock):
 
     def __init__(self) -> None:
         super().__init__()
-        self.flop: defaultdict[str, int] = defaultdict(int)
+        self.flop: Counter[str] = Counter()
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
