@@ -45,7 +45,6 @@ class Recipe:
     def resolved(self) -> dict[str, Any]:
         """Every setting, presets written out, for the run folder's config.py; not where that folder lies."""
         values = self.run.to_dict() | {"tagging": self.tagging.to_dict(), "masks": self.masks.to_dict()}
-        del values["out"]
         return values
 
     def identity(self) -> dict[str, Any]:

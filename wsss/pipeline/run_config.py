@@ -99,8 +99,12 @@ class TaggingRunConfig:
     out: str = "runs/tags"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain nested dict for the run folder's config.py. Paths are absolute, so that it means the same anywhere."""
+        """Plain nested dict for the run folder's config.py; not where that folder lies, as it can be moved.
+
+        Paths are absolute, so that it means the same anywhere.
+        """
         values = dataclasses.asdict(self)
+        del values["out"]
         images, model = values["images"], values["model"]
         images["source"], images["root"] = (_absolute(images[key]) for key in ("source", "root"))
         for place, key in ((model, "name"), (model, "pretrained"), (values, "vocabulary")):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -73,14 +72,12 @@ class TagRun:
             The run folder, closed; `counts` says what was done, see `wsss.pipeline.tags.run_tagging`.
 
         Raises:
-            RunError: another run's folder, a full disk, memory exhausted; also when every image failed, or any with
-                `strict`.
+            RunError: another run's folder, other photos than the run began with, a full disk, memory exhausted; also
+                when every image failed, or any with `strict`.
         """
         config, out = self.config, Path(self.config.out)
         identity = run_identity(self.clip, self.vocabulary, self.settings, self.files, top_k=config.top_k)
-        resolved = dataclasses.asdict(config)
-        del resolved["out"]  # a run folder can be moved
-        with RunFolder.open(out, identity, resolved, overwrite=overwrite) as run:
+        with RunFolder.open(out, identity, config.to_dict(), overwrite=overwrite) as run:
             tagger = TagCLIP(self.clip, self.vocabulary, config=self.settings, cache_dir=self.cache_dir)
             with watch(len(self.plan.images)) as step:
                 counts = run.counts = run_tagging(
