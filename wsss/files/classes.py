@@ -10,7 +10,7 @@ from tagclip.errors import RunError, UsageError
 from tagclip.vocabulary import Vocabulary
 from tagclip.vocabulary_files import is_background
 from wsss.files.provenance import read_record, write_record
-from wsss.files.run_folder import run_vocabulary
+from wsss.files.run_files import run_vocabulary
 
 CLASSES_FILE = "classes.json"
 

@@ -6,7 +6,7 @@ import pytest
 from tagclip.clip import load_clip
 from tagclip.config import TagRuleConfig
 from tagclip.errors import UsageError
-from wsss.demo.few_classes import RuleRow, SceneSettings, markdown, measure, rule_row, scenes
+from wsss.demo.few_classes import RuleRow, SceneSettings, measure, rule_row, rules_table, scenes
 
 
 def test_every_second_scene_shows_none_of_the_classes():
@@ -30,7 +30,7 @@ def test_figures_by_hand():
     always = rule_row("all", np.ones_like(truth), truth, chosen.astype(float), ["cat", "bus"])
     assert np.isnan(always.precision)
     assert always.recall == 0
-    lines = markdown([row, always]).splitlines()
+    lines = rules_table([row, always]).splitlines()
     assert lines[2:] == ["| 2 | mine | 50 | 50 | 40.0 |", "| 2 | all | - | 0 | 40.0 |"]
 
 
