@@ -134,7 +134,7 @@ def test_background_scores_are_shares(folders, capsys):
 
 def test_classes_are_the_runs_or_must_be_named(folders, capsys):
     truth = ["--ground-truth", str(folders / "gt")]
-    with pytest.raises(UsageError, match=r"--classes: needed, as --masks .*pred is not in a run folder"):
+    with pytest.raises(UsageError, match=r"nothing says which classes .* name them with --classes"):
         main(["--masks", str(folders / "pred"), *truth])
     with pytest.raises(UsageError, match="--run or --masks: one is needed"):
         main(truth)

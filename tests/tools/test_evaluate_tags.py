@@ -121,5 +121,5 @@ def test_refusals(evaluate, scored, labels, vocabulary, message):
 
 
 def test_vocabulary_is_needed_outside_a_run_folder(evaluate, published):
-    with pytest.raises(UsageError, match=r"--classes: needed, as --tags .* is not in a run folder"):
+    with pytest.raises(UsageError, match=r"nothing says which classes .* name them with --classes"):
         evaluate(options(published, "voc2012"))

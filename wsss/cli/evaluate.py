@@ -17,7 +17,7 @@ from wsss.configs import read_config
 if TYPE_CHECKING:
     from tagclip.vocabulary import Vocabulary
 
-OF_THE_RUN = {"classes": "default: the run folder's"}
+OF_THE_FOLDER = {"classes": "default: what the folder says"}
 BOUNDARY_WIDTH = 0.02
 
 
@@ -32,7 +32,7 @@ def register(commands: Any) -> None:
     pick(
         parser, "tags", "tag-ids", "labels", "label-ids", "classes", "skip-difficult", "absent-classes", "per-class",
         "curves", "json", "quiet",
-        required=("tags", "labels"), notes=OF_THE_RUN,
+        required=("tags", "labels"), notes=OF_THE_FOLDER,
         defaults={"tag-ids": "index", "label-ids": "auto", "absent-classes": "leave_out"},
     )  # fmt: skip
     parser = add_command(
@@ -44,7 +44,7 @@ def register(commands: Any) -> None:
     pick(
         parser, "run", "masks", "maps", "ground-truth", "classes", "list", "coarse", "thresholds", "ignore-index",
         "boundary-width", "resize", "confusion", "workers", "strict", "json", "quiet",
-        required=("ground-truth",), notes=OF_THE_RUN,
+        required=("ground-truth",), notes=OF_THE_FOLDER,
         defaults={"boundary-width": BOUNDARY_WIDTH, "workers": 2},
     )  # fmt: skip
     parser = add_command(
@@ -68,7 +68,7 @@ def evaluate_tags(args: argparse.Namespace) -> int:
     from wsss.evaluation.tag_scores import save_curves, score_tags
 
     output = Output.of(args)
-    vocabulary = _vocabulary(args.classes, args.tags if args.tags.is_dir() else args.tags.parent, f"--tags {args.tags}")
+    vocabulary = _vocabulary(args.classes, args.tags if args.tags.is_dir() else args.tags.parent)
     records = read_tags(args.tags, vocabulary, ids=args.tag_ids)
     labels = read_labels(args.labels, vocabulary, ids=args.label_ids, difficult=not args.skip_difficult)
     try:
@@ -91,7 +91,7 @@ def evaluate_masks(args: argparse.Namespace) -> int:
 
     output = Output.of(args)
     folder, option = _predictions(args)
-    vocabulary = _vocabulary(args.classes, args.run or folder.parent, f"{option} {folder}")
+    vocabulary = _vocabulary(args.classes, args.run or folder)
     ignored = ignore_label(vocabulary.label_count) if args.ignore_index is None else args.ignore_index
     config = MaskEvaluationConfig(ignored, args.boundary_width, args.resize)
     scorer = FolderScorer(vocabulary, config, args.coarse, args.workers)
@@ -175,15 +175,8 @@ def _predictions(args: argparse.Namespace) -> tuple[Path, str]:
     return args.run / ("cams" if args.thresholds else "masks"), "--run"
 
 
-def _vocabulary(choice: str | None, run: Path, what: str) -> Vocabulary:
-    from tagclip.vocabulary import Vocabulary
-    from wsss.files.run_files import run_vocabulary
+def _vocabulary(choice: str | None, folder: Path) -> Vocabulary:
+    from wsss.files.classes import require_vocabulary
     from wsss.pipeline.run_config import class_names
 
-    if choice is not None:
-        return Vocabulary.load(class_names(choice))
-    found = run_vocabulary(run)
-    if found is None:
-        names = ", ".join(Vocabulary.built_in())
-        raise UsageError(f"--classes: needed, as {what} is not in a run folder: {names}, a class file, or names")
-    return found
+    return require_vocabulary(folder, None if choice is None else class_names(choice))
