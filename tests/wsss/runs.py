@@ -39,7 +39,7 @@ def start(
 ):
     """An open run folder, its pipeline and its plan. `settings` are fields of MaskConfig."""
     config = MaskConfig.from_dict({"confidence": 0.6, **settings})
-    tagging = TagCLIPConfig.from_dict({"batch_size": 2, "rule": {"threshold": 0.4}})
+    tagging = TagCLIPConfig.from_dict({"batch_size": 2, "rule": {"threshold": 0.4, "floor": None}})
     maps = GradCamSource(clip, VOCABULARY, config=config, cache_dir=cache_dir)
     tagger = TagCLIP(clip, VOCABULARY, config=tagging, cache_dir=cache_dir) if tags is None else None
     plan = plan_images(find_images(images), config.image, clip.patch_size, batch_size=2, batch_patches=None)
