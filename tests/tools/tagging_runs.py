@@ -21,7 +21,7 @@ def tag_folder(weights: Path, images: Path, out: Path, cache_dir: Path, pause: f
     """Tag a folder with the model of `weights`, two images a batch, with a pause after each batch."""
     torch.set_num_threads(1)
     clip = load_clip(str(weights))
-    config = TagCLIPConfig.from_dict({"batch_size": 2})
+    config = TagCLIPConfig.from_dict({"batch_size": 2, "rule": {"floor": None}})
     files = find_images(images)
     plan = plan_images(files, config.image, clip.patch_size, batch_size=2, batch_patches=None)
     tagger = TagCLIP(clip, PETS, config=config, cache_dir=cache_dir)
