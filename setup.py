@@ -1,5 +1,6 @@
 """Packaging of tagclip-wsss: image tags and segmentation from class names alone."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 CONFIGS = Path(__file__).with_name("configs")
+VERSION = re.search('__version__ = "(.+)"', Path(__file__).with_name("tagclip").joinpath("version.py").read_text())[1]
 
 # A source distribution that needs a C++ compiler and, from Python 3.13 on, another Cython than the one it pins:
 # tools/make_env.sh builds it where it can be built. Not in `all`, which must install everywhere.
@@ -42,7 +44,7 @@ class BuildWithConfigs(build_py):
 
 setup(
     name="tagclip-wsss",
-    version="0.1.0",
+    version=VERSION,
     description="Classify, then segment, without annotation: TagCLIP tags, CLIP-ES pseudo masks, DeepLab training",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tagclip.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from tagclip.clip import FrozenCLIP, load_clip, wrap_clip
     from tagclip.config import TagCLIPConfig

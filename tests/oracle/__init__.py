@@ -2,5 +2,5 @@
 
 It shares no code with `tagclip` and `wsss`: it reads the weights itself, walks the transformer with explicit matrix
 products, keeps all attention maps, and loops over classes. Tests compare the fast code with it; the benchmark uses it
-as the straightforward procedure.
+as the baseline.
 """

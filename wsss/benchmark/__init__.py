@@ -1,1 +1,1 @@
-"""Speed and memory of both stages beside the straightforward procedure: see `tagclip benchmark`."""
+"""Speed and memory of both stages beside the baseline: see `tagclip benchmark`."""

@@ -1,4 +1,4 @@
-"""The straightforward procedure: the repository's plain transcription of both papers, from its tests folder."""
+"""The baseline: the repository's plain transcription of both papers, from its tests folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def load_oracle(name: str, folder: Path | None = None) -> ModuleType:
         file = folder / "__init__.py"
         if not file.exists():
             raise UsageError(
-                "the straightforward procedure is tests/oracle of the repository, which is not beside this "
+                "the baseline is tests/oracle of the repository, which is not beside this "
                 "installation: run from a clone, or leave it out (--no-baseline)"
             )
         spec = importlib.util.spec_from_file_location(PACKAGE, file, submodule_search_locations=[str(folder)])
@@ -44,7 +44,7 @@ def load_oracle(name: str, folder: Path | None = None) -> ModuleType:
     return importlib.import_module(f"{PACKAGE}.{name}")
 
 
-class StraightforwardProcedure:
+class BaselineProcedure:
     """Stage one and stage two one after the other, photo by photo: a trunk pass each, loops over classes, T T a class.
 
     Stages: prepare, tags, maps. It computes what the reference preset computes.
@@ -64,10 +64,10 @@ class StraightforwardProcedure:
         quick = "QuickGELU" in clip.architecture
         self._oracle = load_oracle("model").OracleCLIP(clip.model.state_dict(), quick_gelu=quick)
         if self._oracle.heads != clip.heads:
-            raise UsageError(f"{clip.name}: the straightforward procedure knows attention heads of 64 channels only")
+            raise UsageError(f"{clip.name}: the baseline knows attention heads of 64 channels only")
         depth, dmar = clip.depth, recipe.tagging.dmar.block_range(clip.depth)
         if dmar not in ((1, depth - 1), (depth - 3, depth - 1)):
-            raise UsageError(f"the straightforward procedure does not know an affinity of blocks {dmar[0]}..{dmar[1]}")
+            raise UsageError(f"the baseline does not know an affinity of blocks {dmar[0]}..{dmar[1]}")
         self._targets, self._all_layers = len(recipe.vocabulary), dmar[0] == 1
         self._affinity = recipe.masks.affinity
         self._blocks = self._affinity.block_range(clip.depth)

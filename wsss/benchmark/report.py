@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from wsss.benchmark.settings import BASELINE
+
 
 def tables(result: dict[str, Any]) -> str:
     """Everything of the JSON that one looks at first."""
@@ -35,7 +37,7 @@ def _case(case: dict[str, Any]) -> list[str]:
         ratio = next((value for name, value in case["ratios"].items() if name.startswith(f"{side} / ")), {})
         rows.append(
             [
-                side,
+                _side(side),
                 f"{values['images_per_s']['both stages']:.3f}",
                 f"{seconds['both stages']:.3f}",
                 f"{seconds['stage one']:.3f}",
@@ -53,7 +55,7 @@ def _case(case: dict[str, Any]) -> list[str]:
             f"{stage} {seconds * 1000:.0f} ms/{values['stage_gflop'][stage]:.0f}"
             for stage, seconds in values["stage_seconds"].items()
         )
-        lines.append(f"  {side}: {', '.join(stages)} GFLOP")
+        lines.append(f"  {_side(side)}: {', '.join(stages)} GFLOP")
     for pair, found in case["agreement"].items():
         differences = ", ".join(
             f"{name.removeprefix('max_difference_')} {value:.1e}"
@@ -61,21 +63,31 @@ def _case(case: dict[str, Any]) -> list[str]:
             if name.startswith("max_difference_")
         )
         lines.append(
-            f"  {pair}: largest difference {differences}; photos with other tags "
+            f"  {_side(pair)}: largest difference {differences}; photos with other tags "
             f"{found['photos_with_other_tags']:.1%}; masks mIoU {found['mask_miou']:.4f}, "
             f"equal pixels {found['mask_pixels_equal']:.2%}"
         )
     if "crf_core_seconds" in case:
-        lines.append(f"  CRF, apart: {case['crf_core_seconds']:.2f} s a photo on one core")
+        lines.append(f"  CRF, apart: {case['crf_core_seconds']:.2f} s per photo on one core")
     return lines
 
 
 def _memory(memory: dict[str, dict[str, float]]) -> list[str]:
     rows = [
-        [side, f"{found['loaded']:.0f}", f"{found['peak']:.0f}", f"{found['device']:.0f}" if "device" in found else "-"]
+        [
+            _side(side),
+            f"{found['loaded']:.0f}",
+            f"{found['peak']:.0f}",
+            f"{found['device']:.0f}" if "device" in found else "-",
+        ]
         for side, found in memory.items()
     ]
     return _aligned([["memory, MiB", "model loaded", "peak", "device peak"], *rows])
+
+
+def _side(name: str) -> str:
+    """A side, or a pair of sides, as tables show it; files keep the older name of the baseline."""
+    return name.replace(BASELINE, "baseline")
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -15,10 +15,10 @@ import torch
 from tagclip.clip import FrozenCLIP
 from tagclip.images import decode_image
 from wsss.benchmark.agreement import compare_results
-from wsss.benchmark.baseline import StraightforwardProcedure
+from wsss.benchmark.baseline import BaselineProcedure
 from wsss.benchmark.measure import GIGA, MEBIBYTE, Clock, FlopClock, PeakMemory, machine, matmul_peak
 from wsss.benchmark.procedure import FastProcedure, PhotoResult
-from wsss.benchmark.settings import BenchmarkSettings
+from wsss.benchmark.settings import BASELINE, BenchmarkSettings
 from wsss.benchmark.workload import (
     ClassRows,
     Photo,
@@ -32,8 +32,7 @@ from wsss.benchmark.workload import (
 from wsss.masks.label_map import mask_from_maps
 from wsss.pipeline.recipe import Recipe
 
-BASELINE = "straightforward"
-Procedure = FastProcedure | StraightforwardProcedure
+Procedure = FastProcedure | BaselineProcedure
 
 
 def run_benchmark(settings: BenchmarkSettings, note: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
@@ -56,7 +55,7 @@ def run_benchmark(settings: BenchmarkSettings, note: Callable[[str], None] = lam
         result["tokens"] = tokens
         result["cases"] = []
         for count in settings.tags:
-            note(f"{count} tags an image")
+            note(f"{count} tags per image")
             result["cases"].append(bench.case([bench.tagged(photo, count) for photo in photos]))
         later = bench.peaks(tokens)  # a peak measured in a busy moment would flatter the shares
         result["peak_gflop_per_s"] = {dtype: max(rate, later[dtype]) for dtype, rate in peaks.items()}
@@ -69,14 +68,14 @@ def run_benchmark(settings: BenchmarkSettings, note: Callable[[str], None] = lam
 
 
 class _Bench:
-    """The sides of a benchmark by name: the straightforward procedure, then ours by dtype."""
+    """The sides of a benchmark by name: the baseline, then ours by dtype."""
 
     def __init__(self, settings: BenchmarkSettings, recipe: Recipe, rows: ClassRows, clips: dict[str, FrozenCLIP]):
         self.settings, self.vocabulary, self.clips = settings, recipe.vocabulary, clips
         self.sides: dict[str, Procedure] = {}
         if settings.baseline:
             plain = clips.get("float32") or make_clip(settings, "float32")
-            self.sides[BASELINE] = StraightforwardProcedure(plain, recipe, rows)
+            self.sides[BASELINE] = BaselineProcedure(plain, recipe, rows)
         for dtype, clip in clips.items():
             self.sides[dtype] = FastProcedure(clip, recipe, rows, settings.cam_precision)
         self.first: FastProcedure = self.sides[settings.dtypes[0]]
@@ -126,7 +125,7 @@ class _Bench:
         return found
 
     def with_shares(self, case: dict[str, Any], peaks: dict[str, float]) -> dict[str, Any]:
-        """The case with shares of the peak; the straightforward procedure computes in float32."""
+        """The case with shares of the peak; the baseline computes in float32."""
         for side, values in case["sides"].items():
             peak = peaks.get("float32" if side == BASELINE else side)
             if peak:
@@ -140,7 +139,7 @@ class _Bench:
         return found
 
     def _agreement(self, outcomes: dict[str, list[PhotoResult]], photos: Sequence[Photo]) -> dict[str, Any]:
-        """Ours in the first dtype against the straightforward procedure, further dtypes against the first."""
+        """Ours in the first dtype against the baseline, further dtypes against the first."""
         first = self.settings.dtypes[0]
         pairs = [(first, BASELINE)] if self.settings.baseline else []
         pairs += [(dtype, first) for dtype in self.settings.dtypes[1:]]
@@ -223,7 +222,7 @@ def measure_memory(
     recipe = read_recipe(settings)
     clip = make_clip(settings, "float32" if side == BASELINE else side)
     if side == BASELINE:
-        procedure: Procedure = StraightforwardProcedure(clip, recipe, rows)
+        procedure: Procedure = BaselineProcedure(clip, recipe, rows)
     else:
         procedure = FastProcedure(clip, recipe, rows, settings.cam_precision)
     memory = PeakMemory()

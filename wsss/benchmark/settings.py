@@ -10,6 +10,7 @@ from typing import Any
 from tagclip.config import PRESETS
 from tagclip.errors import UsageError
 
+BASELINE = "straightforward"  # name of the baseline in JSON files
 RANDOM = "random:"  # before an open_clip architecture name: that model with random weights, nothing is downloaded
 
 
@@ -22,18 +23,18 @@ class BenchmarkSettings:
         quick_gelu: activation of a model file that does not tell.
         config: config of the data set whose constants and classes are used, by name or path.
         vocabulary: other classes than the config's: built-in name or class file; sets the number of classes.
-        preset: "reference" computes what the straightforward procedure computes; "default" is what users get.
-        tags: numbers of tags an image; each is a case of its own, with as many CWR crops.
+        preset: "reference" computes what the baseline computes; "default" is what users get.
+        tags: numbers of tags per image; each is a case of its own, with as many CWR crops.
         size: (width, height) of the photos.
         images: folder of photos, of which those of `size` are taken; None makes textured noise.
         count: photos a case.
         repeats: timed rounds over the photos.
-        batch: photos in one forward pass of ours; the straightforward procedure takes them one by one.
+        batch: photos in one forward pass of ours; the baseline takes them one by one.
         dtypes: of ours, measured side by side. The first is the yardstick of the others' agreement.
         cam_precision: of the last block in Grad-CAM: "float32" or "model" (see `wsss.config.CamConfig`).
-        device: torch device of ours; the straightforward procedure runs on the CPU.
+        device: torch device of ours; the baseline runs on the CPU.
         threads: CPU threads of both.
-        baseline: measure the straightforward procedure too.
+        baseline: measure the baseline too.
         crf: time the CRF, one image on one core.
         memory: peak RSS of each side in a process of its own.
         seed: of random weights and noise.
@@ -69,7 +70,7 @@ class BenchmarkSettings:
         if self.preset not in PRESETS:
             raise UsageError(f"unknown preset {self.preset!r}: use one of {', '.join(PRESETS)}")
         if self.baseline and self.device.split(":")[0] != "cpu":
-            raise UsageError(f"the straightforward procedure runs on the CPU: with --device {self.device} "
+            raise UsageError(f"the baseline runs on the CPU: with --device {self.device} "
                              "leave it out (--no-baseline)")  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:

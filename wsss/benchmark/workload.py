@@ -200,7 +200,7 @@ def choose_tags(photo: Photo, local: np.ndarray, low: float, high: float, count:
         low, high: smallest and largest entry of the photo's refined patch scores.
     """
     if count >= len(local):
-        raise UsageError(f"{count} tags an image: fewer than the {len(local)} classes are needed")
+        raise UsageError(f"{count} tags per image: fewer than the {len(local)} classes are needed")
     order = np.argsort(-local, kind="stable")
     middle = (float(local[order[count - 1]]) + float(local[order[count]])) / 2
     labels = tuple(sorted(int(label) for label in order[:count]))

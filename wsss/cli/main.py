@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
+from tagclip.version import __version__
 from wsss.cli import (
     ablate,
     benchmark,
@@ -31,7 +31,6 @@ from wsss.cli import (
 from wsss.cli.console import run_main
 from wsss.cli.parser import Parser
 
-DISTRIBUTION = "tagclip-wsss"
 COMMANDS = (
     run, tag, mask, remask, show, train, segment, export_model, evaluate, compare, ablate, benchmark, diagnose, demo,
     configs, doctor, completion,
@@ -45,7 +44,7 @@ def build_parser() -> Parser:
         description="Image tags, pseudo masks and a trained segmentor from class names alone, without annotation.",
         epilog="tagclip SUBCOMMAND --help shows an example and all options of a subcommand.",
     )
-    parser.add_argument("--version", action=_Version, help="Show the version")
+    parser.add_argument("--version", action="version", version=f"tagclip {__version__}", help="Show the version")
     commands = parser.add_subparsers(metavar="SUBCOMMAND", title="subcommands", dest="subcommand")
     for module in COMMANDS:
         module.register(commands)
@@ -84,27 +83,6 @@ def execute(argv: Sequence[str] | None = None) -> int:
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs a command line and ends the process with its exit code."""
     run_main(execute, argv)
-
-
-class _Version(argparse.Action):
-    """Looks the installed version up when it is asked for: that takes longer than all the rest of the parser."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None):
-        super().__init__(option_strings, dest, nargs=0, help=help)
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        print(f"tagclip {installed_version()}")
-        parser.exit()
-
-
-def installed_version() -> str:
-    """Version of the installed package, or that of this clone where nothing is installed."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(DISTRIBUTION)
-    except PackageNotFoundError:
-        return "unknown (not installed)"
 
 
 if __name__ == "__main__":

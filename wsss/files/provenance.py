@@ -12,10 +12,11 @@ from typing import Any
 
 from tagclip.errors import RunError, UsageError
 from tagclip.text_files import json_text
+from tagclip.version import __version__
 from wsss.files.atomic import atomic_file, disk_errors
 
 MASK_SETTINGS = "masks.json"
-PACKAGES = ("tagclip-wsss", "torch", "open_clip_torch", "numpy", "pillow", "opencv-python", "pydensecrf2")
+PACKAGES = ("torch", "open_clip_torch", "numpy", "pillow", "opencv-python", "pydensecrf2")
 SHOWN_DIFFERENCES = 5
 LONGEST_VALUE = 40
 
@@ -122,8 +123,8 @@ def claim_masks(out: Path, settings: Mapping[str, Any], *, overwrite: bool, name
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of the packages that results depend on; absent ones are left out."""
-    versions = {}
+    """Versions of this project and of the packages that results depend on; absent ones are left out."""
+    versions = {"tagclip-wsss": __version__}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)

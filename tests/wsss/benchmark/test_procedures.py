@@ -13,7 +13,7 @@ from tagclip.errors import UsageError
 from tests.clip_models import B16, make_model
 from wsss.benchmark import baseline
 from wsss.benchmark.agreement import arg_max_mask, compare_results
-from wsss.benchmark.baseline import StraightforwardProcedure, load_oracle
+from wsss.benchmark.baseline import BaselineProcedure, load_oracle
 from wsss.benchmark.measure import Clock, FlopClock
 from wsss.benchmark.procedure import FastProcedure
 from wsss.benchmark.settings import BenchmarkSettings
@@ -64,7 +64,7 @@ def test_ours_is_what_the_package_computes(case, clip):
 
 def test_ours_is_what_the_plain_transcription_computes(case, clip):
     recipe, rows, fast, photos = case
-    plain = StraightforwardProcedure(clip, recipe, rows)
+    plain = BaselineProcedure(clip, recipe, rows)
     labels = len(recipe.vocabulary) + 1
     found = compare_results(fast(photos, Clock()), plain(photos, Clock()), photos, fast.tagging.rule, labels, True)
     assert found["max_difference_scores"] < 1e-5
@@ -78,7 +78,7 @@ def test_ours_needs_less_arithmetic(case, clip):
     recipe, rows, fast, photos = case
     ours, theirs = FlopClock(), FlopClock()
     fast(photos[:1], ours)
-    StraightforwardProcedure(clip, recipe, rows)(photos[:1], theirs)
+    BaselineProcedure(clip, recipe, rows)(photos[:1], theirs)
     assert tuple(ours.flop)[: len(fast.stage_one)] == fast.stage_one
     assert 1.3 < theirs.flop.total() / ours.flop.total() < 3
 

@@ -72,7 +72,7 @@ def test_tags_are_the_best_classes_and_just_those_pass_the_threshold(tmp_path):
     photo = choose_tags(Photo(tmp_path, (1, 1)), local, 0.05, 0.6, 2)
     assert photo.labels == (1, 3)
     assert (local > 0.05 + photo.threshold * (0.6 - 0.05)).nonzero()[0].tolist() == [1, 3]
-    with pytest.raises(UsageError, match="4 tags an image"):
+    with pytest.raises(UsageError, match="4 tags per image"):
         choose_tags(photo, local, 0.05, 0.6, 4)
 
 
