@@ -1,4 +1,4 @@
-"""The baseline: the repository's plain transcription of both papers, from its tests folder."""
+"""The baseline: a plain transcription of both papers, which the caller names: `tests/oracle` of a clone."""
 
 from __future__ import annotations
 
@@ -17,31 +17,45 @@ from tagclip.clip import FrozenCLIP
 from tagclip.errors import UsageError
 from wsss.benchmark.measure import Clock
 from wsss.benchmark.procedure import PhotoResult
+from wsss.benchmark.settings import BenchmarkSettings
 from wsss.benchmark.workload import ClassRows, Photo
 from wsss.pipeline.recipe import Recipe
 
 PACKAGE = "tagclip_oracle"  # the name it is imported under
 
 
-def load_oracle(name: str, folder: Path | None = None) -> ModuleType:
-    """A module of tests/oracle, found beside the packages.
+def load_oracle(name: str, folder: Path) -> ModuleType:
+    """A module of the transcription.
+
+    Args:
+        folder: a package of its own, `tests/oracle` of a clone of the repository.
 
     Raises:
-        UsageError: this is no clone of the repository.
+        UsageError: no such package.
     """
-    folder = folder or Path(__file__).resolve().parents[2] / "tests" / "oracle"
     if PACKAGE not in sys.modules:
         file = folder / "__init__.py"
-        if not file.exists():
-            raise UsageError(
-                "the baseline is tests/oracle of the repository, which is not beside this "
-                "installation: run from a clone, or leave it out (--no-baseline)"
-            )
         spec = importlib.util.spec_from_file_location(PACKAGE, file, submodule_search_locations=[str(folder)])
+        if not file.is_file() or spec is None or spec.loader is None:
+            raise UsageError(
+                f"--oracle {folder}: not the plain transcription; it is tests/oracle of a clone, or leave the baseline "
+                "out (--no-baseline)"
+            )
         package = importlib.util.module_from_spec(spec)
         sys.modules[PACKAGE] = package
         spec.loader.exec_module(package)
     return importlib.import_module(f"{PACKAGE}.{name}")
+
+
+def oracle_of(settings: BenchmarkSettings) -> Path:
+    """The folder of the transcription that the settings name.
+
+    Raises:
+        UsageError: they name none.
+    """
+    if settings.oracle is None:
+        raise UsageError("the baseline is tests/oracle of a clone: name it with --oracle, or use --no-baseline")
+    return settings.oracle
 
 
 class BaselineProcedure:
@@ -52,17 +66,19 @@ class BaselineProcedure:
     Args:
         clip: a float32 model on the CPU, of OpenAI's layout; its parameters are read, not copied.
         recipe: classes, and the constants that differ between data sets.
+        rows: text features of the classes.
+        oracle: folder of the transcription, see `load_oracle`.
 
     Raises:
-        UsageError: attention heads, or blocks of DMAR's affinity, that the transcription does not know.
+        UsageError: no transcription there; attention heads or blocks of DMAR's affinity that it does not know.
     """
 
     stage_one = ("prepare", "tags")
 
-    def __init__(self, clip: FrozenCLIP, recipe: Recipe, rows: ClassRows):
-        self._tagclip, self._clip_es = load_oracle("tagclip"), load_oracle("clip_es")
+    def __init__(self, clip: FrozenCLIP, recipe: Recipe, rows: ClassRows, oracle: Path):
+        self._tagclip, self._clip_es = load_oracle("tagclip", oracle), load_oracle("clip_es", oracle)
         quick = "QuickGELU" in clip.architecture
-        self._oracle = load_oracle("model").OracleCLIP(clip.model.state_dict(), quick_gelu=quick)
+        self._oracle = load_oracle("model", oracle).OracleCLIP(clip.model.state_dict(), quick_gelu=quick)
         if self._oracle.heads != clip.heads:
             raise UsageError(f"{clip.name}: the baseline knows attention heads of 64 channels only")
         depth, dmar = clip.depth, recipe.tagging.dmar.block_range(clip.depth)

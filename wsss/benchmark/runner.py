@@ -15,7 +15,7 @@ import torch
 from tagclip.clip import FrozenCLIP
 from tagclip.images import decode_image
 from wsss.benchmark.agreement import compare_results
-from wsss.benchmark.baseline import BaselineProcedure
+from wsss.benchmark.baseline import BaselineProcedure, oracle_of
 from wsss.benchmark.measure import GIGA, MEBIBYTE, Clock, FlopClock, PeakMemory, machine, matmul_peak
 from wsss.benchmark.procedure import FastProcedure, PhotoResult
 from wsss.benchmark.settings import BASELINE, BenchmarkSettings
@@ -75,7 +75,7 @@ class _Bench:
         self.sides: dict[str, Procedure] = {}
         if settings.baseline:
             plain = clips.get("float32") or make_clip(settings, "float32")
-            self.sides[BASELINE] = BaselineProcedure(plain, recipe, rows)
+            self.sides[BASELINE] = BaselineProcedure(plain, recipe, rows, oracle_of(settings))
         for dtype, clip in clips.items():
             self.sides[dtype] = FastProcedure(clip, recipe, rows, settings.cam_precision)
         self.first: FastProcedure = self.sides[settings.dtypes[0]]
@@ -222,7 +222,7 @@ def measure_memory(
     recipe = read_recipe(settings)
     clip = make_clip(settings, "float32" if side == BASELINE else side)
     if side == BASELINE:
-        procedure: Procedure = BaselineProcedure(clip, recipe, rows)
+        procedure: Procedure = BaselineProcedure(clip, recipe, rows, oracle_of(settings))
     else:
         procedure = FastProcedure(clip, recipe, rows, settings.cam_precision)
     memory = PeakMemory()

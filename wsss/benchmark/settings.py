@@ -35,6 +35,7 @@ class BenchmarkSettings:
         device: torch device of ours; the baseline runs on the CPU.
         threads: CPU threads of both.
         baseline: measure the baseline too.
+        oracle: folder of the plain transcription that the baseline is, `tests/oracle` of a clone.
         crf: time the CRF, one image on one core.
         memory: peak RSS of each side in a process of its own.
         seed: of random weights and noise.
@@ -57,6 +58,7 @@ class BenchmarkSettings:
     device: str = "cpu"
     threads: int = 2
     baseline: bool = True
+    oracle: Path | None = None
     crf: bool = True
     memory: bool = True
     seed: int = 0
@@ -76,7 +78,7 @@ class BenchmarkSettings:
     def to_dict(self) -> dict[str, Any]:
         """For the JSON; of files and folders only the names, so that it says nothing of the machine."""
         values = dataclasses.asdict(self)
-        for name in ("model", "pretrained", "config", "vocabulary", "images"):
+        for name in ("model", "pretrained", "config", "vocabulary", "images", "oracle"):
             value = values[name]
             if value is not None and Path(value).exists():
                 values[name] = Path(value).name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
 from wsss.cli.console import setup_logging
@@ -11,12 +12,14 @@ from wsss.cli.options import pick
 from wsss.cli.parser import add_command
 from wsss.cli.screen import Output
 
+ORACLE = Path("tests", "oracle")  # below the working directory, as in a clone
 FIELDS = {  # of BenchmarkSettings, by option
     "model": "model", "pretrained": "pretrained", "quick_gelu": "quick_gelu", "config": "config",
     "classes": "vocabulary",
     "preset": "preset", "tags_per_image": "tags", "size": "size", "images": "images", "limit": "count",
     "repeats": "repeats", "batch_size": "batch", "dtype": "dtypes", "cam_precision": "cam_precision",
-    "device": "device", "threads": "threads", "baseline": "baseline", "crf": "crf", "memory": "memory", "seed": "seed",
+    "device": "device", "threads": "threads", "baseline": "baseline",
+    "oracle": "oracle", "crf": "crf", "memory": "memory", "seed": "seed",
 }  # fmt: skip
 
 
@@ -33,15 +36,13 @@ def register(commands: Any) -> None:
         parser, *(name.replace("_", "-") for name in FIELDS), "json", "quiet",
         several=("tags-per-image", "dtype"),
         notes={"dtype": "several: side by side", "tags-per-image": "one case for each K",
-               "device": "anything but cpu needs --no-baseline"},
+               "device": "anything but cpu needs --no-baseline", "oracle": "default: tests/oracle, where that is"},
     )  # fmt: skip
 
 
 def benchmark(args: argparse.Namespace) -> int:
     """Measures and shows the tables."""
     setup_logging(args.quiet)
-    from pathlib import Path
-
     from wsss.benchmark.report import tables
     from wsss.benchmark.settings import BenchmarkSettings
 
@@ -49,6 +50,8 @@ def benchmark(args: argparse.Namespace) -> int:
     given: dict[str, Any] = {field: value for field, value in values.items() if value is not None}
     if "images" in given:
         given["images"] = Path(given["images"])
+    if "oracle" not in given and given.get("baseline") is not False:
+        given |= {"oracle": ORACLE} if ORACLE.is_dir() else {"baseline": bool(given.get("baseline"))}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     settings = BenchmarkSettings(**given)
     from tagclip.devices import resolve_device

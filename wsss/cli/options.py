@@ -179,6 +179,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("tolerance", "Accept logits that differ by at most this", "F", float),
         Option("repeats", "Time N rounds", "N", positive),
         Option("baseline", "Measure the baseline procedure, too", kind=CHOICE),
+        Option("oracle", "Take the baseline from this folder: the plain transcription of a clone", "DIR", Path),
         Option("crf", "Time the CRF, too", kind=CHOICE),
         Option("memory", "Measure the peak memory, too", kind=CHOICE),
     ),

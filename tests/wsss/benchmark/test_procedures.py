@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,8 @@ from wsss.benchmark.workload import choose_tags, make_rows, open_photos, read_re
 from wsss.maps.gradcam_source import GradCamSource
 
 SETTINGS = BenchmarkSettings(count=2, size=(200, 150))
+
+ORACLE = Path(__file__).parents[2] / "oracle"
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,7 @@ def test_ours_is_what_the_package_computes(case, clip):
 
 def test_ours_is_what_the_plain_transcription_computes(case, clip):
     recipe, rows, fast, photos = case
-    plain = BaselineProcedure(clip, recipe, rows)
+    plain = BaselineProcedure(clip, recipe, rows, ORACLE)
     labels = len(recipe.vocabulary) + 1
     found = compare_results(fast(photos, Clock()), plain(photos, Clock()), photos, fast.tagging.rule, labels, True)
     assert found["max_difference_scores"] < 1e-5
@@ -78,7 +81,7 @@ def test_ours_needs_less_arithmetic(case, clip):
     recipe, rows, fast, photos = case
     ours, theirs = FlopClock(), FlopClock()
     fast(photos[:1], ours)
-    BaselineProcedure(clip, recipe, rows)(photos[:1], theirs)
+    BaselineProcedure(clip, recipe, rows, ORACLE)(photos[:1], theirs)
     assert tuple(ours.flop)[: len(fast.stage_one)] == fast.stage_one
     assert 1.3 < theirs.flop.total() / ours.flop.total() < 3
 
@@ -103,5 +106,5 @@ def test_native_grid_has_no_shared_trunk_in_the_reference_preset(case, clip):
 
 def test_transcription_that_is_not_there(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, baseline.PACKAGE, raising=False)
-    with pytest.raises(UsageError, match="run from a clone"):
+    with pytest.raises(UsageError, match="not the plain transcription; it is tests/oracle of a clone"):
         load_oracle("tagclip", tmp_path)
