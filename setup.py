@@ -25,11 +25,13 @@ HEIF = ["pillow-heif>=1,<2"]  # photos of phones; Pillow reads all other formats
 DEV = [
     "hypothesis>=6.100,<7",
     "import-linter>=2.1,<3",
+    "mypy>=1.11,<3",
     "pytest>=8,<10",
     "ruff>=0.6,<1",
     "setuptools>=70.1",  # builds the wheel that a test installs
 ]
 SPRITES = ["resvg-py"]  # tools/make_demo_sprites.py
+
 
 class BuildWithConfigs(build_py):
     """Packs configs/ as wsss/_configs; an editable installation finds them in the clone (see wsss/configs.py)."""

@@ -30,6 +30,7 @@ IMPORT_NAMES = {  # distribution -> module, where they differ
 }
 USED_WITHOUT_IMPORT = {  # distribution -> file that shows it
     "import-linter": ("tools/test.sh", "lint-imports"),
+    "mypy": ("tools/test.sh", "-m mypy"),
     "ruff": ("tools/test.sh", "-m ruff"),
     "tensorboard": ("configs/segmentation/_base_/runtime.py", "TensorboardVisBackend"),
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs all checks, after setting up the environment if need be: style, rules of import, tests. Arguments go to pytest.
+# Runs all checks, after setting up the environment if need be: style, rules of import, types, tests. Arguments go to pytest.
 set -euo pipefail
 . "$(dirname "$0")/setup_env.sh"
 cd "$ROOT"
@@ -11,4 +11,5 @@ print("Python", platform.python_version(), *(f"{name} {found.get(name.lower(), '
 EOF
 "$PY" -m ruff check .
 "$(dirname "$PY")/lint-imports" --no-cache
+"$PY" -m mypy
 exec "$PY" -m pytest "$@"

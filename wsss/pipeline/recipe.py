@@ -44,8 +44,7 @@ class Recipe:
 
     def resolved(self) -> dict[str, Any]:
         """Every setting, presets written out, for the run folder's config.py; not where that folder lies."""
-        values = self.run.to_dict() | {"tagging": self.tagging.to_dict(), "masks": self.masks.to_dict()}
-        return values
+        return self.run.to_dict() | {"tagging": self.tagging.to_dict(), "masks": self.masks.to_dict()}
 
     def identity(self) -> dict[str, Any]:
         """The settings that results depend on. The tagger's are not among them where tags are given."""

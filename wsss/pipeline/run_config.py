@@ -106,7 +106,9 @@ class TaggingRunConfig:
         values = dataclasses.asdict(self)
         del values["out"]
         images, model = values["images"], values["model"]
-        images["source"], images["root"] = (_absolute(images[key]) for key in ("source", "root"))
+        source = images["source"]
+        images["source"] = tuple(map(_absolute, source)) if isinstance(source, tuple) else _absolute(source)
+        images["root"] = _absolute(images["root"])
         for place, key in ((model, "name"), (model, "pretrained"), (values, "vocabulary")):
             if place[key] is not None and Path(place[key]).exists():
                 place[key] = _absolute(place[key])

@@ -60,7 +60,7 @@ def train_segmentor(request: TrainRequest) -> Summary:
     self_training = self_training_of(cfg, request)
     if self_training.rounds and request.launcher != "none":
         raise UsageError("self-training runs in one process: leave --launcher out, or set --rounds 0")
-    source = _training_source(cfg, vocabulary)
+    source = _training_source(request, cfg, vocabulary)
     balance = ClassBalance.of(cfg)
     checked = _preflight(request, cfg, source, vocabulary, balance)
     if checked:
@@ -84,7 +84,7 @@ def train_segmentor(request: TrainRequest) -> Summary:
         round_cfg, _ = resolve_config(replace(request, mask_dir=masks, work_dir=folder))
         if checked:
             balance.apply(round_cfg, checked.pixels)
-        relabelled = _training_source(round_cfg, vocabulary)
+        relabelled = _training_source(request, round_cfg, vocabulary)
         summary.outcomes.append(_fit(round_cfg, f"self-training round {number}", relabelled, judged))
     if truth is not None:
         truth_request = replace(
@@ -121,10 +121,10 @@ def _preflight(
     return report
 
 
-def _training_source(cfg: Config, vocabulary: Vocabulary) -> MaskSource:
+def _training_source(request: TrainRequest, cfg: Config, vocabulary: Vocabulary) -> MaskSource:
     settings = cfg.train_dataloader.dataset
     places = {key: settings.get(key) for key in ("ann_file", "mask_dir", "image_root")}
-    return open_source(settings.data_root, vocabulary=vocabulary, **places)
+    return open_source(request.run, vocabulary=vocabulary, **places)
 
 
 def _validation_source(request: TrainRequest, cfg: Config, vocabulary: Vocabulary) -> MaskSource | None:
