@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,10 +36,9 @@ def load_oracle(name: str, folder: Path | None = None) -> ModuleType:
                 "the baseline is tests/oracle of the repository, which is not beside this "
                 "installation: run from a clone, or leave it out (--no-baseline)"
             )
-        spec = importlib.util.spec_from_file_location(PACKAGE, file, submodule_search_locations=[str(folder)])
-        package = importlib.util.module_from_spec(spec)
+        package = ModuleType(PACKAGE)
+        package.__path__ = [str(folder)]
         sys.modules[PACKAGE] = package
-        spec.loader.exec_module(package)
     return importlib.import_module(f"{PACKAGE}.{name}")
 
 

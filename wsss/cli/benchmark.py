@@ -49,7 +49,8 @@ def benchmark(args: argparse.Namespace) -> int:
     given: dict[str, Any] = {field: value for field, value in values.items() if value is not None}
     if "images" in given:
         given["images"] = Path(given["images"])
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    for name, value in given.items():
+        given[name] = tuple(value) if isinstance(value, list) else value
     settings = BenchmarkSettings(**given)
     from tagclip.devices import resolve_device
     from wsss.benchmark.runner import run_benchmark
