@@ -35,7 +35,7 @@ def overlay(base: Settings, values: Any, where: str) -> Settings:
         if name not in types:
             raise UsageError(f"unknown setting {option}: {type(base).__name__} has {', '.join(types)}")
         current = getattr(base, name)
-        if dataclasses.is_dataclass(current):
+        if dataclasses.is_dataclass(current) and not isinstance(current, type):
             changes[name] = overlay(current, value, option)
         else:
             changes[name] = _checked(value, types[name], option)

@@ -289,8 +289,8 @@ def _checked_names(entries: list[ClassEntry], source: str) -> tuple[str, ...]:
         if not key:
             raise VocabularyError(f"{source}, {entry.place}: empty class name; remove it or write a name")
         if key in seen:
-            name, other = entry.name.strip(), seen[key].name.strip()
-            same = "" if class_name(other).casefold() == class_name(name).casefold() else f" as {other!r}"
+            name, first = entry.name.strip(), seen[key].name.strip()
+            same = "" if class_name(first).casefold() == class_name(name).casefold() else f" as {first!r}"
             raise VocabularyError(
                 f"{source}, {entry.place}: class {name!r} is already there{same}, {seen[key].place}; remove one"
             )

@@ -157,7 +157,7 @@ def _read_csv(text: str, source: str) -> list[ClassEntry]:
         rows = list(csv.reader(io.StringIO(text), strict=True))
     except csv.Error as error:
         raise VocabularyError(f"{source}: not a CSV file ({error})") from None
-    entries = []
+    entries: list[ClassEntry] = []
     for number, row in enumerate(rows, start=1):
         cells = [cell.strip() for cell in row]
         if not any(cells):

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from wsss.pipeline.label_folder import label_folder, tag_folder
     from wsss.pipeline.recipe import dataset_settings
     from wsss.segmentation.segmentor import SegmentedImage, Segmentor
+    from wsss.segmentation.train_settings import TrainRequest
+    from wsss.segmentation.training import train_segmentor
 
 # Public name -> module. Imported on first use: CRF workers and the mask evaluation never load torch for them.
 _PUBLIC = {
@@ -26,10 +28,12 @@ _PUBLIC = {
     "RunFiles": "wsss.files.run_files",
     "SegmentedImage": "wsss.segmentation.segmentor",
     "Segmentor": "wsss.segmentation.segmentor",
+    "TrainRequest": "wsss.segmentation.train_settings",
     "config_path": "wsss.configs",
     "dataset_settings": "wsss.pipeline.recipe",
     "label_folder": "wsss.pipeline.label_folder",
     "tag_folder": "wsss.pipeline.label_folder",
+    "train_segmentor": "wsss.segmentation.training",
 }
 
 __all__ = [
@@ -41,10 +45,12 @@ __all__ = [
     "RunFiles",
     "SegmentedImage",
     "Segmentor",
+    "TrainRequest",
     "config_path",
     "dataset_settings",
     "label_folder",
     "tag_folder",
+    "train_segmentor",
 ]
 
 

@@ -217,7 +217,7 @@ def attend_with_maps(
                 keys = k[image, part].transpose(-1, -2)
                 torch.baddbmm(scores[:used], q[image, part], keys, beta=0, alpha=size**-0.5, out=scores[:used])
                 torch.softmax(scores[:used], dim=-1, out=weights[:used])  # sums in fp32, rounds the result
-                if attended is not None:
+                if v is not None and attended is not None:
                     torch.bmm(weights[:used], v[image, part], out=attended[image, part])
                 for head in weights[:used]:
                     mean.add_(head[1:, 1:])

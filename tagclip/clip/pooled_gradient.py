@@ -10,6 +10,7 @@ attention act on single vectors. 5 N width^2 a direction remain. A test compares
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -165,7 +166,7 @@ def _split(tokens: Tensor, heads: int) -> Tensor:
     return attention.split_heads(tokens[None], heads)[0]
 
 
-def _layer_scaled(values: Tensor, layer: nn.Module) -> Tensor:
+def _layer_scaled(values: Tensor, layer: Any) -> Tensor:
     """LayerScale if the block has it: a diagonal matrix, so forward and backward are the same."""
     return values if isinstance(layer, nn.Identity) else values * layer.gamma.float()
 

@@ -1,6 +1,7 @@
 """The text tower: prompts -> features, with no more token positions than a batch of prompts needs."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import open_clip
 import torch
@@ -30,7 +31,7 @@ class TextEncoder:
         self.tower = getattr(model, "text", model)
         self.context_length = int(model.context_length)
         self.pool = getattr(self.tower, "pool_type", None) or getattr(model, "text_pool_type", None)
-        self.eos_id = getattr(self.tower, "eos_id", None) if self.tower is not model else model.text_eos_id
+        self.eos_id: Any = getattr(self.tower, "eos_id", None) if self.tower is not model else model.text_eos_id
         self.causal = self._is_plain_causal()
 
     @torch.no_grad()
@@ -78,7 +79,7 @@ class TextEncoder:
 
     def _ends(self, tokens: Tensor) -> Tensor:
         if self.pool == "eos":
-            return (tokens == self.eos_id).int().argmax(dim=-1)
+            return torch.eq(tokens, self.eos_id).int().argmax(dim=-1)
         return tokens.argmax(dim=-1)
 
     def _encode_causal(self, tokens: Tensor, ends: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def write_scenes(
     seed: int = 0,
     split: str = "train",
     vocabulary: Vocabulary | None = None,
-    progress: Callable[[range], object] = iter,
+    progress: Callable[[range], Iterable[int]] = iter,
 ) -> Path:
     """Renders scenes into a VOC-layout folder.
 

@@ -6,8 +6,9 @@ Only training uses it (`tagclip demo train-clip`); inference loads the stored we
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -76,14 +77,12 @@ class Block(nn.Module):
         super().__init__()
         self.attn = Attention(width, heads)
         self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.mlp = nn.Sequential()
-        self.mlp.add_module("c_fc", nn.Linear(width, 4 * width))
-        self.mlp.add_module("gelu", QuickGELU())
-        self.mlp.add_module("c_proj", nn.Linear(4 * width, width))
+        into, out = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.mlp = nn.Sequential(OrderedDict(c_fc=into, gelu=QuickGELU(), c_proj=out))
         scale = width**-0.5 * (2 * depth) ** -0.5
         nn.init.normal_(self.attn.out_proj.weight, std=scale)
-        nn.init.normal_(self.mlp.c_proj.weight, std=scale)
-        nn.init.normal_(self.mlp.c_fc.weight, std=(2 * width) ** -0.5)
+        nn.init.normal_(out.weight, std=scale)
+        nn.init.normal_(into.weight, std=(2 * width) ** -0.5)
 
     def forward(self, x: Tensor, *, causal: bool = False) -> Tensor:
         return self.finish(x, self.ln_1(x), causal=causal)
@@ -147,14 +146,16 @@ class VisionTower(nn.Module):
         x = x.flatten(2).transpose(1, 2)
         x = torch.cat([self.class_embedding.expand(b, 1, -1).to(x.dtype), x], dim=1) + self.positions(h, w, offset)
         x = self.ln_pre(x)
-        *blocks, last = self.transformer.resblocks
+        blocks: list[Any] = list(self.transformer.resblocks)
+        last = blocks.pop()
         for block in blocks:
             x = block(x)
         normed = last.ln_1(x)
         ordinary, local = last.finish(x, normed), last.finish(x[:, 1:], normed[:, 1:], local=True)
         ordinary = self.ln_post(ordinary)
         read = (ordinary[:, 0], self.ln_post(local), ordinary[:, 1:].mean(1))
-        return Readings(*(F.normalize((tokens @ self.proj).float(), dim=-1) for tokens in read), normed)
+        cls, patches, pooled = (F.normalize((tokens @ self.proj).float(), dim=-1) for tokens in read)
+        return Readings(cls, patches, pooled, normed)
 
 
 class DemoCLIP(nn.Module):
@@ -163,6 +164,8 @@ class DemoCLIP(nn.Module):
     Args:
         arch: shape. rows: sorted token ids, (R,) int64.
     """
+
+    rows: Tensor
 
     def __init__(self, arch: DemoArchitecture, rows: Tensor):
         super().__init__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -178,12 +179,12 @@ def _transform(rng: np.random.Generator, config: SceneConfig, sprite: np.ndarray
     matrix = np.asarray([[sx * cos, -sy * sin, 0], [sx * sin, sy * cos, 0]], np.float64)
     matrix[:, 2] = np.asarray([out_w, out_h]) / 2 - matrix[:, :2] @ (np.asarray([w, h]) / 2)
     # Premultiplied, so that invisible pixels do not bleed into the edges.
-    source: np.ndarray = sprite.astype(np.float32)
+    source: Any = sprite.astype(np.float32)
     source[..., :3] *= source[..., 3:] / 255
     shrink = max(h, w) / side
     if shrink > 1.6:
         source = cv2.GaussianBlur(source, (0, 0), 0.4 * shrink)
-    rgba = cv2.warpAffine(source, matrix, (out_w, out_h), flags=cv2.INTER_LINEAR)
+    rgba: Any = cv2.warpAffine(source, matrix, (out_w, out_h), flags=cv2.INTER_LINEAR)
     alpha: np.ndarray = np.maximum(rgba[..., 3:], 1e-3)
     rgba[..., :3] *= 255 / alpha
     if config.augment:
@@ -217,7 +218,7 @@ def _restyle(rng: np.random.Generator, rgba: np.ndarray) -> np.ndarray:
 
 def _photographic(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Exposure, blur and sensor noise over a whole scene, (H, W, 3) uint8."""
-    result = (image.astype(np.float32) - 128) * rng.uniform(0.8, 1.15) + 128 + rng.uniform(-18, 18)
+    result: np.ndarray = (image.astype(np.float32) - 128) * rng.uniform(0.8, 1.15) + 128 + rng.uniform(-18, 18)
     if rng.random() < 0.25:
         result = cv2.GaussianBlur(result, (0, 0), rng.uniform(0.4, 1.1))
     if rng.random() < 0.3:

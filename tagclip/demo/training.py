@@ -10,7 +10,9 @@ import json
 import math
 import time
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -124,7 +126,7 @@ class SceneStream(Dataset):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, i: int):
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         scene = self.renderer(self.first + i)
         areas = torch.zeros(len(self.index) + len(KINDS))
         for name, area in zip(scene.objects, scene.areas, strict=True):
@@ -185,13 +187,13 @@ def evaluate(model: DemoCLIP, captions: Captions, scenes: list[Scene]) -> dict[s
     voc = [i for i, item in enumerate(names.objects) if item.voc]
     others = [i for i, words in enumerate(captions.words) if words[0] in EVALUATION_BACKGROUND]
     words = [captions.words[i][0] for i in voc + others]
-    text = sum(model.encode_text(captions.tokens([t.format(word) for word in words])) for t in EVALUATION_TEMPLATES)
-    text, scale = F.normalize(text, dim=-1), model.logit_scale.exp()
-    truth, by_cls, by_patch, hits, total = [], [], [], 0, 0
+    rows = (model.encode_text(captions.tokens([t.format(word) for word in words])) for t in EVALUATION_TEMPLATES)
+    text, scale = F.normalize(reduce(torch.add, rows), dim=-1), model.logit_scale.exp()
+    shown, by_cls, by_patch, hits, total = [], [], [], 0, 0
     for scene in scenes:
         image = normalise(torch.from_numpy(scene.image.transpose(2, 0, 1).copy()))[None]
         cls, patches, _, _ = model.visual(image)
-        truth.append([names.objects[i].name in scene.objects for i in voc])
+        shown.append([names.objects[i].name in scene.objects for i in voc])
         by_cls.append((scale * cls[0] @ text.T).softmax(-1)[: len(voc)].numpy())
         p = (scale * patches[0] @ text.T).softmax(-1)[:, : len(voc)]
         by_patch.append(p.max(0).values.numpy())
@@ -201,11 +203,11 @@ def evaluate(model: DemoCLIP, captions: Captions, scenes: list[Scene]) -> dict[s
         for k, name in enumerate(scene.objects):
             target = [names.objects[i].name for i in voc].index(name)
             hits, total = hits + int((best[centres == k + 1] == target).sum()), total + int((centres == k + 1).sum())
-    truth = np.asarray(truth)
+    truth = np.asarray(shown)
 
     def mean_ap(scores: list[np.ndarray]) -> float:
-        stacked, shown = np.asarray(scores), [c for c in range(len(voc)) if truth[:, c].any()]
-        return 100 * float(np.mean([average_precision_score(truth[:, c], stacked[:, c]) for c in shown]))
+        stacked, present = np.asarray(scores), [c for c in range(len(voc)) if truth[:, c].any()]
+        return 100 * float(np.mean([average_precision_score(truth[:, c], stacked[:, c]) for c in present]))
 
     return {"mAP cls": mean_ap(by_cls), "mAP patch": mean_ap(by_patch), "patch acc": 100 * hits / max(total, 1)}
 
@@ -228,7 +230,7 @@ class Training:
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         parameters = dict(self.model.named_parameters())
         hidden = {name: p for name, p in parameters.items() if p.ndim == 2 and "resblocks" in name}
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [p for name, p in parameters.items() if name not in hidden and p.ndim >= 2]},
             {"params": [p for p in parameters.values() if p.ndim < 2], "weight_decay": 0.0},
         ]
@@ -236,7 +238,8 @@ class Training:
             list(hidden.values()), lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
         )
         self.adam = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay)
-        self.step, self.log = 0, []
+        self.step = 0
+        self.log: list[dict[str, Any]] = []
         config.out.mkdir(parents=True, exist_ok=True)
         self.checkpoint = config.out / "training.pt"
         if self.checkpoint.exists() and not config.overwrite:
@@ -292,7 +295,7 @@ class Training:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bf16):
             parts = losses(self.model, normalise(images), areas, background, tokens, offset, config.cam_objects)
         self.model.zero_grad(set_to_none=True)
-        sum(parts.values()).backward()
+        reduce(torch.add, parts.values()).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.muon.step()
         self.adam.step()

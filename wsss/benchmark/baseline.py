@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,15 +34,14 @@ def load_oracle(name: str, folder: Path) -> ModuleType:
     """
     if PACKAGE not in sys.modules:
         file = folder / "__init__.py"
-        spec = importlib.util.spec_from_file_location(PACKAGE, file, submodule_search_locations=[str(folder)])
-        if not file.is_file() or spec is None or spec.loader is None:
+        if not file.is_file():
             raise UsageError(
                 f"--oracle {folder}: not the plain transcription; it is tests/oracle of a clone, or leave the baseline "
                 "out (--no-baseline)"
             )
-        package = importlib.util.module_from_spec(spec)
+        package = ModuleType(PACKAGE)
+        package.__path__ = [str(folder)]
         sys.modules[PACKAGE] = package
-        spec.loader.exec_module(package)
     return importlib.import_module(f"{PACKAGE}.{name}")
 
 

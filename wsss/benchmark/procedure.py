@@ -19,6 +19,7 @@ from tagclip.errors import UsageError
 from tagclip.images import decode_image, prepare_image
 from wsss.benchmark.measure import Clock
 from wsss.benchmark.workload import ClassRows, Photo
+from wsss.config import MaskConfig
 from wsss.maps.affinity import refine_cams, sinkhorn
 from wsss.maps.gradcam import scale_to_unit, softmax_gradcam
 from wsss.masks.label_map import label_scores
@@ -58,7 +59,7 @@ class FastProcedure:
     def __init__(self, clip: FrozenCLIP, recipe: Recipe, rows: ClassRows, cam_precision: str = "float32"):
         self.clip, self.vocabulary = clip, recipe.vocabulary
         self.tagging = replace(recipe.tagging, local_attention="local")
-        self.masks = replace(recipe.masks, cam=replace(recipe.masks.cam, precision=cam_precision))
+        self.masks = MaskConfig.from_dict({"cam": {"precision": cam_precision}}, recipe.masks)
         self.rows = [
             torch.from_numpy(values).to(clip.device) for values in (rows.tagging, rows.cam, rows.cam_background)
         ]

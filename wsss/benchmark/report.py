@@ -34,7 +34,8 @@ def _case(case: dict[str, Any]) -> list[str]:
     rows = []
     for side, values in case["sides"].items():
         seconds, share = values["seconds"], values.get("share_of_peak", {})
-        ratio = next((value for name, value in case["ratios"].items() if name.startswith(f"{side} / ")), {})
+        ratios = (value for name, value in case["ratios"].items() if name.startswith(f"{side} / "))
+        ratio: dict[str, float] = next(ratios, {})
         rows.append(
             [
                 _side(side),

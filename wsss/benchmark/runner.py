@@ -76,9 +76,9 @@ class _Bench:
         if settings.baseline:
             plain = clips.get("float32") or make_clip(settings, "float32")
             self.sides[BASELINE] = BaselineProcedure(plain, recipe, rows, oracle_of(settings))
-        for dtype, clip in clips.items():
-            self.sides[dtype] = FastProcedure(clip, recipe, rows, settings.cam_precision)
-        self.first: FastProcedure = self.sides[settings.dtypes[0]]
+        ours = {dtype: FastProcedure(clip, recipe, rows, settings.cam_precision) for dtype, clip in clips.items()}
+        self.sides |= ours
+        self.first = ours[settings.dtypes[0]]
 
     def count_tokens(self, photo: Photo) -> int:
         """Tokens of one photo, [CLS] included."""
@@ -187,7 +187,7 @@ class _Bench:
             ratios[f"{side} / {yardstick}"] = found
         return ratios
 
-    def _flop(self, side: str, photo: Photo) -> Counter:
+    def _flop(self, side: str, photo: Photo) -> Counter[str]:
         """Operations of one photo by stage."""
         clock = FlopClock()
         self.sides[side]([photo], clock)

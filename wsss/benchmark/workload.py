@@ -103,7 +103,7 @@ def open_photos(settings: BenchmarkSettings) -> Iterator[list[Photo]]:
         UsageError: fewer photos of the size than asked for.
     """
     if settings.images is not None:
-        yield _photos_of_size(settings)
+        yield _photos_of_size(settings.images, settings)
         return
     with TemporaryDirectory(prefix="benchmark-") as folder:
         generator = np.random.default_rng(settings.seed)
@@ -115,17 +115,17 @@ def open_photos(settings: BenchmarkSettings) -> Iterator[list[Photo]]:
         yield photos
 
 
-def _photos_of_size(settings: BenchmarkSettings) -> list[Photo]:
+def _photos_of_size(images: Path, settings: BenchmarkSettings) -> list[Photo]:
     width, height = settings.size
     photos = []
-    for file in find_images(settings.images):
+    for file in find_images(images):
         size = image_size(file.path)
         if (size.height, size.width) == (height, width):
             photos.append(Photo(file.path, (height, width)))
             if len(photos) == settings.count:
                 return photos
     raise UsageError(
-        f"{settings.images}: {len(photos)} photos of {width}x{height} pixels, {settings.count} asked for; "
+        f"{images}: {len(photos)} photos of {width}x{height} pixels, {settings.count} asked for; "
         "choose another size or count"
     )
 
@@ -149,8 +149,8 @@ def make_rows(settings: BenchmarkSettings, clip: FrozenCLIP, recipe: Recipe, pho
     if not settings.model.startswith(RANDOM):
         generator = GradCamSource(clip, vocabulary, config=recipe.masks)
         tagger = TagCLIP(clip, vocabulary, config=recipe.tagging)
-        rows = (tagger.classifier, generator.tag_rows, generator.background_rows)
-        return ClassRows(*(values.float().cpu().numpy() for values in rows))
+        own = (tagger.classifier, generator.tag_rows, generator.background_rows)
+        return ClassRows(*(values.float().cpu().numpy() for values in own))
     features: list[Tensor] = []
     for photo in photos[:CLUSTER_PHOTOS]:
         image = prepare_image(decode_image(photo.path), clip.patch_size, clip.mean, clip.std)

@@ -52,7 +52,8 @@ def benchmark(args: argparse.Namespace) -> int:
         given["images"] = Path(given["images"])
     if "oracle" not in given and given.get("baseline") is not False:
         given |= {"oracle": ORACLE} if ORACLE.is_dir() else {"baseline": bool(given.get("baseline"))}
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    for name, value in given.items():
+        given[name] = tuple(value) if isinstance(value, list) else value
     settings = BenchmarkSettings(**given)
     from tagclip.devices import resolve_device
     from wsss.benchmark.runner import run_benchmark

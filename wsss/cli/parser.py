@@ -20,7 +20,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, *, example: str | None = None, refused: dict[str, str] | None = None, **settings: Any):
-        own = {"formatter_class": _Formatter, "allow_abbrev": False, "add_help": False}
+        own: dict[str, Any] = {"formatter_class": _Formatter, "allow_abbrev": False, "add_help": False}
         super().__init__(**{**own, **settings})
         self.example, self.refused = example, refused or {}
         self.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)

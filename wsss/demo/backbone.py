@@ -115,9 +115,11 @@ class ObjectClassifier(BaseModel):
         images = (inputs.float() - self.mean) / self.std
         features = self.backbone(images.contiguous(memory_format=torch.channels_last))[-1]
         logits = self.classifier(features.mean((2, 3)))
+        if target is None or mode == "tensor":
+            return logits
         if mode == "loss":
             return {"loss": nn.functional.cross_entropy(logits, target)}
-        return (logits.argmax(1) == target.argmax(1)).tolist() if mode == "predict" else logits
+        return (logits.argmax(1) == target.argmax(1)).tolist()
 
 
 class Accuracy(BaseMetric):
@@ -136,7 +138,9 @@ def train_backbone(settings: BackboneTraining) -> Path:
     Writes `demo_resnet18.pth` (float16 state dict of the backbone) and `train_log.jsonl` beside mmengine's own files.
     """
     torch.set_num_threads(settings.threads)
-    shown = {"side": (settings.side,) * 2, "square": True, "object_side": settings.object_side, "voc_share": 0.0}
+    shown: dict[str, Any] = {
+        "side": (settings.side,) * 2, "square": True, "object_side": settings.object_side, "voc_share": 0.0,
+    }  # fmt: skip
     seen = SceneConfig(styles=TRAINING_STYLES, objects=(1, 2), bleed=True, augment=True, rotation=20.0, **shown)
     unseen = SceneConfig(styles=(HELD_OUT_STYLE,), objects=(1, 1), **shown)
     pictures = ObjectPictures(seen, settings.seed, settings.steps * settings.batch)

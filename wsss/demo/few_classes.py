@@ -122,12 +122,12 @@ def measure(
             truth[place, found] = True
             progress(1)
         table = np.stack(scores)
-        rows += [rule_row(name, select(table, rule), truth, table, classes) for name, rule in rules.items()]
+        rows += [rule_row(name, select(table, rule), truth, table, tuple(classes)) for name, rule in rules.items()]
     return rows
 
 
 def rule_row(
-    name: str, chosen: np.ndarray, truth: np.ndarray, scores: np.ndarray, classes: Sequence[str]
+    name: str, chosen: np.ndarray, truth: np.ndarray, scores: np.ndarray, classes: tuple[str, ...]
 ) -> RuleRow:
     """The figures of a rule whose tags, (n, C) bool, are `chosen`."""
     said, nothing = ~chosen.any(axis=1), ~truth.any(axis=1)

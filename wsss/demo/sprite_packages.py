@@ -25,10 +25,11 @@ def render_svg(text: str) -> Image.Image:
 
 def noto_symbols(sheet: Path) -> dict[str, str]:
     """Nested <svg> elements of the Noto sheet by lower-case code point."""
-    parts = re.split(r'(?=<svg viewBox="0 0 128 128" id=")', sheet.read_text(encoding="utf-8"))[1:]
+    parts = re.split(r'<svg viewBox="0 0 128 128" id="', sheet.read_text(encoding="utf-8"))[1:]
     symbols = {}
     for part in parts:
-        code = re.search(r'id="([^"]+)"', part).group(1).lower()
+        code = part[: part.index('"')].lower()
+        part = f'<svg viewBox="0 0 128 128" id="{part}'
         # The sheet's root declares the xlink prefix; a part that is to stand alone must do so itself.
         part = part.replace("<svg ", '<svg xmlns:xlink="http://www.w3.org/1999/xlink" ', 1)
         symbols[code] = part[: part.index("</svg>") + len("</svg>")]

@@ -74,7 +74,7 @@ def draw_attention(found: Diagnosis, path: Path, title: str) -> None:
     columns = min(depth, 6)
     lines = -(-depth // columns)
     figure = Figure(figsize=(1.9 * columns, 2.0 * lines + 2.4), layout="constrained")
-    above, below = np.ravel(figure.subfigures(2, 1, height_ratios=[2.0 * lines, 2.4]))
+    above, below = figure.subfigures(2, 1, height_ratios=[2.0 * lines, 2.4], squeeze=False).flat
     top = float(found.received.max())
     for index, axes in enumerate(above.subplots(lines, columns, squeeze=False).flat):
         axes.set_axis_off()

@@ -19,6 +19,7 @@ from tagclip.errors import UsageError
 from tagclip.images import decode_image, prepare_image
 from tagclip.tagger import TagCLIP, TagResult
 from tagclip.vocabulary import Vocabulary
+from wsss.config import PamrConfig
 from wsss.dense.dense_config import DenseConfig
 from wsss.dense.features import blocks_to_keep, merge_requests, own_stop, prepared, strategy_features
 from wsss.dense.logits import (
@@ -275,7 +276,7 @@ class DenseSegmenter:
         if config.pamr is None:
             result = argmax_labels(field, names.labels, logit_scale=config.logit_scale, chunk_bytes=chunk)
         else:
-            result = self._refined(field, names, rgb, chunk)
+            result = self._refined(field, names, rgb, chunk, config.pamr)
         if config.background_threshold:
             result.labels[result.confidence < config.background_threshold] = 0
         return result
@@ -300,7 +301,9 @@ class DenseSegmenter:
     def _input(self, rgb: np.ndarray, max_long_side: int | None) -> Tensor:
         return prepare_image(rgb, self.clip.patch_size, self.clip.mean, self.clip.std, max_long_side=max_long_side)
 
-    def _refined(self, field: LogitField, names: Names, rgb: np.ndarray, chunk: int) -> DenseLabels:
+    def _refined(
+        self, field: LogitField, names: Names, rgb: np.ndarray, chunk: int, pamr: PamrConfig
+    ) -> DenseLabels:
         """PAMR on every label's probability, some labels at a time, then the argmax over labels."""
         scale = self.config.logit_scale
         image = torch.from_numpy(rgb).permute(2, 0, 1).to(names.rows.device)
@@ -314,7 +317,7 @@ class DenseSegmenter:
             maps = torch.stack(
                 [class_probabilities(field, names.labels, one, normaliser, logit_scale=scale) for one in group]
             )
-            for label, refined in zip(group, refine_with_pamr(image, maps, self.config.pamr), strict=True):
+            for label, refined in zip(group, refine_with_pamr(image, maps, pamr), strict=True):
                 wins = refined > best
                 best[wins], labels[wins] = refined[wins], label
         return DenseLabels(labels, best)

@@ -111,7 +111,8 @@ class Strategy:
             if name not in known:
                 raise UsageError(f"strategy {self.name} has no option {name!r}; it has: {', '.join(known) or 'none'}")
         given = {name: _as_option(getattr(self.options, name), value) for name, value in (options or {}).items()}
-        return dataclasses.replace(self, options=dataclasses.replace(self.options, **given))
+        changed: Any = dataclasses.replace(self.options, **given)
+        return dataclasses.replace(self, options=changed)
 
     def check(self, depth: int) -> None:
         """Raise UsageError if the options name blocks that a model of this depth lacks."""
@@ -123,7 +124,7 @@ class Strategy:
 
 def _as_option(current: Any, value: Any) -> Any:
     """What a config file can write (lists, nested dicts) as what the options hold (tuples, dataclasses)."""
-    if isinstance(value, Mapping) and dataclasses.is_dataclass(current):
+    if isinstance(value, Mapping) and dataclasses.is_dataclass(current) and not isinstance(current, type):
         return dataclasses.replace(current, **value)
     return tuple(value) if isinstance(value, list) else value
 

@@ -67,6 +67,7 @@ def ablation_table(rows: Sequence[AblationRow]) -> str:
     lines = ["| scores | mAP | P | R | micro-F1 |", "|---|---|---|---|---|"]
     for row in rows:
         micro = row.metrics.micro
-        figures = (row.metrics.mean_ap, micro.precision, micro.recall, micro.f1)
+        mean_ap = row.metrics.mean_ap if row.metrics.mean_ap is not None else float("nan")
+        figures = (mean_ap, micro.precision, micro.recall, micro.f1)
         lines.append(f"| {row.name} | " + " | ".join(f"{100 * value:.1f}" for value in figures) + " |")
     return "\n".join(lines)

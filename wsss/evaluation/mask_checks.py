@@ -89,7 +89,7 @@ def check_pairs(
     pairs: Sequence[tuple[Path, Path]],
     class_names: Sequence[str] | None,
     config: PreflightConfig | None = None,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], object] = lambda done: None,
     *,
     any_depth: bool = True,
     place: str = "true masks",

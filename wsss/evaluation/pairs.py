@@ -31,7 +31,7 @@ def score_pairs(
     read_prediction: Callable[[Path], np.ndarray] = read_mask,
     read_truth: Callable[[Path], np.ndarray] = read_mask,
     workers: int = 2,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], object] = lambda done: None,
 ) -> list[tuple[str, str]]:
     """Streams pairs through a scorer with a few reading threads; at most a few images are held at once.
 

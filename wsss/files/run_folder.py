@@ -50,7 +50,7 @@ class RunFolder(RunFiles):
         lock: BaseFileLock,
     ):
         super().__init__(root)
-        self.identity, self.notes, self.manifest, self._lock = identity, notes, manifest, lock
+        self.identity, self.notes, self.manifest, self._lock = identity, dict(notes), manifest, lock
         self.scratch = root / PARTIAL / "files"
         with disk_errors(root):
             shutil.rmtree(self.scratch, ignore_errors=True)

@@ -148,7 +148,7 @@ def _open_run(
     if not masks.is_dir():
         raise UsageError(f"{root}: no masks in {masks}; run `tagclip run` or `tagclip mask` first")
     vocabulary = vocabulary or load_vocabulary(None, root)
-    failed_ids = {row.get("id") for row, _ in json_lines(root / "failures.jsonl")}
+    failed_ids: set[str] = {row["id"] for row, _ in json_lines(root / "failures.jsonl") if "id" in row}
     photos = PhotoLocator.of_run(root, image_root)
     records = {}
     for row, place in json_lines(root / "tags.jsonl"):
@@ -160,7 +160,9 @@ def _open_run(
         chosen = set(listed)
         wanted = [*(name for name in records if name in chosen), *(name for name in listed if name not in records)]
     there = files_by_id(masks, ".png")
-    samples, missing, failed = [], [], []
+    samples: list[Sample] = []
+    missing: list[str] = []
+    failed: list[str] = []
     for name in wanted:
         if name not in records or name not in there:
             (failed if name in failed_ids else missing).append(name)

@@ -31,8 +31,8 @@ class View:
 
     def back(self, found: ClassMaps, grid: Grid) -> ClassMaps:
         """Maps of this view as the plain view would show them, on its patch grid."""
-        fields = {name: self._map_back(getattr(found, name), grid) for name in ("raw", "refined", "maps")}
-        return replace(found, **fields)
+        raw, refined, maps = (self._map_back(one, grid) for one in (found.raw, found.refined, found.maps))
+        return replace(found, raw=raw, refined=refined, maps=maps)
 
     def _map_back(self, maps: np.ndarray, grid: Grid) -> np.ndarray:
         values = torch.from_numpy(maps)

@@ -88,7 +88,7 @@ def _most_probable(
     device: torch.device | str,
 ) -> LabelMap:
     """`mask_from_maps` for one background exponent, of maps as they are stored and the labels that compete."""
-    size = rgb.shape[:2]
+    size = (rgb.shape[0], rgb.shape[1])
     small = fitted_size(*size, config.max_refine_side)
     seen = rgb if small == size else cv2.resize(rgb, small[::-1], interpolation=cv2.INTER_AREA)
     scores = label_scores(rounded, small, config, has_background=has_background)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from wsss.files.provenance import claim_masks
 from wsss.files.run_files import read_manifest
 from wsss.files.sources import open_source, shown
 from wsss.masks.crf import settle_engine
-from wsss.pipeline.mask_workers import MaskJob, MaskStage, MaskWorkers
+from wsss.pipeline.mask_workers import MaskJob, MaskReport, MaskStage, MaskWorkers
 
 AFTER_THE_MAPS = (
     "refiner", "max_refine_side", "upsampling", "alpha", "sure_alpha", "confidence", "ignore_label", "crf", "pamr",
@@ -90,7 +90,7 @@ class Remasking:
         left = tuple(job for job in jobs if not (job.mask.is_file() and is_whole(job.mask)))
         return cls(run, out, config, vocabulary, left, len(jobs) - len(left), device)
 
-    def execute(self, workers: int, progress: Callable[[int], None] = lambda done: None) -> None:
+    def execute(self, workers: int, progress: Callable[[int], object] = lambda done: None) -> None:
         """Makes the masks that are not there yet; a call that was killed is gone on with by the same call.
 
         Args:
@@ -102,7 +102,7 @@ class Remasking:
         with folder_lock(self.out, f"--out {self.out}"):
             self._execute(workers, progress)
 
-    def _execute(self, workers: int, progress: Callable[[int], None]) -> None:
+    def _execute(self, workers: int, progress: Callable[[int], object]) -> None:
         scratch = self.out / ".partial"
         shutil.rmtree(scratch, ignore_errors=True)  # what a killed call left half written
         with disk_errors(scratch):
@@ -114,7 +114,7 @@ class Remasking:
         pool = MaskWorkers(stage, workers, 8 * workers, in_process=stage.in_process)
         problems, done = [], self.done
 
-        def note(finished) -> None:
+        def note(finished: Iterable[tuple[MaskJob, MaskReport]]) -> None:
             nonlocal done
             for _, report in finished:
                 done += 1

@@ -33,7 +33,7 @@ def run_tagging(
     *,
     workers: int = 2,
     top_k: int | None = None,
-    progress: Callable[[int], None] = lambda images: None,
+    progress: Callable[[int], object] = lambda images: None,
 ) -> dict[str, Any]:
     """Tag what a run folder still lacks of a plan, and put the folder into its final order.
 

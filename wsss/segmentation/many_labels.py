@@ -39,7 +39,7 @@ def ignore_16_bit(settings: Any, labels: int) -> None:
 
 
 def _write(settings: Any, ignored: int) -> None:
-    if isinstance(settings, Mapping):
+    if isinstance(settings, dict):
         kind = settings.get("type")
         if kind == LOADER:
             settings["type"] = OUR_LOADER

@@ -14,7 +14,7 @@ from wsss.files.mask_files import colour_table, encode_mask
 
 
 def save_label_map(
-    path: Path, labels: np.ndarray, palette: Sequence[Sequence[int]], *, scratch: Path | None = None
+    path: Path, labels: np.ndarray, palette: Sequence[Sequence[int]] | np.ndarray, *, scratch: Path | None = None
 ) -> None:
     """Writes a PNG whose values are the labels, see `wsss.files.mask_files.encode_mask`.
 
@@ -34,7 +34,7 @@ def save_overlay(
     path: Path,
     rgb: np.ndarray,
     labels: np.ndarray,
-    palette: Sequence[Sequence[int]],
+    palette: Sequence[Sequence[int]] | np.ndarray,
     opacity: float = 0.55,
     *,
     scratch: Path | None = None,

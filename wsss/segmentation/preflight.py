@@ -14,7 +14,7 @@ def check_masks(
     source: MaskSource,
     class_names: Sequence[str],
     config: PreflightConfig | None = None,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], object] = lambda done: None,
 ) -> PreflightReport:
     """Reads every pair of a source, as `wsss.evaluation.mask_checks.check_pairs` does.
 

@@ -72,7 +72,7 @@ def relabel(
     vocabulary: Vocabulary,
     out: Path,
     config: SelfTrainingConfig,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], object] = lambda done: None,
     *,
     made_by: str | None = None,
 ) -> int:

@@ -261,7 +261,7 @@ def _set_device(cfg: Config, request: TrainRequest) -> None:
 
 def replace_sync_norm(settings: Any) -> None:
     """Turns every SyncBN in a model's settings into BN, in place."""
-    if isinstance(settings, Mapping):
+    if isinstance(settings, dict):
         if settings.get("type") == "SyncBN":
             settings["type"] = "BN"
         for value in settings.values():

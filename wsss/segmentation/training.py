@@ -65,7 +65,7 @@ def train_segmentor(request: TrainRequest) -> Summary:
     checked = _preflight(request, cfg, source, vocabulary, balance)
     if checked:
         balance.apply(cfg, checked.pixels)
-    truth = _truth_source(request, source, vocabulary) if request.ground_truth else None
+    truth = _truth_source(request.ground_truth, source, vocabulary) if request.ground_truth else None
     work_dir = Path(cfg.work_dir)
 
     summary = Summary(
@@ -88,7 +88,7 @@ def train_segmentor(request: TrainRequest) -> Summary:
         summary.outcomes.append(_fit(round_cfg, f"self-training round {number}", relabelled, judged))
     if truth is not None:
         truth_request = replace(
-            request, run=request.ground_truth, vocabulary=vocabulary,
+            request, run=truth.root, vocabulary=vocabulary,
             image_root=None,
             train_list=_write_ids(work_dir, truth), mask_dir=None, work_dir=work_dir / "ground_truth",
         )
@@ -147,10 +147,10 @@ def _rank(launcher: str) -> int:
     return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
 
 
-def _truth_source(request: TrainRequest, source: MaskSource, vocabulary: Vocabulary) -> MaskSource:
-    truth = open_source(request.ground_truth, vocabulary=vocabulary).select([sample.id for sample in source.samples])
+def _truth_source(folder: Path, source: MaskSource, vocabulary: Vocabulary) -> MaskSource:
+    truth = open_source(folder, vocabulary=vocabulary).select([sample.id for sample in source.samples])
     if not truth.samples:
-        raise UsageError(f"--ground-truth {request.ground_truth}: no masks for the images of {request.run}")
+        raise UsageError(f"--ground-truth {folder}: no masks for the images of {source.root}")
     return truth
 
 
