@@ -9,9 +9,6 @@ from tagclip.errors import UsageError
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
 Settings = TypeVar("Settings", bound="DataclassInstance")
 
 

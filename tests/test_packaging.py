@@ -54,6 +54,9 @@ def _distribution(requirement: str) -> str:
     return re.match(r"[\w.-]+", requirement).group().lower().replace("_", "-")
 
 
+TYPE_CHECKERS = {"_typeshed"}  # modules that type checkers bring
+
+
 def _imported(*folders: str) -> dict[str, str]:
     """Top-level modules that the code imports, each with a file that does."""
     found = {}
@@ -68,7 +71,8 @@ def _imported(*folders: str) -> dict[str, str]:
                     continue
                 for name in names:
                     found.setdefault(name.split(".")[0], path.relative_to(ROOT).as_posix())
-    return {name: place for name, place in found.items() if name not in {*sys.stdlib_module_names, *OURS}}
+    known = {*sys.stdlib_module_names, *OURS, *TYPE_CHECKERS}
+    return {name: place for name, place in found.items() if name not in known}
 
 
 def test_what_is_imported_is_declared(declared):

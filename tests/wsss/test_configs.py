@@ -155,7 +155,7 @@ def test_presets_differ_in_quirks_only():
     quirks = {
         "image.apply_exif", "image.max_long_side", "image.position_rounding", "dmar.clip_boxes", "cwr.clip_boxes",
         "cwr.stop_at_degenerate", "rule.floor", "local_attention", "affinity.clip_boxes", "cam.reference_names",
-        "crf.wrap_dark_pixels", "storage_dtype", "round_upsampled", "max_refine_side",
+        "crf.engine", "crf.wrap_dark_pixels", "storage_dtype", "round_upsampled", "max_refine_side",
     }  # fmt: skip
 
     def flat(values: dict, prefix: str = "") -> dict:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tagclip.errors import UsageError
+from tagclip.errors import RequirementError, UsageError
 from tests.oracle.crf import dense_crf, wrapped_image
 from wsss.config import CrfConfig
 from wsss.masks.crf import crf_probabilities, uniform_label, wrap_dark_pixels
@@ -120,5 +120,5 @@ def test_bad_settings(change):
 
 def test_missing_package_is_one_line(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pydensecrf.densecrf", None)
-    with pytest.raises(UsageError, match="x"):
-        crf_probabilities(picture()[0], maps(2), CrfConfig())
+    with pytest.raises(RequirementError, match="pydensecrf"):
+        crf_probabilities(picture()[0], maps(2), CrfConfig(engine="pydensecrf"))

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from tagclip.errors import UsageError
-from tests.golden import SHARED, golden_cases
+from tests.golden import SHARED, golden_cases, golden_settings
 from tests.oracle.crf import dense_crf as by_pydensecrf
 from tests.oracle.crf import mean_field, wrapped_image
 from tests.wsss.masks.test_crf import maps, picture
-from wsss.config import CrfConfig, MaskConfig
+from wsss.config import CrfConfig
 from wsss.masks import crf_tensors, lattice
 from wsss.masks.crf import crf_probabilities
 from wsss.masks.crf_tensors import dense_crf
@@ -154,7 +154,7 @@ def test_deviations_too_small():
 
 @pytest.mark.parametrize("case", golden_cases("cam"), ids=str)
 def test_golden_labels(case):
-    golden, config = case.arrays(), MaskConfig.preset("reference", "voc")
+    golden, config = case.arrays(), golden_settings("voc").masks
     low, high = (bound(golden["refined"], axis=(1, 2), keepdims=True) for bound in (np.min, np.max))
     scores = label_scores((golden["refined"] - low) / (high - low + 1e-7), golden["cam_label"].shape, config)
     found = refined(np.asarray(case.image()), scores, replace(config.crf, engine="torch"))
