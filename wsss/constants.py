@@ -56,7 +56,7 @@ def attributes_of(kind: type) -> dict[str, Attribute]:
     Raises:
         LookupError: a field of the dataclass that its docstring does not name.
     """
-    lines = inspect.getdoc(kind).splitlines()
+    lines = (inspect.getdoc(kind) or "").splitlines()
     start = lines.index("Attributes:") + 1 if "Attributes:" in lines else len(lines)
     section = []
     for line in lines[start:]:
@@ -109,7 +109,8 @@ def _table(
     elsewhere: Mapping[str, Mapping[str, Any]],
 ) -> list[str]:
     attributes = attributes_of(kind)
-    lines = [f"### `{prefix}`: {inspect.getdoc(kind).splitlines()[0]}", ""]
+    title = (inspect.getdoc(kind) or "").split("\n", 1)[0]
+    lines = [f"### `{prefix}`: {title}", ""]
     lines += ["| name | symbol | default | reference | data sets | what it does |", "|---|---|---|---|---|---|"]
     for field in dataclasses.fields(kind):
         name, attribute = f"{prefix}.{field.name}", attributes[field.name]
