@@ -23,9 +23,9 @@ def names_of(classes: tuple[str, ...]) -> DemoNames:
 
 
 def write_scenes(
-    out: Path,
+    out: Path | str,
     count: int,
-    config: SceneConfig,
+    config: SceneConfig | None = None,
     *,
     seed: int = 0,
     split: str = "train",
@@ -40,7 +40,8 @@ def write_scenes(
 
     Args:
         out: folder to write; must not hold another data set's split of that name.
-        count: number of scenes. config: their look; its `voc_share` must be 1, so that every object has a class.
+        count: number of scenes. config: their look, None for the usual one; every object has a class, whatever its
+            `voc_share` says.
         seed: of the scenes. vocabulary: the classes to draw (default VOC); each needs a sprite of the demo.
         progress: wraps the range of scenes, for a progress bar.
 
@@ -53,7 +54,8 @@ def write_scenes(
     if count < 1:
         raise UsageError(f"the number of scenes must be at least 1, not {count}")
     vocabulary = vocabulary or Vocabulary.named("voc")
-    renderer = SceneRenderer(replace(config, voc_share=1.0), seed, names_of(tuple(vocabulary.names)))
+    config = config or SceneConfig()
+    renderer = SceneRenderer(replace(config, voc_share=1.0), seed, names_of(vocabulary.names))
     out = Path(out)
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (out / folder).mkdir(parents=True, exist_ok=True)
