@@ -72,7 +72,7 @@ def test_a_tool_says_it_in_one_line(tmp_path):
     photos.mkdir()
     (photos / "a.jpg").write_bytes(b"")
     done = run_without_libraries(
-        tmp_path, "tools/pipeline.py", "configs/demo/masks.py", "--images", str(photos), "--out", str(tmp_path / "out")
+        tmp_path, "tools/pipeline.py", "--config", "demo/masks", "--images", str(photos), "--out", str(tmp_path / "out")
     )
     assert done.returncode == 2
     assert done.stderr.startswith("error: OpenCV wants the system library libGL.so.1")

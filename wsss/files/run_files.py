@@ -84,6 +84,19 @@ class RunFiles:
         """Where the image's maps are."""
         return self.root / "cams" / f"{image_id}.npz"
 
+    def photo(self, record: TagRecord, image_root: Path | str | None = None) -> Path:
+        """Where the photo of a record is.
+
+        Args:
+            image_root: where the photos are now; None: where they were when the run was made.
+
+        Raises:
+            UsageError: it is not there.
+        """
+        from wsss.files.photos import PhotoLocator  # which reads the manifest through this module
+
+        return PhotoLocator.of_run(self.root, image_root).find(record.id, record.path)
+
     def mask_path(self, image_id: str) -> Path:
         """Where the image's mask is."""
         return self.root / "masks" / f"{image_id}.png"

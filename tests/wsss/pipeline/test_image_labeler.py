@@ -40,7 +40,7 @@ def test_results_are_those_of_a_run(labeler, preset, images, golden_model_path, 
         settings={**settings, "work.mask_workers": 1},
     )  # fmt: skip
     for record in run.records():
-        found = labeler(record.path)
+        found = labeler(run.photo(record))
         assert found.tags == [VOCABULARY.names[index] for index in record.indices]
         assert [found.scores[name] for name in VOCABULARY.names] == record.scores.tolist()
         assert list(found.maps) == found.tags
