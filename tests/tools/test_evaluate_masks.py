@@ -10,6 +10,7 @@ from tagclip.errors import UsageError
 from tagclip.vocabulary import Vocabulary
 from tests.tools.commands import command
 from wsss.evaluation.mask_folders import coarse_table, map_labels
+from wsss.files.classes import write_classes
 from wsss.files.map_files import StoredMaps
 
 main = command("evaluate", "masks")
@@ -99,7 +100,7 @@ def test_coarse_groups():
         (["--thresholds", "0.5"], "--masks .*: --thresholds are scored on class maps; give --maps or --run"),
         (["--maps", "."], "class maps need --thresholds"),
         (["--classes", "nothing.txt"], "nothing.txt"),
-        (["--list", "missing.txt"], "--list missing.txt: no such file"),
+        (["--list", "missing.txt"], "--list missing.txt: No such file"),
     ],
 )
 def test_wrong_usage(folders, extra, message):
@@ -118,7 +119,7 @@ def test_a_missing_folder_and_foreign_ids(folders):
 def test_maps_that_have_no_true_mask(folders):
     (folders / "cams").mkdir()
     options = ["--maps", str(folders / "cams"), "--ground-truth", str(folders / "gt"), "--classes", "voc"]
-    with pytest.raises(UsageError, match=r"--maps .*: none of its \*\.npz files"):
+    with pytest.raises(UsageError, match=r"--maps .*cams: no .npz file in it"):
         main([*options, "--thresholds", "0.5"])
     (folders / "cams" / "a.npz").write_bytes(b"no maps")
     with pytest.raises(UsageError, match=r"no class maps could be scored, first: .*a\.npz"):
@@ -151,3 +152,98 @@ def test_figures_alone_on_the_screen(folders, capsys):
     out = capsys.readouterr()
     assert json.loads(out.out)["images"] == 2
     assert out.err == ""
+
+
+def test_segmented_and_remasked_folders_say_their_classes(folders, capsys):
+    write_classes(folders, ("background", "boat"), [[0, 0, 0], [1, 2, 3]])
+    assert main(["--masks", str(folders / "pred"), "--ground-truth", str(folders / "gt")]) == 0
+    assert "boat" in capsys.readouterr().out
+    assert run(folders, "--classes", "duck") == 0
+    assert "duck" in capsys.readouterr().out
+
+
+def test_binary_truth(folders, capsys):
+    for name in ("a", "deep/a"):
+        save(folders / "gt" / f"{name}.png", [[0, 0, 255, 255], [0, 0, 255, 255]])
+    with pytest.raises(UsageError, match=r"true masks hold nothing but 0 and 255, .*--classes and add --binary"):
+        run(folders)
+    with pytest.raises(UsageError, match=r"--binary: .*vocabulary 'voc' has 20 classes; name the one with --classes"):
+        run(folders, "--binary")
+    report = folders / "report.json"
+    assert run(folders, "--classes", "boat", "--binary", "--json", str(report)) == 0
+    values = json.loads(report.read_text())
+    assert values["classes"]["boat"]["iou"] == pytest.approx(6 / 8)
+    assert values["pixel_accuracy"] == pytest.approx(14 / 16)
+
+
+def test_true_masks_of_nothing_but_ignored_pixels(folders):
+    for name in ("a", "deep/a"):
+        save(folders / "gt" / f"{name}.png", np.full((2, 4), 255))
+    with pytest.raises(UsageError, match=r"true masks hold nothing but 255 \(ignored\)"):
+        run(folders)
+
+
+def test_a_void_rim_in_one_mask_is_no_binary_mask(folders):
+    save(folders / "gt" / "a.png", [[0, 0, 255, 255], [0, 0, 255, 255]])
+    assert run(folders) == 0
+
+
+@pytest.mark.parametrize("depth", ["1", "16 bits"])
+def test_true_masks_of_other_depths(folders, depth):
+    truth = np.array([[0, 0, 1, 1], [0, 0, 1, 1]])
+    for name in ("a", "deep/a"):
+        if depth == "1":
+            Image.fromarray(truth.astype(bool)).save(folders / "gt" / f"{name}.png")
+        else:
+            ignored = np.where(np.arange(4) == 0, 65535, truth)
+            Image.fromarray(ignored.astype(np.uint16)).save(folders / "gt" / f"{name}.png")
+    report = folders / "report.json"
+    assert run(folders, "--json", str(report)) == 0
+    background = 8 / 10 if depth == "1" else 4 / 6
+    assert json.loads(report.read_text())["classes"]["background"]["iou"] == pytest.approx(background)
+
+
+def test_turned_truth_is_not_resized(folders, capsys):
+    for name in ("a", "deep/a"):
+        save(folders / "gt" / f"{name}.png", np.zeros((4, 2)))
+    assert run(folders, "--resize") == 1
+    said = capsys.readouterr().out
+    assert "mask of 4x2 pixels, ground truth of 2x4: one is the other turned" in said
+    assert "EXIF" in said
+
+
+def test_colours_are_no_truth(folders, capsys):
+    Image.new("RGB", (4, 2), "red").save(folders / "gt" / "a.png")
+    assert run(folders) == 0
+    assert "a RGB image holds colours, not class ids" in capsys.readouterr().out
+
+
+def test_names_without_a_partner(folders, capsys):
+    save(folders / "pred" / "alone.png", [[0]])
+    assert run(folders) == 0
+    assert "1 of 3 predictions have no true mask and are not scored: alone" in capsys.readouterr().err
+    save(folders / "other" / "x" / "a.png", [[0]])
+    with pytest.raises(UsageError, match=r"none of its 3 names \(first 'a'\) is among the 1 in .* \(first 'x/a'\)"):
+        main(["--masks", str(folders / "pred"), "--ground-truth", str(folders / "other"), "--classes", "voc"])
+    (folders / "jpeg").mkdir()
+    Image.new("L", (4, 2)).save(folders / "jpeg" / "a.jpg")
+    with pytest.raises(UsageError, match=r"--ground-truth .*jpeg: no .png file in it \(1 .jpg\)"):
+        main(["--masks", str(folders / "pred"), "--ground-truth", str(folders / "jpeg"), "--classes", "voc"])
+
+
+def test_stray_files_and_suffixes_in_capitals(folders):
+    for name in ("._a.png", ".DS_Store", "Thumbs.db", "notes.txt"):
+        (folders / "pred" / name).write_bytes(b"\0")
+        (folders / "gt" / name).write_bytes(b"\0")
+    (folders / "gt" / "a.png").rename(folders / "gt" / "a.PNG")
+    report = folders / "report.json"
+    assert run(folders, "--json", str(report), "--strict") == 0
+    assert json.loads(report.read_text())["images"] == 2
+
+
+@pytest.mark.parametrize("text", ["\ufeffa\r\ndeep/a\r\n", "a.png\ndeep\\a.png\n", "a 1\ndeep/a 1\n"])
+def test_lists_as_other_systems_write_them(folders, text):
+    (folders / "list.txt").write_bytes(text.encode())
+    report = folders / "report.json"
+    assert run(folders, "--list", str(folders / "list.txt"), "--strict", "--json", str(report)) == 0
+    assert json.loads(report.read_text())["images"] == 2

@@ -79,7 +79,6 @@ def scenes(args: argparse.Namespace) -> int:
     from tagclip.demo.dataset import write_scenes
     from tagclip.demo.scenes import SceneConfig
     from tagclip.vocabulary import Vocabulary
-    from wsss.pipeline.run_config import class_names
 
     look = {"side": args.side, "objects": args.objects, "object_side": args.object_side, "styles": args.styles}
     given: dict[str, Any] = {name: tuple(value) for name, value in look.items() if value is not None}
@@ -88,7 +87,7 @@ def scenes(args: argparse.Namespace) -> int:
     with progress_bar(args.count, "drawing", unit="scenes", quiet=args.quiet) as bar:
         write_scenes(
             args.out, args.count, config, seed=args.seed, split=args.split,
-            vocabulary=Vocabulary.load(class_names(args.classes)), progress=lambda indices: watched(indices, bar),
+            vocabulary=Vocabulary.load(args.classes), progress=lambda indices: watched(indices, bar),
         )  # fmt: skip
     output.show(f"{args.count} scenes in {args.out}")
     output.figures({"scenes": args.count, "out": str(args.out)})

@@ -43,7 +43,7 @@ def register(commands: Any) -> None:
     )  # fmt: skip
     pick(
         parser, "run", "masks", "maps", "ground-truth", "classes", "list", "coarse", "thresholds", "ignore-index",
-        "boundary-width", "resize", "confusion", "workers", "strict", "json", "quiet",
+        "binary", "boundary-width", "resize", "confusion", "workers", "strict", "json", "quiet",
         required=("ground-truth",), notes=OF_THE_FOLDER,
         defaults={"boundary-width": BOUNDARY_WIDTH, "workers": 2},
     )  # fmt: skip
@@ -85,7 +85,8 @@ def evaluate_tags(args: argparse.Namespace) -> int:
 def evaluate_masks(args: argparse.Namespace) -> int:
     """Scores masks, or class maps with --thresholds."""
     setup_logging(args.quiet)
-    from wsss.evaluation.mask_folders import FolderScorer, find_pairs, save_confusion
+    from wsss.evaluation.mask_folders import FolderScorer, save_confusion
+    from wsss.evaluation.pairs import find_pairs
     from wsss.evaluation.scorer import MaskEvaluationConfig
     from wsss.files.mask_files import ignore_label
 
@@ -94,10 +95,8 @@ def evaluate_masks(args: argparse.Namespace) -> int:
     vocabulary = _vocabulary(args.classes, args.run or folder)
     ignored = ignore_label(vocabulary.label_count) if args.ignore_index is None else args.ignore_index
     config = MaskEvaluationConfig(ignored, args.boundary_width, args.resize)
-    scorer = FolderScorer(vocabulary, config, args.coarse, args.workers)
-    pairs = list(
-        find_pairs(folder, args.ground_truth, ".npz" if args.thresholds else ".png", args.list, option=option)
-    )
+    scorer = FolderScorer(vocabulary, config, args.coarse, args.workers, args.binary or None)
+    pairs = find_pairs(folder, args.ground_truth, ".npz" if args.thresholds else ".png", args.list, option=option)
     with progress_bar(len(pairs) * len(args.thresholds or "1"), "scoring", quiet=args.quiet) as bar:
         if args.thresholds:
             sweep = scorer.maps(pairs, args.thresholds, counted(bar))
@@ -177,6 +176,5 @@ def _predictions(args: argparse.Namespace) -> tuple[Path, str]:
 
 def _vocabulary(choice: str | None, folder: Path) -> Vocabulary:
     from wsss.files.classes import require_vocabulary
-    from wsss.pipeline.run_config import class_names
 
-    return require_vocabulary(folder, None if choice is None else class_names(choice))
+    return require_vocabulary(folder, choice)

@@ -165,6 +165,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("thresholds", "Score class maps with each of these background scores", "T", share, several=True),
         Option("ignore-index", "Leave pixels with this id in the true masks out (default: 255, or 65535 of 16 bits)",
                "ID", not_negative),
+        Option("binary", "Read true masks of 0 and 255 as background and the one class", kind=SWITCH),
         Option("boundary-width", "Score a band along outlines, as a share of the image diagonal; 0: none", "SHARE",
                share),
         Option("resize", "Resize predictions to the size of the true masks", kind=SWITCH),

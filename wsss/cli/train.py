@@ -74,7 +74,6 @@ def fit(
     load_mmseg()
     from mmengine.dist import is_main_process
 
-    from wsss.pipeline.run_config import class_names
     from wsss.segmentation.preflight import PreflightConfig
     from wsss.segmentation.train_settings import TrainRequest
     from wsss.segmentation.training import train_segmentor
@@ -84,7 +83,7 @@ def fit(
     summary = train_segmentor(
         TrainRequest(
             config, run, options=options, overwrite=args.overwrite, preflight=PreflightConfig(ids=not headers_only),
-            vocabulary=None if vocabulary is None else class_names(vocabulary), **training_fields(args), **request,
+            vocabulary=vocabulary, **training_fields(args), **request,
         )
     )  # fmt: skip
     if is_main_process():

@@ -16,6 +16,8 @@ from tagclip.images import Size, image_size
 from wsss.files.concurrency import bounded_map
 from wsss.files.mask_files import IGNORE_8_BIT, MaskHeader, count_labels, ignore_label, mask_header, read_mask
 
+WRITE_ONE = "write 1 instead of 255 into them"
+
 
 @dataclass(frozen=True)
 class PreflightConfig:
@@ -61,9 +63,7 @@ def turned(size: Size, other: Size) -> bool:
     return size != other and (size.height, size.width) == (other.width, other.height)
 
 
-def set_problem(
-    pixels: Mapping[int, int], ignored: int, remedy: str = "write 1 instead of 255 into them"
-) -> str | None:
+def set_problem(pixels: Mapping[int, int], ignored: int, remedy: str = WRITE_ONE) -> str | None:
     """What is wrong with a whole set of true masks, of which each one may be right.
 
     Args:

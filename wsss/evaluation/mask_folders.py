@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tagclip.errors import UsageError
+from tagclip.errors import ImageError, UsageError
 from tagclip.vocabulary import Vocabulary
 from wsss.evaluation.pairs import MaskPair, score_pairs
 from wsss.evaluation.scorer import MaskEvaluationConfig, MaskScorer, MaskScores
-from wsss.files.lists import read_ids
 from wsss.files.map_files import read_maps
-from wsss.files.mask_files import IGNORE_8_BIT, ignore_label, label_dtype, read_mask
+from wsss.files.mask_files import IGNORE_8_BIT, ignore_label, label_dtype, read_mask, with_ignored_value
 
 Progress = Callable[[int], None]
 
@@ -60,19 +59,28 @@ class FolderScorer:
         config: of the scorer.
         coarse: merge classes into their coarse groups first.
         workers: reading threads.
+        binary: true masks are 0 and 255, as tools for binary masks write them, and 255 is the vocabulary's one class.
+            None: they are not, and true masks of nothing but 0 and 255 are refused; False: they are scored all the
+            same, 255 being ignored.
 
     Raises:
-        UsageError: `coarse` with a vocabulary that has no groups.
+        UsageError: `coarse` with a vocabulary that has no groups, `binary` with one of several classes.
     """
 
     vocabulary: Vocabulary
     config: MaskEvaluationConfig = field(default_factory=MaskEvaluationConfig)
     coarse: bool = False
     workers: int = 2
+    binary: bool | None = None
 
     def __post_init__(self) -> None:
         if self.coarse and self.vocabulary.coarse is None:
             raise UsageError(f"--coarse: the vocabulary {self.vocabulary.name!r} has no coarse groups")
+        if self.binary and (len(self.vocabulary) != 1 or not self.vocabulary.has_background):
+            raise UsageError(
+                f"--binary: masks of 0 and 255 show one class and a background, vocabulary {self.vocabulary.name!r} "
+                f"has {len(self.vocabulary)} classes; name the one with --classes"
+            )
 
     def masks(self, pairs: Sequence[MaskPair], progress: Progress = lambda done: None) -> FolderScores:
         """Scores of masks.
@@ -81,9 +89,9 @@ class FolderScorer:
             pairs: of `find_pairs`. progress: called with the number of pairs that were read.
 
         Raises:
-            UsageError: ids beyond the vocabulary's classes.
+            UsageError: ids beyond the vocabulary's classes, or true masks that mean something else (`check_truth`).
         """
-        return self._score(pairs, self.config, self._grouped(read_mask), progress)
+        return self._score(pairs, self.config, self._grouped(self._read), progress)
 
     def maps(
         self, pairs: Sequence[MaskPair], thresholds: Sequence[float], progress: Progress = lambda done: None
@@ -126,57 +134,38 @@ class FolderScorer:
     ) -> FolderScores:
         scorer = MaskScorer(config)
         failures = score_pairs(
-            pairs, scorer, read_prediction=read_prediction, read_truth=self._grouped(read_mask),
+            pairs, scorer, read_prediction=read_prediction, read_truth=self._grouped(self._truth),
             workers=self.workers, progress=progress,
         )  # fmt: skip
+        if self.binary is None:
+            scorer.check_truth("name the one class with --classes and add --binary")
         return FolderScores(scorer.scores(self._names()), [message for _, message in failures])
+
+    def _read(self, path: Path) -> np.ndarray:
+        return with_ignored_value(read_mask(path), self.config.ignore_index)
+
+    def _truth(self, path: Path) -> np.ndarray:
+        mask = self._read(path)
+        return np.where(mask == IGNORE_8_BIT, 1, mask) if self.binary else mask
 
     def _grouped(self, read: Callable[[Path], np.ndarray]) -> Callable[[Path], np.ndarray]:
         if not self.coarse:
             return read
         table = coarse_table(self.vocabulary)
-        return lambda path: table[read(path)]
+
+        def grouped(path: Path) -> np.ndarray:
+            mask = read(path)
+            if mask.size and mask.max() >= len(table):
+                raise ImageError(f"{path}: id {mask.max()} is no class of vocabulary {self.vocabulary.name!r}")
+            return table[mask]
+
+        return grouped
 
     def _names(self) -> list[str]:
         """Names by mask id: background first if the vocabulary has one; numbers of groups if `coarse`."""
         groups = sorted(set(self.vocabulary.coarse or ()))
         names = [f"group {group}" for group in groups] if self.coarse else list(self.vocabulary.names)
         return ["background", *names] if self.vocabulary.has_background else names
-
-
-def find_pairs(
-    predicted: Path, truth: Path, suffix: str = ".png", id_list: Path | None = None, *, option: str = "--masks"
-) -> Iterator[MaskPair]:
-    """Pairs of files with equal relative paths, suffix apart.
-
-    Args:
-        predicted: folder of masks, or of class maps with the suffix ".npz".
-        id_list: file whose first word of each line is an id; without it every prediction that has a true mask is
-            taken (a data set's folder of true masks usually holds more than one split).
-        option: that named `predicted`, for messages.
-
-    Raises:
-        UsageError: a folder or list that does not exist, or nothing in common.
-    """
-    for name, folder in ((option, predicted), ("--ground-truth", truth)):
-        if not folder.is_dir():
-            raise UsageError(f"{name} {folder}: no such folder")
-    if id_list is not None:
-        if not id_list.is_file():
-            raise UsageError(f"--list {id_list}: no such file")
-        yield from (MaskPair(i, predicted / f"{i}{suffix}", truth / f"{i}.png") for i in read_ids(id_list))
-        return
-    found = 0
-    for path in sorted(predicted.rglob(f"*{suffix}")):
-        relative = path.relative_to(predicted)
-        counterpart = (truth / relative).with_name(f"{path.name.removesuffix(suffix)}.png")
-        if counterpart.is_file():
-            found += 1
-            yield MaskPair(relative.as_posix().removesuffix(suffix), path, counterpart)
-    if not found:
-        raise UsageError(
-            f"{option} {predicted}: none of its *{suffix} files has a mask of the same name in --ground-truth {truth}"
-        )
 
 
 def coarse_table(vocabulary: Vocabulary) -> np.ndarray:

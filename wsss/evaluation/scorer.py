@@ -11,7 +11,9 @@ import numpy as np
 
 from tagclip.arguments import as_names
 from tagclip.errors import ImageError, UsageError
-from wsss.files.mask_files import IGNORE_8_BIT, ignore_label
+from tagclip.images import Size
+from wsss.evaluation.mask_checks import WRITE_ONE, set_problem, turned
+from wsss.files.mask_files import IGNORE_8_BIT, ignore_label, with_ignored_value
 
 LARGEST_TABLE = 256  # labels up to which a report holds the whole confusion matrix; beyond, what is not 0
 
@@ -54,6 +56,7 @@ class PairCounts:
     """What one pair of masks adds to the counts of a `MaskScorer`, whose attributes these are."""
 
     counts: dict[tuple[int, int], int]
+    ignored: int = 0
     intersection: dict[int, int] = field(default_factory=dict)
     union: dict[int, int] = field(default_factory=dict)
 
@@ -64,12 +67,14 @@ class MaskScorer:
 
     Attributes:
         counts: pixels by (ground-truth id, predicted id), ground truth's ignored pixels left out.
+        ignored: how many those were.
         intersection, union: pixels of both boundary bands, by id.
         images: how many pairs were counted.
     """
 
     config: MaskEvaluationConfig = field(default_factory=MaskEvaluationConfig)
     counts: Counter[tuple[int, int]] = field(default_factory=Counter)
+    ignored: int = 0
     intersection: Counter[int] = field(default_factory=Counter)
     union: Counter[int] = field(default_factory=Counter)
     images: int = 0
@@ -82,9 +87,10 @@ class MaskScorer:
             truth: (H, W), likewise.
 
         Raises:
-            ImageError: the sizes differ and `resize` is off, or an 8-bit mask where 16 bits are needed to tell class
-                255 from ignored pixels.
+            ImageError: the sizes differ and `resize` is off, one of them is the other turned, or an 8-bit mask where 16
+                bits are needed to tell class 255 from ignored pixels.
         """
+        predicted, truth = (with_ignored_value(mask, self.config.ignore_index) for mask in (predicted, truth))
         for what, mask in (("the mask", predicted), ("the ground truth", truth)):
             if mask.dtype == np.uint8 and self.config.ignore_index > IGNORE_8_BIT and (mask == IGNORE_8_BIT).any():
                 raise ImageError(
@@ -92,15 +98,21 @@ class MaskScorer:
                     "ignored; save it as a 16-bit PNG"
                 )
         if predicted.shape != truth.shape:
-            if not self.config.resize:
+            sizes = (
+                f"mask of {predicted.shape[1]}x{predicted.shape[0]} pixels, ground truth of "
+                f"{truth.shape[1]}x{truth.shape[0]}"
+            )
+            if turned(Size(*predicted.shape), Size(*truth.shape)):
                 raise ImageError(
-                    f"mask of {predicted.shape[1]}x{predicted.shape[0]} pixels, ground truth of "
-                    f"{truth.shape[1]}x{truth.shape[0]}; --resize brings it to the ground truth's size"
+                    f"{sizes}: one is the other turned, as when the true mask was drawn on the photo as it is stored "
+                    "and not as its EXIF orientation shows it; turn it (resizing would squeeze it)"
                 )
+            if not self.config.resize:
+                raise ImageError(f"{sizes}; --resize brings it to the ground truth's size")
             predicted = cv2.resize(predicted, truth.shape[::-1], interpolation=cv2.INTER_NEAREST)
         valid = truth != self.config.ignore_index
         counts = _count_pairs(truth[valid], predicted[valid])
-        found = PairCounts(counts)
+        found = PairCounts(counts, int(valid.size - valid.sum()))
         if self.config.boundary_width > 0:
             width = max(1, round(self.config.boundary_width * float(np.hypot(*truth.shape))))
             for label in {label for pair in counts for label in pair} - {self.config.ignore_index}:
@@ -114,6 +126,7 @@ class MaskScorer:
     def add(self, found: PairCounts) -> None:
         """Adds what `measure` returned."""
         self.counts.update(found.counts)
+        self.ignored += found.ignored
         self.intersection.update(found.intersection)
         self.union.update(found.union)
         self.images += 1
@@ -165,6 +178,22 @@ class MaskScorer:
             pairs=confusion,
         )
 
+    def check_truth(self, remedy: str = WRITE_ONE) -> None:
+        """Refuses true masks that are right one by one and mean something else together; see `set_problem`.
+
+        Args:
+            remedy: for binary masks.
+
+        Raises:
+            UsageError: nothing but ignored pixels, or the 0 and 255 of binary masks.
+        """
+        pixels = Counter({self.config.ignore_index: self.ignored})
+        for (label, _), count in self.counts.items():
+            pixels[label] += count
+        problem = set_problem(pixels, self.config.ignore_index, remedy) if self.images else None
+        if problem:
+            raise UsageError(f"the true masks {problem}")
+
     def _check_ids(self, classes: int) -> None:
         for side, what in enumerate(("ground truth", "predictions")):
             seen = sorted({pair[side] for pair in self.counts})
@@ -172,7 +201,7 @@ class MaskScorer:
             if foreign:
                 raise UsageError(
                     f"the {what} hold id {foreign[0]}, but there are {classes} classes (0 to {classes - 1}); "
-                    "is it the right --classes?"
+                    "are these the right --classes?"
                 )
 
 

@@ -92,7 +92,7 @@ def require_vocabulary(folder: Path, choice: str | Sequence[str] | Path | Vocabu
     found = folder_vocabulary(folder)
     if found is None:
         raise UsageError(
-            f"{folder}: nothing says which classes its masks hold (no {CLASSES_FILE}, no run around it); name them "
+            f"{folder}: nothing says which classes it holds (no {CLASSES_FILE}, no run around it); name them "
             f"with --classes: {', '.join(Vocabulary.built_in())}, a class file, or names with commas"
         )
     return found

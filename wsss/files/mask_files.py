@@ -156,6 +156,13 @@ def read_mask(path: Path) -> np.ndarray:
     return values
 
 
+def with_ignored_value(mask: np.ndarray, ignored: int) -> np.ndarray:
+    """A mask whose ignored pixels have this value: in one of 16 bits where 8 are enough, 65535 means what 255 does."""
+    if mask.dtype == np.uint16 and ignored == IGNORE_8_BIT:
+        return np.where(mask == IGNORE_16_BIT, IGNORE_8_BIT, mask).astype(np.uint16)
+    return mask
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The image of a mask; what goes wrong while it is read becomes one line."""

@@ -116,7 +116,7 @@ class TaggingRunConfig:
 
     def load_vocabulary(self) -> Vocabulary:
         """The vocabulary that `vocabulary` names."""
-        return Vocabulary.load(class_names(self.vocabulary))
+        return Vocabulary.load(self.vocabulary)
 
     def tagger_config(self, vocabulary: Vocabulary) -> TagCLIPConfig:
         """The preset with `tagging` written over it.
@@ -186,15 +186,6 @@ def _absolute(path: str | None) -> str | None:
 
 
 RunConfig = TypeVar("RunConfig", bound=TaggingRunConfig)
-
-
-def class_names(text: str) -> str | Path | list[str]:
-    """What `Vocabulary.load` takes: a built-in name, a file, or a list of the names between the commas of the text."""
-    if text in Vocabulary.built_in():
-        return text
-    names = [name.strip() for name in text.split(",")]
-    is_file = len(names) == 1 and (Path(text).suffix or "/" in text or Path(text).is_file())
-    return Path(text) if is_file else names
 
 
 def load_run_config(name: str | Path, options: Mapping[str, Any], base: RunConfig) -> RunConfig:

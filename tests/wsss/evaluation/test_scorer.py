@@ -145,8 +145,8 @@ def test_read_mask_reads_ids_and_refuses_colours(tmp_path):
     Image.new("RGB", (2, 2)).save(tmp_path / "rgb.png")
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "empty.png").write_bytes(b"")
-    for file, message in (("rgb.png", "RGB image is not a label map"), ("text.png", "cannot be read"),
-                          ("empty.png", "cannot be read"), ("none.png", "no such mask")):
+    for file, message in (("rgb.png", "RGB image holds colours"), ("text.png", "not an image that can hold class ids"),
+                          ("empty.png", "not an image that can hold class ids"), ("none.png", "no such mask")):
         with pytest.raises(ImageError, match=message):
             read_mask(tmp_path / file)
 
@@ -168,3 +168,41 @@ def test_score_pairs_streams_and_reports_failures(tmp_path):
     assert [name for name, _ in failures] == ["colour"]
     assert scorer.images == 41
     assert scorer.scores(NAMES).miou == 1
+
+
+@pytest.mark.parametrize("resize", [False, True])
+def test_a_turned_mask_is_named_and_never_resized(resize):
+    scorer = MaskScorer(MaskEvaluationConfig(resize=resize))
+    with pytest.raises(ImageError, match="mask of 3x2 pixels, ground truth of 2x3: one is the other turned"):
+        scorer.measure(np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8))
+
+
+def test_the_ignored_value_of_16_bit_files_where_8_are_enough():
+    scorer = MaskScorer(MaskEvaluationConfig(boundary_width=0))
+    scorer.update(np.array([[1, 65535, 0]], np.uint16), np.array([[1, 1, 65535]], np.uint16))
+    scores = scorer.scores(NAMES)
+    assert scores.iou[1] == 0.5
+    assert scores.ignored_share == 0.5
+    assert scorer.ignored == 1
+
+
+@pytest.mark.parametrize(
+    ("truth", "problem"),
+    [
+        ([0, 255], "true masks hold nothing but 0 and 255"),
+        ([255, 255], r"true masks hold nothing but 255 \(ignored\)"),
+        ([0, 1, 255], None),
+        ([0, 1], None),
+        ([0, 0], None),
+        ([1, 255], None),
+    ],
+)
+def test_true_masks_that_mean_something_else(truth, problem):
+    scorer = MaskScorer()
+    scorer.check_truth()
+    scorer.update(np.zeros((1, len(truth)), np.uint8), np.array([truth], np.uint8))
+    if problem is None:
+        scorer.check_truth()
+        return
+    with pytest.raises(UsageError, match=problem):
+        scorer.check_truth()

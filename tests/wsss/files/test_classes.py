@@ -43,7 +43,7 @@ def test_a_run_says_its_classes(tmp_path):
 
 def test_nothing_is_guessed(tmp_path):
     assert folder_vocabulary(tmp_path) is None
-    with pytest.raises(UsageError, match=r"nothing says which classes its masks hold .*--classes: coco, "):
+    with pytest.raises(UsageError, match=r"nothing says which classes it holds .*--classes: coco, "):
         require_vocabulary(tmp_path, None)
     assert require_vocabulary(tmp_path, "cat,dog").names == ("cat", "dog")
     with pytest.raises(VocabularyError, match="unknown"):

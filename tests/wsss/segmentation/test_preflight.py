@@ -35,10 +35,10 @@ def damage(path, kind):
     [
         ("size", r"s101.png is 64x62, but its image .*s101.png is 64x64; make the mask again"),
         ("id", r"s101.png holds id 4, but there are 4 labels \(0 background to 3 blue\); is it the right vocabulary"),
-        ("rgb", r"s101.png is a RGB image, but must hold class ids"),
-        ("16 bit", r"s101.png is a I;16 image, but must hold class ids"),
-        ("truncated", r"s101.png cannot be read .*make it again"),
-        ("text", r"s101.png cannot be read .*make it again"),
+        ("rgb", r"s101.png: a RGB image holds colours, not class ids; save ids in a palette or grey PNG"),
+        ("16 bit", r"s101.png is a grey image of 16 bits, but training reads 8 of them; save it as an 8-bit PNG"),
+        ("truncated", r"s101.png: cannot be read as a mask .*make it again"),
+        ("text", r"s101.png: not an image that can hold class ids"),
     ],
 )
 def test_bad_masks(tmp_path, kind, message):
@@ -53,7 +53,7 @@ def test_further_bad_masks_are_counted(tmp_path):
     root = squares.voc_folder(tmp_path, count=4)
     for id_ in ("s100", "s101", "s103"):
         damage(root / "SegmentationClass" / f"{id_}.png", "rgb")
-    with pytest.raises(RunError, match=r"s100.png .*\(2 more masks are bad\)"):
+    with pytest.raises(RunError, match=r"s100.png: .*\(2 more masks are bad\)"):
         check_masks(open_source(root), NAMES)
 
 
@@ -76,7 +76,7 @@ def test_nothing_but_ignored_pixels(tmp_path):
     root = squares.voc_folder(tmp_path, count=2)
     for path in (root / "SegmentationClass").iterdir():
         Image.fromarray(np.full((64, 64), 255, np.uint8)).save(path)
-    with pytest.raises(RunError, match="every pixel of every mask is 255"):
+    with pytest.raises(RunError, match=r": the masks hold nothing but 255 \(ignored\)"):
         check_masks(open_source(root), NAMES)
 
 
@@ -113,3 +113,40 @@ def test_turned_photos(tmp_path, apply_exif, size):
     Image.new("L", size).save(tmp_path / "SegmentationClass" / "x.png")
     report = check_masks(open_source(tmp_path), NAMES, PreflightConfig(apply_exif=apply_exif))
     assert report.images == 1
+
+
+@pytest.mark.parametrize(
+    ("apply_exif", "size", "message"),
+    [
+        (True, (20, 40), r"x.png is 20x40, but its image .*x.jpg is 40x20: it was drawn on the photo as it is stored, "
+         r"which its EXIF orientation turns; turn the mask as well, or .*apply_exif=False"),
+        (False, (40, 20), r"x.png is 40x20, but its image .*x.jpg is 20x40: it was drawn on the upright photo, .*"
+         r"apply_exif=True"),
+    ],
+)  # fmt: skip
+def test_masks_of_the_photo_before_or_after_it_was_turned(tmp_path, apply_exif, size, message):
+    (tmp_path / "JPEGImages").mkdir()
+    (tmp_path / "SegmentationClass").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (20, 40)).save(tmp_path / "JPEGImages" / "x.jpg", exif=exif)
+    Image.new("L", size).save(tmp_path / "SegmentationClass" / "x.png")
+    with pytest.raises(RunError, match=message):
+        check_masks(open_source(tmp_path), NAMES, PreflightConfig(apply_exif=apply_exif))
+
+
+def test_a_turned_mask_of_a_photo_without_orientation(tmp_path):
+    (tmp_path / "JPEGImages").mkdir()
+    (tmp_path / "SegmentationClass").mkdir()
+    Image.new("RGB", (20, 40)).save(tmp_path / "JPEGImages" / "x.jpg")
+    Image.new("L", (40, 20)).save(tmp_path / "SegmentationClass" / "x.png")
+    with pytest.raises(RunError, match="one is the other turned; turn the mask, do not scale it"):
+        check_masks(open_source(tmp_path), NAMES)
+
+
+def test_binary_masks(tmp_path):
+    root = squares.voc_folder(tmp_path, count=2)
+    for path in (root / "SegmentationClass").iterdir():
+        Image.fromarray(np.tile(np.array([0, 255], np.uint8), (64, 32))).save(path)
+    with pytest.raises(RunError, match=r"hold nothing but 0 and 255, and 255 means ignored; .*write 1 instead of 255"):
+        check_masks(open_source(root), NAMES)
