@@ -83,9 +83,9 @@ class CrfConfig:
     """Fully connected CRF (Krähenbühl and Koltun, arXiv 1210.5644) with the constants of CLIP-ES.
 
     Attributes:
-        engine: "pydensecrf" is the published one; "torch" is our own on tensors, which needs no compiler, on any
-            device; its results differ in the last digits. "auto" takes pydensecrf on a CPU that has it, otherwise
-            tensors. Only the reference preset insists on pydensecrf.
+        engine: "pydensecrf" is the published one; "torch" is our own on tensors, which needs no compiler, runs on any
+            device and differs in the last digits. "auto" takes pydensecrf on a CPU that has it, otherwise tensors; only
+            the reference preset insists on pydensecrf.
         iterations: Number of mean-field steps.
         gaussian_sxy (theta_gamma): Reach of the smoothness kernel, its standard deviation in pixels.
         gaussian_compat (w2): Weight of the smoothness kernel, which removes small islands.

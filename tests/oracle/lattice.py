@@ -44,12 +44,14 @@ def lattice_filter(features: np.ndarray, values: np.ndarray) -> np.ndarray:
         for key, weight in around:
             table[key] = table[key] + weight * value
     for axis in range(d + 1):
-        step = np.array([d if j == axis else -1 for j in range(d)])
-
-        def neighbour(key, step, table=table):
-            return table.get(tuple((np.array(key) + step).tolist()), 0)
-
-        table = defaultdict(
-            None, {key: value + (neighbour(key, step) + neighbour(key, -step)) / 2 for key, value in table.items()}
-        )
+        table = blurred(table, np.array([d if j == axis else -1 for j in range(d)]))
     return np.array([sum(weight * table[key] for key, weight in around) for around in corners]) / (1 + 2.0**-d)
+
+
+def blurred(table: dict, step: np.ndarray) -> dict:
+    """v + (v of the next + v of the last) / 2 along one axis; neighbours that are not there count 0."""
+
+    def at(key: tuple, offset: np.ndarray) -> np.ndarray | int:
+        return table.get(tuple((np.array(key) + offset).tolist()), 0)
+
+    return {key: value + (at(key, step) + at(key, -step)) / 2 for key, value in table.items()}

@@ -53,17 +53,15 @@ def _parts(images: Sequence[Tensor]) -> list[slice]:
 
 
 def _dense_crf_together(images: Sequence[Tensor], scores: Sequence[Tensor], config: CrfConfig) -> list[Tensor]:
-    kernels = [_normalised_kernel(*features, weight) for features, weight in (
-        (_features(images, config.gaussian_sxy), config.gaussian_compat),
-        (_features(images, config.bilateral_sxy, config.bilateral_srgb), config.bilateral_compat),
-    )]  # fmt: skip
+    # The larger one first, whose making takes more memory than the other's.
+    bilateral = _normalised_kernel(images, config.bilateral_compat, config.bilateral_sxy, config.bilateral_srgb)
+    gaussian = _normalised_kernel(images, config.gaussian_compat, config.gaussian_sxy)
     unary = _log_scores(scores, config.probability_floor)
     marginals = _softmax_(unary.clone())
     for _ in range(config.iterations):
-        logits = unary.clone()
-        for kernel in kernels:
-            logits += kernel.filter(marginals)
-        marginals = _softmax_(logits)
+        logits = gaussian.filter(marginals)
+        logits += bilateral.filter(marginals)
+        marginals = _softmax_(logits.add_(unary))
     sizes = [image.shape[0] * image.shape[1] for image in images]
     return [
         part[:, : len(maps)].t().reshape(maps.shape).contiguous()
@@ -89,11 +87,12 @@ def _features(images: Sequence[Tensor], sxy: float, srgb: float | None = None) -
     return torch.cat(parts), torch.cat(groups) if len(groups) > 1 else None
 
 
-def _normalised_kernel(features: Tensor, groups: Tensor | None, weight: float) -> PermutohedralLattice:
+def _normalised_kernel(
+    images: Sequence[Tensor], weight: float, sxy: float, srgb: float | None = None
+) -> PermutohedralLattice:
     """weight * n K n with n = 1 / sqrt(row sums of K)."""
-    kernel = PermutohedralLattice(features, groups)
-    ones = torch.ones(kernel.points, 1, device=features.device)
-    norm = (kernel.filter(ones).squeeze(1) + EPSILON).rsqrt()
+    kernel = PermutohedralLattice(*_features(images, sxy, srgb))
+    norm = (kernel.filter(images[0].new_ones(kernel.points, 1, dtype=torch.float32)).squeeze(1) + EPSILON).rsqrt()
     kernel.scale(norm, weight * norm)
     return kernel
 
@@ -101,11 +100,12 @@ def _normalised_kernel(features: Tensor, groups: Tensor | None, weight: float) -
 def _log_scores(scores: Sequence[Tensor], floor: float) -> Tensor:
     """(N, largest K) float32; labels that an image does not have are impossible there."""
     labels = max(len(maps) for maps in scores)
-    parts = []
-    for maps in scores:
-        rows = maps.reshape(len(maps), -1).float().clamp(floor, 1).log_().t()
-        parts.append(torch.nn.functional.pad(rows, (0, labels - len(maps)), value=-torch.inf))
-    return torch.cat(parts).contiguous()
+    pixels = [maps.shape[1] * maps.shape[2] for maps in scores]
+    rows = scores[0].new_full((sum(pixels), labels), -torch.inf, dtype=torch.float32)
+    for part, maps in zip(rows.split(pixels), scores, strict=True):
+        part[:, : len(maps)] = maps.reshape(len(maps), -1).t()
+        part[:, : len(maps)].clamp_(floor, 1).log_()
+    return rows
 
 
 def _softmax_(logits: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ POINTS_AT_ONCE = {"cpu": 1 << 15}  # whose simplices are found together: few sta
 POINTS_AT_ONCE_ELSEWHERE = 1 << 20
 LONGEST_SUM = {"cpu": 4096}  # terms that one thread adds up; longer sums lose digits, and other threads wait for them
 LONGEST_SUM_ELSEWHERE = 64
-TABLE_VALUES = 1 << 25  # of one step of a filter (128 MiB); more columns than fit are filtered in groups
+TABLE_VALUES = 1 << 23  # of one step of a filter (32 MiB); more columns than fit are filtered in groups
 
 
 @dataclass(frozen=True)
@@ -83,38 +83,14 @@ class PermutohedralLattice:
 
     def __init__(self, features: Tensor, groups: Tensor | None = None):
         self.points, dimensions = features.shape
-        device, corners = features.device, dimensions + 1
         cells, axis_of_rank, weights = _simplices(features)
         code, strides, span = _number_cells(cells, groups)
         del cells
-        index = torch.int32 if self.points * corners < 2**31 else torch.int64
-
-        entries = self.points * corners
-        columns = torch.empty(entries, dtype=index, device=device)
-        spread = torch.empty(entries, dtype=torch.float32, device=device)
-        vertex = torch.empty(self.points, corners, dtype=index, device=device)
-        scratch = torch.empty(self.points, dtype=index, device=device)
-        offsets, keys, self.vertices = [], [], 0
-        # Corners of different remainders never meet, so each remainder has a table of its own.
-        for remainder in range(corners):
-            if remainder:
-                code -= strides.index_select(0, axis_of_rank[corners - remainder].int())
-            ordered, order = torch.sort(code, stable=True)
-            first = torch.ones_like(ordered, dtype=torch.bool)
-            torch.ne(ordered[1:], ordered[:-1], out=first[1:])
-            starts = first.nonzero().squeeze(1)
-            number = (first.cumsum(0) + (self.vertices - 1)).to(index)
-            vertex[:, remainder] = scratch.scatter_(0, order, number)
-            part = slice(remainder * self.points, (remainder + 1) * self.points)
-            columns[part], spread[part] = order, weights[:, remainder].index_select(0, order)
-            offsets.append(starts + remainder * self.points)
-            keys.append(ordered.index_select(0, starts).long() + remainder * span)
-            self.vertices += len(starts)
-        offsets.append(torch.tensor([entries], device=device))
-        splat = SparseRows(columns, torch.cat(offsets).to(index), spread)
-        ends = torch.arange(0, entries + 1, corners, dtype=index, device=device)
-        self._splat = splat.pieces(LONGEST_SUM.get(device.type, LONGEST_SUM_ELSEWHERE))
-        self._blurs = _blurs(torch.cat(keys), strides.long(), span, index)
+        splat, vertex, keys = _corners(code, axis_of_rank, weights, strides, span)
+        self.vertices = len(keys)
+        self._splat = splat.pieces(LONGEST_SUM.get(features.device.type, LONGEST_SUM_ELSEWHERE))
+        self._blurs = _blurs(keys, strides.to(keys.dtype), span, vertex.dtype)
+        ends = torch.arange(0, vertex.numel() + 1, dimensions + 1, dtype=vertex.dtype, device=vertex.device)
         self._slice = SparseRows(vertex.view(-1), ends, weights.view(-1).div_(1 + 2.0**-dimensions))
 
     def filter(self, values: Tensor) -> Tensor:
@@ -222,7 +198,7 @@ def _number_cells(cells: Tensor, groups: Tensor | None) -> tuple[Tensor, Tensor,
     total = span * (1 if groups is None else int(groups.max()) + 1)
     if total * (len(sizes) + 1) >= 2**63:
         raise UsageError("a Gaussian this narrow has more lattice cells than can be numbered; use larger deviations")
-    dtype = torch.int32 if total < 2**31 else torch.int64
+    dtype = _smallest(total)
     code = torch.zeros(cells.shape[1], dtype=dtype, device=cells.device)
     for axis, stride in enumerate(strides):
         code += (cells[axis] - (low[axis] - 2)).to(dtype) * stride
@@ -231,27 +207,70 @@ def _number_cells(cells: Tensor, groups: Tensor | None) -> tuple[Tensor, Tensor,
     return code, torch.tensor([*strides, 0], dtype=dtype, device=cells.device), total
 
 
+def _corners(
+    code: Tensor, axis_of_rank: Tensor, weights: Tensor, strides: Tensor, span: int
+) -> tuple[SparseRows, Tensor, Tensor]:
+    """Which corners of simplices are one vertex; `code` (N,), the number of each point's cell, is used up.
+
+    Returns:
+        The (V + 1, N) matrix that spreads values over the vertices, and a last one that stays 0; the vertex of each
+        corner, (N, d + 1) int32 or int64; and remainder * span + number of the cell of each vertex, (V,), ascending.
+    """
+    points, corners = weights.shape
+    entries, device = points * corners, code.device
+    index, number = _smallest(entries), _smallest(span * corners)
+    columns = torch.empty(entries, dtype=index, device=device)
+    spread = torch.empty(entries, dtype=torch.float32, device=device)
+    vertex = torch.empty(points, corners, dtype=index, device=device)
+    names = torch.empty(points, dtype=index, device=device)
+    offsets, keys, vertices = [], [], 0
+    # Corners of different remainders never meet, so each remainder is sorted by itself.
+    for remainder in range(corners):
+        if remainder:
+            code -= strides.index_select(0, axis_of_rank[corners - remainder].int())
+        ordered, order = torch.sort(code, stable=True)
+        first = torch.ones_like(ordered, dtype=torch.bool)
+        torch.ne(ordered[1:], ordered[:-1], out=first[1:])
+        starts = first.nonzero().squeeze(1)
+        vertex[:, remainder] = names.scatter_(0, order, first.cumsum(0, dtype=index).add_(vertices - 1))
+        part = slice(remainder * points, (remainder + 1) * points)
+        columns[part], spread[part] = order, weights[:, remainder].index_select(0, order)
+        offsets.append(starts + remainder * points)
+        keys.append(ordered.index_select(0, starts).to(number) + remainder * span)
+        vertices += len(starts)
+    offsets.append(torch.tensor([entries, entries], device=device))
+    return SparseRows(columns, torch.cat(offsets).to(index), spread), vertex, torch.cat(keys)
+
+
+def _smallest(bound: int) -> torch.dtype:
+    return torch.int32 if bound < 2**31 else torch.int64
+
+
 def _blurs(keys: Tensor, strides: Tensor, span: int, index: torch.dtype) -> list[SparseRows]:
-    """v + (v of the next + v of the last vertex) / 2 along each axis; neighbours that are not there count as 0.
+    """v + (v of the next + v of the last vertex) / 2 along each axis.
 
     Args:
-        keys: remainder * span + number of the cell, (V,) int64, ascending.
-        strides: of the cell's number, (d + 1,) int64. span: bound of that number.
+        keys: remainder * span + number of the cell, (V,) int32 or int64, ascending.
+        strides: of the cell's number, (d + 1,), same dtype. span: bound of that number.
+
+    Returns:
+        One (V + 1, V + 1) matrix per axis. The last row and column stand for neighbours that are not there; what is 0
+        there stays 0.
     """
-    count, corners = len(keys), len(strides)
-    here = torch.arange(count, dtype=index, device=keys.device)
-    ends = torch.arange(0, 3 * count + 1, 3, dtype=index, device=keys.device)
+    count, corners, device = len(keys), len(strides), keys.device
+    here = torch.arange(count + 1, dtype=index, device=device)
+    ends = torch.arange(0, 3 * (count + 1) + 1, 3, dtype=index, device=device)
+    weights = torch.tensor([1, 0.5, 0.5], device=device).repeat(count + 1)
     # One back in every coordinate but d ahead in the axis: remainder k becomes k - 1, or, from 0, d in the cell before.
     lower = torch.where(keys >= span, keys - span, keys + (corners - 1) * span - strides.sum())
     blurs = []
     for stride in strides:
         wanted = lower + stride
-        found = torch.searchsorted(keys, wanted).clamp_(max=count - 1)
-        there = keys.index_select(0, found) == wanted
-        ahead = torch.where(there, found, here).to(index)  # a missing neighbour is the vertex itself with weight 0
-        behind = torch.arange(count + 1, dtype=index, device=keys.device)
-        behind = behind.scatter_(0, torch.where(there, found, count), here)[:count]
-        weights = torch.stack([torch.ones_like(there), ahead != here, behind != here], 1).float()
-        weights[:, 1:] *= 0.5
-        blurs.append(SparseRows(torch.stack([here, ahead, behind], 1).view(-1), ends, weights.view(-1)))
+        found = torch.searchsorted(keys, wanted, out_int32=index == torch.int32).clamp_(max=count - 1)
+        found.masked_fill_(keys.index_select(0, found) != wanted, count)
+        columns = here[:, None].repeat(1, 3)
+        columns[:count, 1] = found
+        columns[:, 2] = torch.full_like(here, count).scatter_(0, found.long(), here[:count])
+        columns[count] = count
+        blurs.append(SparseRows(columns.view(-1), ends, weights))
     return blurs

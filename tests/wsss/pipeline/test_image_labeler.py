@@ -14,7 +14,7 @@ from wsss.pipeline.image_labeler import ImageLabeler
 from wsss.pipeline.label_folder import label_folder
 from wsss.pipeline.recipe import dataset_settings
 
-TAGGING = {"batch_size": 1, "templates": ["a photo of a {}."], "rule": {"threshold": 0.4}}
+TAGGING = {"batch_size": 1, "templates": ["a photo of a {}."], "rule": {"threshold": 0.4, "floor": None}}
 
 
 @pytest.fixture(scope="module")
