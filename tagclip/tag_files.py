@@ -15,6 +15,8 @@ from tagclip.vocabulary import Vocabulary
 
 IdKind = Literal["index", "raw", "auto"]
 
+LONGEST_NUMBER = 20  # digits of a class number, far beyond any
+
 
 @dataclass(frozen=True)
 class TagRecord:
@@ -168,7 +170,7 @@ def read_plain(path: Path | str) -> list[tuple[str, tuple[int, ...]]]:
         if not is_certain:
             name, rest = [*name.split(None, 1), ""][:2]
         words = rest.split()
-        bad = [word for word in words if not (word.isascii() and word.isdigit())]
+        bad = [word for word in words if not (word.isascii() and word.isdigit() and len(word) < LONGEST_NUMBER)]
         if bad:
             raise UsageError(f"{place}: {bad[0]!r} is not a class number; a line is `id class class`")
         check_id(name, place)

@@ -6,10 +6,10 @@ the shipped configs. A line of an "Attributes" section reads `name: text` or, wi
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import inspect
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,5 +170,12 @@ def _shown(value: Any) -> str:
     return "none" if value == {} else str(value)
 
 
+def main() -> None:
+    """Writes the page into the file that the command line names."""
+    parser = argparse.ArgumentParser(description="Writes docs/constants.md: python -m wsss.constants docs/constants.md")
+    parser.add_argument("page", type=Path, help="the file to write")
+    parser.parse_args().page.write_text(page(), encoding="utf-8")
+
+
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(page(), encoding="utf-8")
+    main()

@@ -44,7 +44,7 @@ class Journal:
                     key = json.loads(line)["id"] if line.endswith(b"\n") else None
                 except (ValueError, KeyError, TypeError):
                     key = None
-                if key is None:
+                if not isinstance(key, str):
                     break
                 self._places[key] = (path, end, len(line))
                 end += len(line)

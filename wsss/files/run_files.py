@@ -134,7 +134,7 @@ def json_lines(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
     """
     if not path.is_file():
         return
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
