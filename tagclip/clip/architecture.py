@@ -82,7 +82,7 @@ def describe_state(state: Mapping[str, Tensor], name: str) -> Architecture:
         patches = state["visual.positional_embedding"].shape[0] - 1
         grid = round(patches**0.5)
         if grid * grid != patches or conv.shape[2] != conv.shape[3]:
-            raise WeightsError(f"{name}: neither patches nor grid are square; name the architecture")
+            raise WeightsError(f"{name}: patches or grid are not square; name the architecture")
         return Architecture(
             patch_size=conv.shape[-1],
             width=conv.shape[0],

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tagclip.clip import Grid, load_clip
+from tagclip.clip import AttentionRequest, Grid, load_clip
 from tagclip.config import TagCLIPConfig
 from tagclip.errors import UsageError
 from tagclip.images import Size
@@ -240,6 +240,30 @@ def test_ablation_rows_equal_their_switches(golden_tagger, golden_clip_on, varia
     feature = class_feature(golden_clip, tagger.prepare(images[0])[None])
     probabilities = (golden_clip.logit_scale * feature @ tagger.classifier.T).softmax(dim=-1)[0, :20]
     assert np.abs(rows["CLIP global"][0] - probabilities.cpu().numpy()).max() < 1e-5
+
+
+def test_details_are_kept_only_where_they_are_asked_for(golden_tagger):
+    tagger = golden_tagger(preset="default")
+    assert tagger([SCENES[2]])[0].details == {}
+    assert tagger([SCENES[2]], details=False)[0].details == {}
+    assert {"coarse", "affinity", "scores"} <= tagger([SCENES[2]], details=True)[0].details.keys()
+
+
+@pytest.mark.parametrize("details", [False, True])
+def test_the_global_scorer_asks_for_no_maps_and_scores_the_class_token(golden_tagger, golden_clip, details):
+    tagger = golden_tagger(config=replace(TagCLIPConfig.preset(), scorer="global"))
+    assert tagger.request == AttentionRequest()
+    image = tagger.prepare(SCENES[2])[None]
+    trunk = golden_clip.trunk(image)
+    scores = tagger.score_trunk(trunk, image)
+    feature = torch.nn.functional.normalize(golden_clip.project(golden_clip.last_block(trunk.tokens)[:, 0]), dim=-1)
+    expected = (golden_clip.logit_scale * feature @ tagger.classifier.T).softmax(dim=-1)[:, :20]
+    torch.testing.assert_close(scores, expected, rtol=0, atol=1e-6)
+    (result,) = tagger([SCENES[2]], details=details)
+    np.testing.assert_allclose(result.scores, scores[0].numpy(), rtol=0, atol=1e-6)
+    assert result.details == {}
+    patches = golden_tagger(preset="default")
+    assert np.abs(patches([SCENES[2]])[0].scores - result.scores).max() > 1e-3
 
 
 def test_shared_trunk_gives_the_same_scores(golden_tagger, golden_clip):

@@ -1,5 +1,6 @@
 """Tag rules and calibration."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -146,6 +147,68 @@ def test_calibration_without_labels_brings_back_a_class_that_always_scores_low()
     assert (select(scores, rule)[:, 1] & labels[:, 1]).sum() == 0
     np.testing.assert_array_equal(select(scores, calibrated)[:, :2], labels[:, :2])
     assert all(0.15 <= value <= 0.5 for value in calibrated.class_thresholds)
+
+
+# The separation n1 n2 (m2 - m1)^2 of each split, by hand.
+BY_HAND = [
+    # splits after 1, 2, 3, 4: 4 * .31^2 = .3844, 6 * .2467^2 = .3651, 6 * .27^2 = .4374, 4 * .225^2 = .2025
+    ([0.20, 0.40, 0.42, 0.60, 0.62], 0.51),
+    # 3 * .3333^2 = .3333, 4 * .4^2 = .64, 3 * .6^2 = 1.08
+    ([0.1, 0.2, 0.3, 0.8], 0.55),
+    # 3 * .6^2 = 1.08, 4 * .4^2 = .64, 3 * .3333^2 = .3333: the outlier is below
+    ([0.2, 0.7, 0.8, 0.9], 0.45),
+    # 2 * .35^2 = .245, 2 * .35^2 = .245: of equal splits the lower one
+    ([0.4, 0.6, 0.9], 0.75),
+    ([0.3, 0.5], 0.4),
+]
+
+
+@pytest.mark.parametrize(("column", "threshold"), BY_HAND)
+def test_otsu_s_criterion_by_hand(column, threshold):
+    shuffled = np.random.default_rng(0).permutation(column)[:, None]
+    rule = TagRuleConfig(rule="absolute")
+    calibrated = calibrate_without_labels(shuffled, rule, CalibrationConfig(floor=0, ceiling=1))
+    assert calibrated.class_thresholds == pytest.approx((threshold,))
+    assert calibrated.rule == "absolute"
+
+
+@given(arrays(np.float64, (7, 3), elements=st.integers(0, 1000).map(lambda value: value / 1000)))
+def test_otsu_s_threshold_leaves_the_least_spread_within_both_groups(scores):
+    """The same criterion from its other side: the largest separation is the smallest sum of squares inside."""
+    rule = TagRuleConfig(rule="absolute")
+    found = calibrate_without_labels(scores, rule, CalibrationConfig(floor=0, ceiling=1)).class_thresholds
+
+    def spread(values, threshold):
+        groups = values[values <= threshold], values[values > threshold]
+        return sum(((group - group.mean()) ** 2).sum() for group in groups if len(group))
+
+    for values, threshold in zip(scores.T, found, strict=True):
+        cuts = [(low + high) / 2 for low, high in itertools.pairwise(np.unique(values))]
+        assert spread(values, threshold) <= min((spread(values, cut) for cut in cuts), default=0) + 1e-12
+
+
+@pytest.mark.parametrize(("floor", "ceiling", "threshold"), [(0.6, 0.9, 0.6), (0.0, 0.5, 0.5), (0.0, 1.0, 0.55)])
+def test_thresholds_stay_between_floor_and_ceiling(floor, ceiling, threshold):
+    scores = np.array([[0.1], [0.2], [0.3], [0.8]])
+    config = CalibrationConfig(floor=floor, ceiling=ceiling)
+    calibrated = calibrate_without_labels(scores, TagRuleConfig(rule="absolute"), config)
+    assert calibrated.class_thresholds == pytest.approx((threshold,))
+
+
+@pytest.mark.parametrize(
+    ("floor", "threshold"),
+    [
+        (None, 0.3),  # as the rule reads it: .5, .8, .1; splits: 2 * .55^2 = .605, 2 * .5^2 = .5
+        (0.25, 0.65),  # .5, .8, .357; splits: 2 * .293^2 = .172, 2 * .371^2 = .276
+    ],
+)
+def test_calibration_reads_scores_as_its_rule_does(floor, threshold):
+    """The relative rule sees each image between its own lowest score, or 0 with a floor, and its highest."""
+    scores = np.array([[0.0, 0.1, 0.2], [0.0, 0.4, 0.5], [0.2, 0.25, 0.7]])
+    config = CalibrationConfig(floor=0, ceiling=1)
+    rule = TagRuleConfig(rule="relative", floor=floor)
+    assert calibrate_without_labels(scores, rule, config).class_thresholds[1] == pytest.approx(threshold)
+    assert calibrate_without_labels(scores, TagRuleConfig(rule="absolute"), config).class_thresholds[1] == 0.325
 
 
 def test_calibration_with_labels_finds_each_class_s_threshold():

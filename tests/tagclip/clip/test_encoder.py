@@ -301,6 +301,22 @@ def test_mlp_in_half_precision_rounds_no_more_than_step_by_step(dtype, scale, bi
     assert (found - exact).norm() < 1.2 * (steps - exact).norm()
 
 
+def test_quick_gelu_in_float32_keeps_the_published_order_to_the_last_bit(golden_clip, monkeypatch):
+    """x sigmoid(1.702 x), not silu(1.702 x) / 1.702: a last digit can turn a vote of DMAR, and with it a tag."""
+    monkeypatch.setattr(attention, "CPU_TEMPORARY_BYTES", 2**14)  # several steps
+    (case,) = (case for case in golden_cases("tag") if str(case) == "tag_voc_scene5_160x160")
+    images = prepared(case.image(), golden_clip)
+    trunk = golden_clip.trunk(images, AttentionRequest(keep=tuple(range(1, golden_clip.depth + 1))))
+    folded = 0
+    for number, tokens in trunk.kept.items():
+        block = golden_clip.blocks[number - 1]
+        hidden = block.mlp.c_fc(block.ln_2(tokens))
+        published = block.mlp.c_proj(hidden * torch.sigmoid(1.702 * hidden))
+        assert torch.equal(attention.mlp(tokens, block), published), number
+        folded += torch.equal(block.mlp.c_proj(F.silu(1.702 * hidden) / 1.702), published)
+    assert folded == 0  # the bits do tell the two apart
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_is_close_and_statistics_stay_fp32(dtype, models, clips, device):
     clip = wrap_clip(models["B/16"], dtype=dtype, device=device)

@@ -1,5 +1,6 @@
 """Every layout of weights gives the same model, and every wrong file one clear error."""
 
+import copy
 import json
 import logging
 
@@ -284,6 +285,49 @@ def test_bad_files_are_named_in_one_line(kind, models, tmp_path):
     assert message in str(caught.value)
     assert "bad.pt" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("visual.conv1.weight", (B32.width, 3, 32, 16)),  # patches that are not square
+        ("visual.conv1.weight", (B32.width, 3, 16, 32)),
+        ("visual.positional_embedding", (1 + 7 * 5, B32.width)),  # a grid that is not
+    ],
+)
+def test_shapes_that_do_not_tell_the_architecture_are_refused(name, shape, models, tmp_path):
+    state = {**clip_models.state_dict(models["B/32"]), name: torch.zeros(shape)}
+    torch.save(state, tmp_path / "odd.pt")
+    with pytest.raises(WeightsError, match=r"odd\.pt: patches or grid are not square; name the architecture"):
+        load_clip(tmp_path / "odd.pt")
+
+
+def test_models_with_patches_that_are_not_square_are_refused(models):
+    model = copy.deepcopy(models["B/32"])
+    model.visual.conv1 = torch.nn.Conv2d(3, B32.width, (32, 16), stride=(32, 16), bias=False)
+    with pytest.raises(WeightsError, match="custom: has patches that are not square"):
+        wrap_clip(model)
+
+
+def test_a_logit_scale_of_one_number_fits_whatever_its_shape(models, tmp_path):
+    state = clip_models.state_dict(models["B/32"], None)
+    state["logit_scale"] = state["logit_scale"].reshape(1)
+    torch.save(state, tmp_path / "one.pt")
+    clip = load_clip(tmp_path / "one.pt", quick_gelu=True)
+    assert clip.logit_scale == pytest.approx(float(models["B/32"].logit_scale.exp()))
+    assert_same_model(clip, models["B/32"], B32)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "own"),
+    [("logit_scale", (2,), "()"), ("ln_final.bias", (1,), "(64,)"), ("visual.ln_post.weight", (64,), "(128,)")],
+)
+def test_other_shapes_are_refused_by_name(name, shape, own, models, tmp_path):
+    torch.save({**clip_models.state_dict(models["B/32"]), name: torch.zeros(shape)}, tmp_path / "odd.pt")
+    with pytest.raises(WeightsError) as caught:
+        load_clip(tmp_path / "odd.pt")
+    message = f"odd.pt: weights of another architecture: has {name} {shape}, not {own}"
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("shape", [B16, L14], ids=lambda shape: shape.name)
