@@ -4,7 +4,14 @@ import pytest
 
 from tagclip.errors import UsageError
 from wsss.cli.main import build_parser, execute
-from wsss.cli.run_options import FIELDS, TRAINING_FIELDS, given_training_options, run_fields, split_settings, training_settings
+from wsss.cli.run_options import (
+    FIELDS,
+    TRAINING_FIELDS,
+    given_training_options,
+    run_fields,
+    split_settings,
+    training_settings,
+)
 
 
 def fields(*arguments: str, settings=None) -> dict:
