@@ -287,7 +287,7 @@ def pick(
             option, default = OPTIONS[name], defaults.get(name)
             settings: dict[str, Any] = {"help": _sentence(option, default, notes.get(name)), "default": default}
             if option.kind == SWITCH:
-                settings["action"] = "store_true"
+                settings |= {"action": "store_true", "default": False}
             elif option.kind == CHOICE:
                 settings["action"] = argparse.BooleanOptionalAction
             else:

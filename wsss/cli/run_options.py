@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tagclip.errors import UsageError
+from wsss.cli.options import OPTIONS, SWITCH
 
 if TYPE_CHECKING:
     from wsss.pipeline.recipe import Recipe
@@ -60,7 +61,7 @@ def run_fields(args: argparse.Namespace, settings: Mapping[str, Any]) -> dict[st
     given = {
         field: str(value) if isinstance(value, Path) else value
         for name, field in FIELDS.items()
-        if (value := getattr(args, name, None)) not in (None, False) or (name == "quick_gelu" and value is False)
+        if is_given(name, value := getattr(args, name, None))
     }
     if args.images is not None and args.image_root is None and not _is_list(args.images):
         given["images.root"] = None  # the config's root belongs to its own list, and to other lists of its ids
@@ -121,9 +122,12 @@ def training_fields(args: argparse.Namespace) -> dict[str, Any]:
 
 def given_training_options(args: argparse.Namespace) -> list[str]:
     """The flags of a training that the command line holds."""
-    return [
-        f"--{name.replace('_', '-')}" for name in TRAINING_FIELDS if getattr(args, name) not in (None, False)
-    ]
+    return [f"--{name.replace('_', '-')}" for name in TRAINING_FIELDS if is_given(name, getattr(args, name))]
+
+
+def is_given(name: str, value: Any) -> bool:
+    """Whether the command line held an option; 0 is a value, and so is the `no` of an option that has one."""
+    return value is not None and not (value is False and OPTIONS[name.replace("_", "-")].kind == SWITCH)
 
 
 def _is_list(source: str) -> bool:

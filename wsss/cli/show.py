@@ -46,8 +46,8 @@ def show(args: argparse.Namespace) -> int:
         from tagclip.image_lists import find_images
         from wsss.masks.generator import MaskGenerator
 
-        files = find_images(args.images, root=args.image_root)[: args.limit]
-        settings, clip = data_settings(args), load_model(args)
+        settings = data_settings(args)
+        files, clip = find_images(args.images, root=args.image_root)[: args.limit], load_model(args)
         generator = MaskGenerator(clip, settings.vocabulary, config=settings.masks, cache_dir=args.cache_dir)
         tagger = settings.tagger(clip, args.cache_dir)
         strips = strips_of_images(files, generator, tagger, args.names, config)
