@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wsss.config import MaskConfig
     from wsss.configs import config_path
-    from wsss.files.run_files import RunFiles
+    from wsss.files.run_reader import RunReader
     from wsss.masks.generator import MaskGenerator, MaskResult
     from wsss.masks.labeled_image import LabeledImage
     from wsss.pipeline.image_labeler import ImageLabeler
@@ -25,7 +25,7 @@ _PUBLIC = {
     "MaskConfig": "wsss.config",
     "MaskGenerator": "wsss.masks.generator",
     "MaskResult": "wsss.masks.generator",
-    "RunFiles": "wsss.files.run_files",
+    "RunReader": "wsss.files.run_reader",
     "SegmentedImage": "wsss.segmentation.segmentor",
     "Segmentor": "wsss.segmentation.segmentor",
     "TrainRequest": "wsss.segmentation.train_settings",
@@ -42,7 +42,7 @@ __all__ = [
     "MaskConfig",
     "MaskGenerator",
     "MaskResult",
-    "RunFiles",
+    "RunReader",
     "SegmentedImage",
     "Segmentor",
     "TrainRequest",

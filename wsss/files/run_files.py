@@ -1,105 +1,16 @@
-"""A run folder, read: tags, masks and class maps by image id, without a lock and without a model."""
+"""Small readers of the files of a run folder: manifest, vocabulary, JSON lines."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from tagclip.errors import RunError, UsageError
-from tagclip.tag_files import TagRecord, parse_tag_line
+from tagclip.errors import RunError
 from tagclip.vocabulary import Vocabulary
-from wsss.files.map_files import read_maps
-from wsss.files.mask_files import read_mask
 
 FORMAT = 1
-
-
-class RunFiles:
-    """What a run folder holds. Nothing is read before it is asked for.
-
-    Args:
-        root: the folder, as `label_folder` or `tagclip run` wrote it.
-
-    Example:
-        >>> run = RunFiles("runs/mine")  # doctest: +SKIP
-        >>> for record in run.records():  # doctest: +SKIP
-        ...     print(record.id, [run.vocabulary.names[index] for index in record.indices], run.mask(record.id).shape)
-    """
-
-    def __init__(self, root: Path | str):
-        self.root = Path(root)
-
-    @cached_property
-    def vocabulary(self) -> Vocabulary:
-        """The run's classes.
-
-        Raises:
-            UsageError: not a run folder.
-        """
-        found = run_vocabulary(self.root)
-        if found is None:
-            raise UsageError(f"{self.root}: no manifest.json there; give a run folder")
-        return found
-
-    def records(self) -> Iterator[TagRecord]:
-        """The tags of every image that has any or none, in the order of the images; failed ones are not among them.
-
-        Raises:
-            RunError: the run is not complete, or its tags are damaged.
-        """
-        path = self.root / "tags.jsonl"
-        if not path.is_file():
-            raise RunError(f"{self.root}: no tags.jsonl, the run is not complete; run its command again")
-        for line, place in json_lines(path):
-            yield parse_tag_line(line, self.vocabulary, place)
-
-    def failed(self) -> list[dict[str, Any]]:
-        """Images without a result: {"id", "path", "stage", "error", "message"} of each."""
-        return [line for line, _ in json_lines(self.root / "failures.jsonl")]
-
-    def mask(self, image_id: str) -> np.ndarray:
-        """Label map of an image, (H, W): 0 background and class c -> c + 1 (without background: c -> c), 255 ignored.
-
-        Raises:
-            ImageError: there is none, or it is damaged.
-        """
-        return read_mask(self.mask_path(image_id))
-
-    def maps(self, image_id: str) -> dict[str, np.ndarray]:
-        """Class maps of an image by tag name, (h, w) in [0, 1] on the patch grid, float16 or float32 as stored.
-
-        Raises:
-            ImageError: there are none, or they are damaged.
-        """
-        stored = read_maps(self.maps_path(image_id))
-        names = [self.vocabulary.names[index] for index in stored.classes.tolist()]
-        return dict(zip(names, stored.maps, strict=True))
-
-    def maps_path(self, image_id: str) -> Path:
-        """Where the image's maps are."""
-        return self.root / "cams" / f"{image_id}.npz"
-
-    def photo(self, record: TagRecord, image_root: Path | str | None = None) -> Path:
-        """Where the photo of a record is.
-
-        Args:
-            image_root: where the photos are now; None: where they were when the run was made.
-
-        Raises:
-            UsageError: it is not there.
-        """
-        from wsss.files.photos import PhotoLocator  # which reads the manifest through this module
-
-        return PhotoLocator.of_run(self.root, image_root).find(record.id, record.path)
-
-    def mask_path(self, image_id: str) -> Path:
-        """Where the image's mask is."""
-        return self.root / "masks" / f"{image_id}.png"
 
 
 def read_manifest(root: Path) -> dict[str, Any] | None:

@@ -19,7 +19,8 @@ from wsss.files.atomic import atomic_file, disk_errors, is_whole
 from wsss.files.journal import Journal
 from wsss.files.locks import take_lock
 from wsss.files.provenance import config_text, installed_versions, refuse_other
-from wsss.files.run_files import FORMAT, RunFiles, read_manifest
+from wsss.files.run_files import FORMAT, read_manifest
+from wsss.files.run_reader import RunReader
 
 PARTIAL = ".partial"  # journals and temporary files of an unfinished run; gone when it is complete
 OWN_FILES = ("manifest.json", "config.py", "tags.jsonl", "tags.txt", "failures.jsonl", "log.txt", "times.json")
@@ -27,8 +28,8 @@ OWN_FOLDERS = ("cams", "masks", PARTIAL)
 SUFFIXES = {"cams": ".npz", "masks": ".png"}
 
 
-class RunFolder(RunFiles):
-    """A run folder that is being written; closed, it can still be read (see `RunFiles`). Use `RunFolder.open`.
+class RunFolder(RunReader):
+    """A run folder that is being written; closed, it can still be read (see `RunReader`). Use `RunFolder.open`.
 
     Attributes:
         root: the folder.

@@ -8,8 +8,8 @@ import pytest
 from tagclip.errors import UsageError
 from tagclip.vocabulary import Vocabulary
 from tests.wsss.runs import contents, draw_images
-from wsss.files.run_files import RunFiles
 from wsss.files.run_folder import RunFolder
+from wsss.files.run_reader import RunReader
 from wsss.pipeline.label_folder import label_folder, tag_folder
 
 SETTINGS = {"tagging.batch_size": 2, "tagging.templates": ["a photo of a {}."], "work.mask_workers": 1}
@@ -47,7 +47,7 @@ def test_the_folder_can_be_read_after_the_call(labeled):
     for record in records:
         assert labeled.mask(record.id).shape == record.size
         assert list(labeled.maps(record.id)) == [labeled.vocabulary.names[index] for index in record.indices]
-    assert {record.id: record.indices for record in RunFiles(labeled.root).records()} == {
+    assert {record.id: record.indices for record in RunReader(labeled.root).records()} == {
         record.id: record.indices for record in records
     }
     manifest = json.loads((labeled.root / "manifest.json").read_text())
