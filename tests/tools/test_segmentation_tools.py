@@ -91,5 +91,5 @@ def test_bad_masks_end_a_training_before_it_starts(work, capsys, tmp_path):
     (root / "masks" / "a" / "s0.png").write_bytes(b"")
     code, _, err = call(capsys, "train_segmentor", "--config", work / "squares.py", "--run", root)
     assert code == 1
-    assert "s0.png cannot be read" in err.strip().splitlines()[-1]
+    assert "s0.png: not an image that can hold class ids" in err.strip().splitlines()[-1]
     assert not (root / "segmentation").exists()

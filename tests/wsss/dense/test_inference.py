@@ -136,7 +136,7 @@ def test_pamr_in_chunks_equals_pamr_at_once(golden_clip, rgb):
     names = once.names(range(3))
     (features,), _ = once.features(view, [once.strategy])
     field = once.field(view, features, names)
-    chunked = once._refined(field, names, rgb, chunk=1)
+    chunked = once._refined(field, names, rgb, 1, once.config.pamr)
     assert np.array_equal(result.labels, chunked.labels.numpy())
     plain = segmenter(golden_clip, strategy="clip")(rgb)
     assert (plain.labels != result.labels).any()

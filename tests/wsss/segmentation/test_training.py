@@ -222,7 +222,7 @@ def test_without_validation_the_last_checkpoint_counts(config_file, folders, tmp
         ({"options": {"train_dataloader.dataset.type": "PascalVOCDataset"}}, "not on PseudoMaskDataset"),
         ({"options": {"self_training.confidence": 2.0}, "rounds": 1}, "confidence 2.0 is not in"),
         ({"ground_truth": Path("nowhere")}, "nowhere: no such folder"),
-        ({"vocabulary": "nonsense"}, "nonsense"),
+        ({"vocabulary": "nonsense"}, "3 scores, but vocabulary .custom. has 1 classes"),
     ],
 )
 def test_wrong_requests(config_file, folders, tmp_path, monkeypatch, changes, message):
