@@ -8,8 +8,8 @@ from tagclip.clip import Grid
 def plan_batches(grids: Sequence[Grid | None], batch_size: int, batch_patches: int | None = None) -> list[list[int]]:
     """Group images of one patch grid into batches, over the whole list.
 
-    An image's batch depends on the list alone, not on where a run was cut, so that a resumed run gives every image
-    the same companions, and with them the same last digit.
+    An image's batch depends on the list alone, not on where a run was interrupted, so that a resumed run gives every
+    image the same companions, and with them the same last digit.
 
     Args:
         grids: patch grid of each image, None for an image to leave out.

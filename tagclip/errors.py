@@ -26,7 +26,7 @@ class VocabularyError(UsageError):
 
 
 class RunError(TagclipError):
-    """A run that cannot go on: another configuration's folder, a full disk, a damaged artefact."""
+    """A run that cannot continue: another configuration's folder, a full disk, a damaged artefact."""
 
 
 class RequirementError(UsageError, ImportError):

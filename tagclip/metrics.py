@@ -54,7 +54,7 @@ class TagMetrics:
         return asdict(self)
 
     def table(self, *, classes: bool = False) -> str:
-        """For the screen; with a row a class if wanted."""
+        """For the screen; with one row per class on request."""
         lines = [f"{'':<22}{'P':>7}{'R':>7}{'F1':>7}"]
         for title, row in (("micro", self.micro), ("per class", self.macro), ("per sample", self.samples)):
             lines.append(f"{title:<22}{row.precision:7.3f}{row.recall:7.3f}{row.f1:7.3f}")

@@ -37,11 +37,11 @@ make_venv() {
   if "$PY" -m pip --version > /dev/null 2>&1; then return; fi
   if [ -L "$PY" ] && [ ! -e "$PY" ]; then clear=--clear; fi # the interpreter it was made by is gone
   if "$python" -c 'import venv, ensurepip' 2> /dev/null; then
-    logged "$python" -m venv $clear "$VENV" || fail "making $VENV" "$(why)" "mend that, or delete $VENV, and start again"
+    logged "$python" -m venv $clear "$VENV" || fail "making $VENV" "$(why)" "fix that, or delete $VENV, and start again"
   elif logged "$python" -m virtualenv --version; then
-    logged "$python" -m virtualenv $clear "$VENV" || fail "making $VENV" "$(why)" "mend that and start again"
+    logged "$python" -m virtualenv $clear "$VENV" || fail "making $VENV" "$(why)" "fix that and start again"
   elif logged virtualenv --version; then
-    logged virtualenv $clear --python "$python" "$VENV" || fail "making $VENV" "$(why)" "mend that and start again"
+    logged virtualenv $clear --python "$python" "$VENV" || fail "making $VENV" "$(why)" "fix that and start again"
   else
     fail "making $VENV" "$python has neither venv with ensurepip nor virtualenv" \
       "apt-get install python3-venv (Debian, Ubuntu), or $python -m pip install virtualenv, and start again"

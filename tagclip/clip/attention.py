@@ -191,7 +191,7 @@ def attend_with_maps(
 
     Args:
         q, k: (B, heads, T, d).
-        v: (B, heads, T, d), or None when only the maps are wanted.
+        v: (B, heads, T, d), or None when only the maps are needed.
         receive: called as receive(image_index, map) with map (N, N) fp32, [CLS] row and column removed. The map's
             memory is reused for the next image.
         scratch: of earlier calls of the same pass.
@@ -237,7 +237,7 @@ class AttentionStatistics:
 
     Args:
         votes: count, over all blocks 1..depth, the entries above their own map's mean (TagCLIP, "DMAR").
-        ranges: 1-based inclusive block ranges whose mean map is wanted.
+        ranges: 1-based inclusive block ranges whose mean map is needed.
         depth, batch, count, device: number of blocks, images and patches; where the sums live.
     """
 

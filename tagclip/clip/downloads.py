@@ -64,7 +64,7 @@ def require_hub(repository: str, file: str, name: str, remedy: str) -> None:
     """Ask the hub once for a file, without retries and without its log.
 
     Args:
-        remedy: how to go on without a network.
+        remedy: what to do without a network.
 
     Raises:
         WeightsError: no answer within PROBE_SECONDS, no network, or a hub that is down or set to offline. That the

@@ -144,7 +144,7 @@ class FrozenCLIP(nn.Module):
             images: normalised, (B, 3, H, W), sides multiples of the patch size; any float dtype.
             position_rounding: whether interpolated positional embeddings pass through float16, as in the published
                 implementations: never, only where the grid is not the native one (tagging), or always (CAMs).
-            stop: run only the blocks before this one (1..L), for users that go on from `kept` by themselves; the
+            stop: run only the blocks before this one (1..L), for callers that continue from `kept` themselves; the
                 trunk's tokens are then this block's input, and nothing is collected from it or later blocks.
 
         Raises:

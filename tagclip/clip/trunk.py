@@ -26,8 +26,8 @@ class AttentionRequest:
 
     Attributes:
         votes: count, over all blocks 1..L, of [A_l > mean(A_l)]; A_l head-averaged, [CLS] row and column removed.
-        ranges: 1-based inclusive block ranges whose mean map is wanted, for example ((9, 11), (5, 12)).
-        keep: 1-based blocks whose input tokens are wanted, for strategies that restart from there.
+        ranges: 1-based inclusive block ranges whose mean map is needed, for example ((9, 11), (5, 12)).
+        keep: 1-based blocks whose input tokens are needed, for strategies that restart from there.
     """
 
     votes: bool = False

@@ -37,7 +37,7 @@ def losses(
         images: normalised, (B, 3, S, S). areas: visible pixels of each name, (B, K). background: (B, K) bool.
         tokens: prompts of all names, (K, 77). offset: window of the native positional grid; None
             for pictures larger than it, whose positions are interpolated.
-        cam_objects: objects an image, the largest ones, whose Grad-CAM is part of the loss ("cam"); 0 for none.
+        cam_objects: objects per image, the largest ones, whose Grad-CAM is part of the loss ("cam"); 0 for none.
     """
     read = model.visual(images, offset)
     text = model.encode_text(tokens)

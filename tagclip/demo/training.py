@@ -49,7 +49,7 @@ class TrainingConfig:
 
     Attributes:
         out: folder for the checkpoint, the weights and the log; a run found there is resumed.
-        start: weights of an earlier run to go on from, with `scene_curriculum` instead of `curriculum`.
+        start: weights of an earlier run to continue from, with `scene_curriculum` instead of `curriculum`.
         steps: optimiser steps in all. lr: peak learning rate, linear warm-up, cosine to 1 % of it. The matrices of
             the blocks are trained by Muon (which needs about two thirds of AdamW's steps here), the rest by AdamW.
         batch_scale: multiplies the batch of every phase of `curriculum`.

@@ -206,7 +206,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("workers", "Read or draw images with N workers", "N", positive),
         Option("mask-workers", "Make masks in N processes", "N", positive),
         Option("seed", "Set the seed of all random choices", "N", not_negative),
-        Option("overwrite", "Start anew, replacing what an earlier call has left in --out", kind=SWITCH),
+        Option("overwrite", "Start anew, and replace what an earlier call has left in --out", kind=SWITCH),
         Option("strict", "End with an error if an image fails", kind=SWITCH),
         Option("dry-run", "Show the plan and what it would take, and write nothing", kind=SWITCH),
     ),

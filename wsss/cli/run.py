@@ -20,7 +20,7 @@ def register(commands: Any) -> None:
     parser = add_command(
         commands, "run", run=run,
         help="Label a folder of images: tags, class maps and masks from class names alone.",
-        text="The same command resumes a run that was interrupted. --train goes on to a DeepLab model; its settings "
+        text="The same command resumes a run that was interrupted. --train then trains a DeepLab model; its settings "
         "are --set train.KEY=VALUE.",
         example="run --images photos --classes cat,dog --out runs/mine",
     )  # fmt: skip

@@ -36,7 +36,7 @@ class BackboneTraining:
     """Settings of the training.
 
     Attributes:
-        out: work folder; a training that is found there goes on.
+        out: work folder; a training that is found there is resumed.
         steps: iterations. batch: pictures each.
         lr: peak learning rate of SGD with momentum: linear warm-up over `warmup` steps, then cosine to 0.
         weight_decay: of all parameters.
@@ -133,7 +133,7 @@ class Accuracy(BaseMetric):
 
 
 def train_backbone(settings: BackboneTraining) -> Path:
-    """Trains (or goes on with) the classifier; returns the file with the backbone's weights.
+    """Trains the classifier, or resumes its training; returns the file with the backbone's weights.
 
     Writes `demo_resnet18.pth` (float16 state dict of the backbone) and `train_log.jsonl` beside mmengine's own files.
     """

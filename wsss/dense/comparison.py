@@ -69,7 +69,7 @@ class CompareConfig:
 
 @dataclass(frozen=True)
 class Row:
-    """One combination: mIoU in [0, 1], pixel accuracy, and seconds an image, NaN where it was not timed."""
+    """One combination: mIoU in [0, 1], pixel accuracy, and seconds per image, NaN where it was not timed."""
 
     strategy: str
     vocabulary: str
@@ -149,7 +149,7 @@ class Comparison:
                 self.scorers[CAM, vocabulary].update(self._cam_labels(self.maps, rgb, classes), truth)
 
     def times(self, pairs: Sequence[tuple[Path, Path]]) -> dict[tuple[str, str], float]:
-        """Mean seconds an image of each combination by itself: from decoded image to label map, tagging included."""
+        """Mean seconds per image of each combination by itself: from decoded image to label map, tagging included."""
         decoded = [
             (decode_image(image, apply_exif=self.config.dense.apply_exif), read_mask(mask)) for image, mask in pairs
         ]
@@ -227,7 +227,7 @@ def to_markdown(rows: Sequence[Row], caption: str) -> str:
         found = [by_key[strategy, name] for name in vocabularies]
         cells = [f"{100 * row.miou:.1f}" for row in found] + [_time(row) for row in found]
         lines.append(f"| {strategy} | {' | '.join(cells)} |")
-    lines += ["", "Time: milliseconds an image by itself, and in brackets relative to clip with the same vocabulary."]
+    lines += ["", "Time: milliseconds per image, alone; in brackets relative to clip with the same vocabulary."]
     return "\n".join(lines) + "\n"
 
 

@@ -220,7 +220,7 @@ class DenseSegmenter:
     def features(
         self, view: PreparedImage, strategies: Sequence[Strategy], tag_rgb: np.ndarray | None = None
     ) -> tuple[list[Tensor], TagResult | None]:
-        """Patch features of a view under several prepared strategies from one trunk, and tags if wanted.
+        """Patch features of a view under several prepared strategies from one trunk, and tags on request.
 
         Args:
             tag_rgb: the image, if it is to be tagged: a whole image from the same trunk, windows from one of its own.

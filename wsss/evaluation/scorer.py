@@ -323,7 +323,7 @@ class MaskScores:
         if self.ignored_share:
             value = ignore_label(len(self.names))
             lines.append(
-                f"{100 * self.ignored_share:.2f} % of the pixels unanswered ({value}), counted as missed; without them "
+                f"{100 * self.ignored_share:.2f} % of the pixels ignored ({value}), counted as missed; without them "
                 f"mIoU {100 * _mean(self.iou_answered):.2f}"
             )
         return "\n".join(lines)

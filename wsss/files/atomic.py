@@ -35,7 +35,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         if error.errno in DISK_FULL:
             raise RunError(
                 f"{path}: no space left on the disk ({os.strerror(error.errno)}); free some and run the same command "
-                "again, it goes on where it stopped"
+                "again, it resumes where it stopped"
             ) from None
         raise RunError(f"{path}: cannot be written ({error.strerror or error})") from None
 

@@ -73,7 +73,7 @@ class RunFolder(RunReader):
         notes: Mapping[str, Any] | None = None,
         overwrite: bool = False,
     ) -> RunFolder:
-        """Starts a run or goes on with one.
+        """Starts or resumes a run.
 
         Args:
             identity: JSON-ready nested dict of everything that the results depend on (settings, weights, vocabulary,

@@ -47,11 +47,11 @@ class ClassMapSource(ABC):
             tag_indices: class indices of each image, distinct; may be empty.
 
         Raises:
-            UsageError: not one list of tags an image, or a trunk without what `request` asks for.
+            UsageError: not one list of tags per image, or a trunk without what `request` asks for.
         """
 
     def check_count(self, trunk: Trunk, tag_indices: Sequence[Sequence[int]]) -> None:
-        """Raises UsageError if there is not one list of tags an image."""
+        """Raises UsageError if there is not one list of tags per image."""
         if len(tag_indices) != len(trunk.tokens):
             raise UsageError(f"{len(tag_indices)} lists of tags for a trunk of {len(trunk.tokens)} images")
 

@@ -29,7 +29,7 @@ def most_probable_nearest(probabilities: np.ndarray, size: tuple[int, int]) -> t
 
     Args:
         probabilities: (K, h, w) float32.
-        size: (height, width) wanted.
+        size: (height, width) of the result.
 
     Returns:
         (H, W) uint16 positions in 0..K-1, and (H, W) float32.

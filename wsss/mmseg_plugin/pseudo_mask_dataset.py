@@ -74,7 +74,7 @@ class PseudoMaskDataset(BaseSegDataset):
         super().__init__(metainfo={"classes": classes, "palette": palette}, reduce_zero_label=False, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """One dict an image: paths, id, weight, and what mmseg's transforms expect."""
+        """One dict per image: paths, id, weight, and what mmseg's transforms expect."""
         samples = self.source.samples
         weights = self.image_weights(samples) if self.image_weights else [1.0] * len(samples)
         return [

@@ -98,7 +98,7 @@ class BatchRunner(Generic[Result]):
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            results = None  # go on outside the handler: the traceback holds the tensors of the batch
+            results = None  # continue outside the handler: the traceback holds the tensors of the batch
         if results is not None:
             self._sort(images, results, outcome)
             return

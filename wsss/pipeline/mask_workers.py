@@ -34,7 +34,7 @@ MOST_IDLE_DEATHS = 3  # times that workers may die before they begin a job, in a
 
 @dataclass(frozen=True)
 class MaskJob:
-    """One image whose CAMs are on disk and whose mask is wanted."""
+    """One image whose CAMs are on disk and whose mask is to be made."""
 
     id: str
     image: Path

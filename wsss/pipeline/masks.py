@@ -60,7 +60,7 @@ class Pipeline:
         maps: makes the CAMs.
         config: settings of CAMs and masks.
         tagger: makes the tags, in the same trunk pass; or
-        tags: given tags by image id; exactly one of the two.
+        tags: tags from a file by image id; exactly one of the two.
         work: how the work is shared out.
         progress: called with this pipeline after every finished step.
     """

@@ -129,7 +129,7 @@ def plain_list(run: RunFolder, plan: Plan, vocabulary: Vocabulary) -> str:
 
 
 def _unfinished(plan: Plan, run: RunFolder, tagger: TagCLIP) -> list[list[PlannedImage]]:
-    """Batches with something left to do. Images that failed to decode earlier are tried again: they may be mended."""
+    """Batches with something left to do. Images that failed to decode earlier are tried again: they may be fixed."""
     batches = []
     for batch in plan.batches:
         waiting = [image for image in batch if image.id not in run.tags]

@@ -32,7 +32,7 @@ class ImageWeights:
             raise UsageError(f"image_weight power {self.power} must be >= 0 and floor {self.floor} in [0, 1]")
 
     def __call__(self, samples: Sequence[Sample]) -> list[float]:
-        """One weight an image, their mean is 1.
+        """One weight per image; their mean is 1.
 
         Raises:
             UsageError: an image has tags without scores (a plain tag list, or ground truth).

@@ -100,7 +100,7 @@ class Summary:
 
     def table(self) -> str:
         """For the screen."""
-        lines = [f"{'trained on':<24}{'best mIoU':>10}{'at':>9}{'last mIoU':>11}{'of truth':>10}{'loss':>8}"]
+        lines = [f"{'trained on':<24}{'best mIoU':>10}{'at':>9}{'last mIoU':>11}{'share':>10}{'loss':>8}"]
         for outcome in self.outcomes:
             ratio = self.ratio(outcome)
             lines.append(
@@ -111,7 +111,7 @@ class Summary:
         lines.append(f"{self.images} images, {100 * self.ignored_share:.1f} % of their pixels ignored")
         if self.masks is not None:
             lines.append(
-                f"the masks themselves against the truth: mIoU {100 * (self.masks['miou'] or 0):.1f}, "
+                f"the masks themselves, on the true masks: mIoU {100 * (self.masks['miou'] or 0):.1f}, "
                 f"without ignored pixels {100 * (self.masks['miou_answered'] or 0):.1f}"
             )
         if self.val is None:

@@ -48,7 +48,7 @@ class RunMaps:
 
         Args:
             sample_id: image of the run.
-            labels: label ids wanted, those without a map get 0.
+            labels: label ids to return; those without a map get 0.
             size: (height, width) of the image.
 
         Returns:

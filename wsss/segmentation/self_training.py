@@ -76,7 +76,7 @@ def relabel(
     *,
     made_by: str | None = None,
 ) -> int:
-    """Writes the next round's mask of every image; masks that exist are kept, so an interrupted call goes on.
+    """Writes the next round's mask of every image; masks that exist are kept, so that a call can be resumed.
 
     Args:
         predictor: the trained model.

@@ -53,7 +53,7 @@ class TrainRequest:
         pretrained: backbone weights: "none", a file, "torchvision://...", "open-mmlab://..."; None leaves the config's.
         load_from: checkpoint whose weights training starts from.
         options: values written over the config, dotted keys.
-        resume: go on where an earlier call stopped.
+        resume: continue where an earlier call stopped.
         overwrite: start anew in a work folder of another run.
         amp: mixed precision.
         launcher: "none", "pytorch" (torchrun), "slurm" or "mpi".

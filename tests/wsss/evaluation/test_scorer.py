@@ -68,7 +68,7 @@ def test_ignored_truth_counts_nowhere_and_ignored_prediction_is_a_miss():
     assert np.isnan(scores.iou[[0, 2]]).all()
     assert scores.ignored_share == pytest.approx(1 / 3)
     assert scores.to_dict()["classes"]["dog"]["iou"] is None
-    assert "33.33 % of the pixels unanswered" in scores.table()
+    assert "33.33 % of the pixels ignored" in scores.table()
 
 
 def test_class_that_only_the_prediction_has_scores_zero():
