@@ -50,6 +50,7 @@ def test_avif_counts_where_pillow_has_it(monkeypatch):
         (b"\0\0\0\x1cftypavif", False),
         (b"\0\0\0\x1cftypisom", False),
         (b"\xff\xd8\xff\xe0\0\x10JFIF\0\x01", False),
+        (b"\0\0\0\x1cjumpheic", False),
         (b"heic", False),
         (b"", False),
     ],
