@@ -14,6 +14,11 @@ from pathlib import Path
 import pytest
 import setuptools
 
+from tagclip.demo.dataset import write_scenes
+from tagclip.demo.scenes import SceneConfig
+from tagclip.demo.sprites import TRAINING_STYLES
+from tagclip.vocabulary import Vocabulary
+
 ROOT = Path(__file__).parents[1]
 OURS = ("tagclip", "wsss", "tools", "tests")
 IMPORT_NAMES = {  # distribution -> module, where they differ
@@ -140,3 +145,38 @@ def test_a_wheel_has_every_config(installed, tmp_path):
 
     assert files(installed / "wsss" / "_configs") == files(ROOT / "configs")
     assert {"masks/custom", "segmentation/deeplabv3plus_r18_custom"} <= set(names.split())
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory) -> Path:
+    """A working directory that is no clone, with two demo scenes in photos/."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    look = SceneConfig(styles=TRAINING_STYLES[:1], side=(96, 128), object_side=(40, 60))
+    write_scenes(folder, 2, look, seed=3, vocabulary=Vocabulary(["cat", "dog"]))
+    (folder / "JPEGImages").rename(folder / "photos")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_of_the_wheel(installed, elsewhere) -> Path:
+    """A run of the installed package over the two scenes."""
+    command = "run --images photos --classes cat,dog --model demo --out made --refine none --mask-workers 1 --quiet"
+    run_installed(installed, elsewhere, "-m", "wsss.cli.main", *command.split())
+    return elsewhere / "made"
+
+
+def test_a_wheel_makes_masks_without_the_clone(run_of_the_wheel):
+    assert len((run_of_the_wheel / "tags.jsonl").read_text().splitlines()) == 2
+    assert len(list((run_of_the_wheel / "masks").rglob("*.png"))) == 2
+
+
+def test_a_wheel_trains_without_the_clone(installed, elsewhere, run_of_the_wheel):
+    small = {  # crops of 64 pixels, so that two iterations take seconds
+        "train_dataloader.batch_size": 2, "train_dataloader.num_workers": 0, "model.data_preprocessor.size": "(64,64)",
+        "train_dataloader.dataset.pipeline.2.scale": "(256,64)",
+        "train_dataloader.dataset.pipeline.3.crop_size": "(64,64)",
+    }  # fmt: skip
+    command = "train --config segmentation/deeplabv3plus_r18_custom --run made --iterations 2 --backbone-weights none"
+    settings = [f"train.{key}={value}" for key, value in small.items()]
+    run_installed(installed, elsewhere, "-m", "wsss.cli.main", *command.split(), "--quiet", "--set", *settings)
+    assert (run_of_the_wheel / "segmentation" / "iter_2.pth").is_file()

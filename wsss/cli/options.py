@@ -87,7 +87,7 @@ class Option:
 GROUPS: dict[str, tuple[Option, ...]] = {
     "data": (
         Option("images", "Read these images: a folder (recursive), a glob, one file, or a list (.txt)", "SOURCE"),
-        Option("image-root", "Find the images of a list below this folder; ids are relative to it", "DIR"),
+        Option("image-root", "Find the images of a list, or a run's photos that were moved, below this folder", "DIR"),
         Option("image", "Use this photo", "FILE", Path),
         Option("classes", "Use these classes: voc, coco, cocostuff, context, a file, or names with commas", "CLASSES"),
         Option("run", "Read this run folder; a training takes a VOC-layout folder, too", "DIR", Path),

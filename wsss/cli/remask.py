@@ -21,7 +21,8 @@ def register(commands: Any) -> None:
         example="remask --run runs/mine --out runs/mine_sure --confidence 0.95",
     )  # fmt: skip
     pick(
-        parser, "run", "out", "set", "refine", "confidence", "mask-workers", "device", "overwrite", "json", "quiet",
+        parser, "run", "image-root", "out", "set", "refine", "confidence", "mask-workers", "device", "overwrite",
+        "json", "quiet",
         required=("run", "out"),
         notes={"mask-workers": "default: one per core", "set": "only masks.*", "device": "of PAMR and the tensor CRF",
                "refine": "default: the run's", "confidence": "default: the run's"},
@@ -40,7 +41,9 @@ def remask(args: argparse.Namespace) -> int:
     given = {"masks.refiner": args.refine, "masks.confidence": args.confidence}
     changes = mask_changes({**settings_of(args.set), **given})
     device = str(resolve_device(args.device))
-    work = Remasking.plan(args.run, args.out, changes, overwrite=args.overwrite, device=device)
+    work = Remasking.plan(
+        args.run, args.out, changes, overwrite=args.overwrite, device=device, image_root=args.image_root
+    )
     masks = work.done + len(work.jobs)
     with progress_bar(masks, "masks", done=work.done, quiet=args.quiet) as bar:
         work.execute(args.mask_workers or cores(), counted(bar))

@@ -41,7 +41,7 @@ def show(args: argparse.Namespace) -> int:
     output, look = Output.of(args), {"height": args.panel_height, "columns": args.columns}
     config = PictureConfig(**{name: value for name, value in look.items() if value is not None})
     if args.run is not None:
-        strips = strips_of_run(args.run, args.ids, args.limit, config)
+        strips = strips_of_run(args.run, args.ids, args.limit, config, args.image_root)
     else:
         from tagclip.image_lists import find_images
         from wsss.masks.generator import MaskGenerator

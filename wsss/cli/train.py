@@ -25,8 +25,8 @@ def register(commands: Any) -> None:
         example="train --config segmentation/deeplabv3plus_r18_custom --run runs/mine --val VOC2012",
     )  # fmt: skip
     pick(
-        parser, "config", "run", "out", "classes", "list", "masks", "val-list", "set", *TRAINING, "load-from",
-        "launcher", "headers-only", "overwrite", "json", "quiet",
+        parser, "config", "run", "image-root", "out", "classes", "list", "masks", "val-list", "set", *TRAINING,
+        "load-from", "launcher", "headers-only", "overwrite", "json", "quiet",
         required=("config", "run"), defaults={"launcher": "none"},
         notes={"out": "default: RUN/segmentation", "classes": "default: the config's, else the run's",
                "set": "train.KEY=VALUE", "rounds": "default: the config's"},
@@ -41,7 +41,8 @@ def train(args: argparse.Namespace) -> int:
     options = training_settings(settings_of(args.set))
     found = fit(
         args, output, config=args.config, run=args.run, options=options, work_dir=args.out, vocabulary=args.classes,
-        train_list=args.list, val_list=args.val_list, mask_dir=args.masks, load_from=args.load_from,
+        train_list=args.list, val_list=args.val_list, mask_dir=args.masks, image_root=args.image_root,
+        load_from=args.load_from,
         launcher=args.launcher, headers_only=args.headers_only,
     )  # fmt: skip
     output.figures(found)
