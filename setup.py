@@ -25,7 +25,10 @@ HEIF = ["pillow-heif>=1,<2"]  # photos of phones; Pillow reads all other formats
 DEV = [
     "hypothesis>=6.100,<7",
     "import-linter>=2.1,<3",
+    "ipykernel>=6.29,<8",  # docs/quickstart.ipynb, which a test executes
     "mypy>=1.11,<3",
+    "nbclient>=0.10,<1",
+    "nbformat>=5.10,<6",
     "pytest>=8,<10",
     "ruff>=0.6,<1",
     "setuptools>=70.1",  # builds the wheel that a test installs
