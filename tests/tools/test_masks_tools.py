@@ -15,7 +15,7 @@ from tests.tools.commands import command
 from tests.wsss.runs import draw_images
 from tests.wsss.segmentation import squares
 
-mask, run, show = command("mask"), command("run"), command("show")
+mask, remask, run, show = command("mask"), command("remask"), command("run"), command("show")
 ROOT = Path(__file__).parents[2]
 CLASSES = "cat,dog,bird"
 # The golden model is of random weights: by the default rule for few classes it finds none.
@@ -63,6 +63,32 @@ def test_another_setting_is_refused_with_what_differs(scene):
     base, options, _ = scene
     with pytest.raises(RunError, match=r"masks\.refiner 'crf' there, 'none' here"):
         run([*options, *RULE, "--out", str(base / "run"), "--confidence", "0.5", "--refine", "none"])
+
+
+@pytest.mark.pydensecrf
+def test_another_crf_engine_is_another_run(scene):
+    base, options, _ = scene
+    assert json.loads((base / "run" / "manifest.json").read_text())["masks"]["crf"]["engine"] == "pydensecrf"
+    with pytest.raises(RunError, match=r"masks\.crf\.engine 'pydensecrf' there, 'torch' here"):
+        run([*options, *RULE, "masks.crf.engine=torch", "--out", str(base / "run"), "--confidence", "0.5"])
+
+
+def test_without_pydensecrf_masks_are_made_on_tensors_but_not_the_references(scene, monkeypatch):
+    base, options, _ = scene
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+    assert run([*options, *RULE, "--out", str(base / "tensors"), "--confidence", "0.5"]) == 0
+    manifest = json.loads((base / "tensors" / "manifest.json").read_text())
+    assert (manifest["masks"]["crf"]["engine"], manifest["counts"]["masks"]) == ("torch", 3)
+    assert "'engine': 'torch'" in (base / "tensors" / "config.py").read_text()
+    assert remask(["--run", str(base / "tensors"), "--out", str(base / "again"), "--mask-workers", "1"]) == 0
+    for mask in (base / "tensors" / "masks").rglob("*.png"):
+        ours = np.asarray(Image.open(mask))
+        assert mask.read_bytes() == (base / "again" / mask.relative_to(base / "tensors" / "masks")).read_bytes()
+        theirs = np.asarray(Image.open(base / "run" / mask.relative_to(base / "tensors")))
+        assert (ours == theirs).mean() > 0.99
+    with pytest.raises(UsageError, match=r"masks\.crf\.engine is 'pydensecrf', as the reference preset has it"):
+        run([*options, *RULE, "--out", str(base / "reference"), "--preset", "reference"])
+    assert not (base / "reference").exists()
 
 
 def test_dry_run_estimates_and_leaves_no_folder(scene, capsys):

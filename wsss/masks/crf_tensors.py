@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tagclip.precision import exact_float32
 from wsss.config import CrfConfig
 from wsss.masks.lattice import PermutohedralLattice
 
@@ -20,6 +21,7 @@ PIXELS_TOGETHER = 1 << 22  # of images that share a lattice on an accelerator, w
 
 
 @torch.inference_mode()
+@exact_float32()
 def dense_crf(images: Sequence[Tensor], scores: Sequence[Tensor], config: CrfConfig) -> list[Tensor]:
     """Mean-field marginals of several images, which may differ in size and labels.
 

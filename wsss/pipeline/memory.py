@@ -13,7 +13,9 @@ from wsss.config import MaskConfig
 from wsss.masks.upsampling import fitted_size
 
 PROCESS = 180 * 2**20  # of a worker with NumPy, OpenCV and pydensecrf, before its first mask
-CRF_PIXEL = 440  # bytes per refined pixel of a dense CRF of four labels, the most that was seen
+PROCESS_WITH_TORCH = 600 * 2**20  # of one that needs PyTorch: the CRF on tensors
+CRF_PIXEL = 440  # bytes per refined pixel of pydensecrf with four labels, the most that was seen
+TENSOR_CRF_PIXEL = 560  # and of the CRF on tensors
 PHOTO_PIXEL = 24  # bytes per pixel of the photo: decoded twice, labels, mask, probability, one band of the filter
 HEADROOM = 0.8  # share of the free memory that workers may take together
 
@@ -21,8 +23,12 @@ HEADROOM = 0.8  # share of the free memory that workers may take together
 def mask_memory(size: Size, config: MaskConfig) -> int:
     """Peak memory in bytes of the worker that makes the mask of a photo of `size`; an estimate from above."""
     height, width = fitted_size(size.height, size.width, config.max_refine_side)
-    refined = CRF_PIXEL if config.refiner == "crf" else 60
-    return PROCESS + refined * height * width + PHOTO_PIXEL * size.height * size.width
+    process, refined = PROCESS, 60
+    if config.refiner == "crf" and config.crf.engine == "torch":
+        process, refined = PROCESS_WITH_TORCH, TENSOR_CRF_PIXEL
+    elif config.refiner == "crf":
+        refined = CRF_PIXEL
+    return process + refined * height * width + PHOTO_PIXEL * size.height * size.width
 
 
 def available_memory() -> int:

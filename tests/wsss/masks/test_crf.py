@@ -1,10 +1,13 @@
+import sys
+
 import numpy as np
 import pytest
+import torch
 
 from tagclip.errors import RequirementError, UsageError
 from tests.oracle.crf import dense_crf, wrapped_image
-from wsss.config import CrfConfig
-from wsss.masks.crf import crf_probabilities, uniform_label, wrap_dark_pixels
+from wsss.config import CrfConfig, MaskConfig
+from wsss.masks.crf import crf_engine, crf_probabilities, settle_engine, uniform_label, wrap_dark_pixels
 
 
 def picture(height=24, width=32, seed=0):
@@ -118,7 +121,55 @@ def test_bad_settings(change):
         CrfConfig(**change)
 
 
-def test_missing_package_is_one_line(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pydensecrf.densecrf", None)
-    with pytest.raises(RequirementError, match="pydensecrf"):
-        crf_probabilities(picture()[0], maps(2), CrfConfig(engine="pydensecrf"))
+@pytest.fixture
+def no_pydensecrf(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+
+
+@pytest.mark.pydensecrf
+@pytest.mark.parametrize(
+    ("engine", "device", "expected"),
+    [
+        ("auto", "cpu", "pydensecrf"), ("auto", torch.device("cpu"), "pydensecrf"), ("auto", "cuda", "torch"),
+        ("auto", torch.device("cuda", 1), "torch"), ("auto", "mps", "torch"), ("torch", "cpu", "torch"),
+        ("pydensecrf", "cuda", "pydensecrf"),
+    ],
+)  # fmt: skip
+def test_engine_where_pydensecrf_is_installed(engine, device, expected):
+    config = MaskConfig(crf=CrfConfig(engine=engine))
+    assert crf_engine(config.crf, device) == expected
+    assert settle_engine(config, device) == MaskConfig(crf=CrfConfig(engine=expected))
+
+
+@pytest.mark.parametrize(("engine", "device"), [("auto", "cpu"), ("auto", "cuda"), ("torch", "cpu")])
+def test_engine_where_pydensecrf_is_missing(no_pydensecrf, engine, device):
+    config = MaskConfig(crf=CrfConfig(engine=engine))
+    assert settle_engine(config, device).crf.engine == "torch"
+
+
+def test_the_reference_preset_insists_on_pydensecrf(no_pydensecrf):
+    reference = MaskConfig.preset("reference")
+    assert (reference.crf.engine, MaskConfig.preset("default").crf.engine) == ("pydensecrf", "auto")
+    for refused in (
+        lambda: settle_engine(reference, "cpu"),
+        lambda: crf_probabilities(picture()[0], maps(2), reference.crf),
+    ):
+        with pytest.raises(RequirementError, match=r"reference preset.*pip install.*masks\.crf\.engine=torch") as error:
+            refused()
+        assert "\n" not in str(error.value)
+    unused = MaskConfig(refiner="none", crf=reference.crf)
+    assert settle_engine(unused, "cpu") is unused
+
+
+def test_tensors_where_pydensecrf_is_missing(no_pydensecrf):
+    rgb, scores = picture()[0], maps(3)
+    ours = crf_probabilities(rgb, scores, CrfConfig(engine="torch"))
+    assert np.array_equal(crf_probabilities(rgb, scores, CrfConfig()), ours)
+
+
+@pytest.mark.pydensecrf
+def test_pydensecrf_where_it_is_installed():
+    rgb, scores = picture()[0], maps(3)
+    theirs = crf_probabilities(rgb, scores, CrfConfig(engine="pydensecrf"))
+    assert np.array_equal(crf_probabilities(rgb, scores, CrfConfig()), theirs)
+    assert not np.array_equal(crf_probabilities(rgb, scores, CrfConfig(engine="torch")), theirs)

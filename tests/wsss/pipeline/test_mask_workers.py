@@ -17,7 +17,7 @@ from tagclip.errors import ImageError, RunError
 from tests.wsss.pipeline.deadly import DEADLY, ONCE, deadly_work, die_at_once
 from tests.wsss.pipeline.test_masks import full_disk
 from tests.wsss.runs import VOCABULARY
-from wsss.config import MaskConfig
+from wsss.config import CrfConfig, MaskConfig
 from wsss.files.map_files import StoredMaps, read_maps
 from wsss.files.mask_files import read_mask
 from wsss.pipeline import mask_workers
@@ -43,6 +43,50 @@ def make_job(folder: Path, name: str, cams: np.ndarray, size=(20, 30)) -> MaskJo
 def test_a_worker_needs_no_torch():
     code = "import sys, wsss.masks.crf, wsss.pipeline.mask_workers; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(
+    ("engine", "loaded"),
+    [pytest.param("pydensecrf", False, marks=pytest.mark.pydensecrf), ("torch", True)],
+)
+def test_a_worker_loads_torch_for_tensors_only_and_with_one_thread(engine, loaded):
+    code = f"""
+import sys, numpy as np
+from wsss.pipeline.mask_workers import _start_worker
+from wsss.masks.crf import crf_probabilities
+from wsss.config import CrfConfig
+_start_worker({loaded})
+crf_probabilities(np.zeros((9, 9, 3), np.uint8), np.full((2, 9, 9), 0.5, np.float32), CrfConfig(engine={engine!r}))
+assert ("torch" in sys.modules) == {loaded}
+assert not {loaded} or sys.modules["torch"].get_num_threads() == 1
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_crf_on_tensors_in_a_process_and_here(stage, tmp_path):
+    stage = replace(stage, config=MaskConfig(confidence=None, crf=CrfConfig(engine="torch")))
+    assert (stage.crf_on_tensors, stage.in_process) == (True, False)
+    cams = np.random.default_rng(0).random((2, 2, 3))
+    jobs = [make_job(tmp_path, name, cams) for name in ("process", "here")]
+    with pool(stage, 1) as workers:
+        assert finish(workers, jobs[:1])["process"].problem is None
+    assert make_mask(stage, jobs[1]).problem is None
+    first, second = (read_mask(job.mask) for job in jobs)
+    assert np.array_equal(first, second)
+    assert len(np.unique(first)) > 1
+
+
+@pytest.mark.parametrize(
+    ("refiner", "engine", "device", "expected"),
+    [
+        ("crf", "auto", "cuda", True), ("crf", "torch", "cuda:1", True), ("crf", "pydensecrf", "cuda", False),
+        ("crf", "torch", "cpu", False), ("crf", "auto", "cpu", False), ("pamr", "auto", "cpu", True),
+        ("pamr", "auto", "cuda", True), ("none", "auto", "cuda", False),
+    ],
+)  # fmt: skip
+def test_refiners_on_the_models_device_work_in_its_process(stage, refiner, engine, device, expected):
+    config = MaskConfig(refiner=refiner, crf=CrfConfig(engine=engine))
+    assert replace(stage, config=config, device=device).in_process == expected
 
 
 def test_mask_of_empty_maps_is_all_background(stage, tmp_path):
