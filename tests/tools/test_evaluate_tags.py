@@ -107,7 +107,7 @@ def test_images_without_counterpart_are_counted(evaluate, scored):
 @pytest.mark.parametrize(
     ("labels", "vocabulary", "message"),
     [
-        ("other 3\n", None, "--tags .*run, --labels .*labels.txt: none of the 12 images with tags has a label"),
+        ("other 3\n", None, "--labels .*labels.txt: none of the 12 images with tags .* is among the 1 with labels"),
         ("sub/i1 20\n", None, "class 20 is no index of vocabulary 'voc'"),
         ("sub/i1 2\n", "coco", "20 scores, but vocabulary 'coco' has 80"),
         ("sub/i1 2\n", "pets.txt", "pets.txt"),

@@ -1,7 +1,13 @@
-"""The CRF on tensors beside pydensecrf: how far their results differ, and what time and memory each takes."""
+"""The CRF on tensors beside pydensecrf: how far their results differ, and what time and memory each takes.
+
+    python -m wsss.benchmark.crf_engines --photos VOC2012/JPEGImages --masks VOC2012/SegmentationClass
+
+Prints three Markdown tables: agreement, seconds and memory per megapixel. Needs pydensecrf.
+"""
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,13 +21,13 @@ import numpy as np
 import torch
 
 from tagclip.images import decode_image
-from wsss.benchmark.measure import PeakMemory
+from wsss.benchmark.measure import PeakMemory, machine
 from wsss.config import CrfConfig, MaskConfig
 from wsss.files.mask_files import read_mask
-from wsss.masks.crf import crf_probabilities
+from wsss.masks.crf import Engine, crf_probabilities
 from wsss.masks.label_map import label_scores
 
-ENGINES = ("pydensecrf", "torch")
+ENGINES: tuple[Engine, Engine] = ("pydensecrf", "torch")
 SOFTNESS = 12.0  # standard deviation in pixels that an official mask is blurred by to be a label score
 DOUBT = 0.1  # what every label keeps of it everywhere
 CLOSE = 1e-3  # probabilities that differ by less count as equal
@@ -185,13 +191,13 @@ def mosaic(photos: Sequence[Path], columns: int, rows: int) -> np.ndarray:
     return np.concatenate(lines, axis=0)
 
 
-def measure_memory(rgb: np.ndarray, labels: int, engine: str) -> float:
+def measure_memory(rgb: np.ndarray, labels: int, engine: Engine) -> float:
     """Peak memory of one CRF in a process of its own, MiB per megapixel, above what the process had before."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(_memory_of, rgb, labels, engine).result()
 
 
-def _memory_of(rgb: np.ndarray, labels: int, engine: str) -> float:
+def _memory_of(rgb: np.ndarray, labels: int, engine: Engine) -> float:
     torch.set_num_threads(1)
     config = CrfConfig(engine=engine)
     scores = random_scores(labels, rgb.shape[:2])
@@ -238,3 +244,63 @@ def memory_table(rows: dict[int, dict[str, float]]) -> str:
     lines = ["| labels | pydensecrf, MiB/MP | tensors, MiB/MP |", "|---|---|---|"]
     lines += [f"| {labels} | {row['pydensecrf']:.0f} | {row['torch']:.0f} |" for labels, row in rows.items()]
     return "\n".join(lines)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = result.add_argument
+    add("--photos", type=Path, required=True, metavar="DIR", help="folder of JPEG photos")
+    add("--masks", type=Path, metavar="DIR",
+        help="official masks of the photos (palette PNG); blurred, they are the label scores of one row")
+    add("--golden", type=Path, metavar="DIR", help="folder of recorded cases (cam_voc_*.npz): one more row")
+    add("--count", type=int, default=60, metavar="N", help="compare on N photos spread over the folder (60)")
+    add("--labels", type=int, nargs="+", default=[2, 5, 21], metavar="K",
+        help="numbers of labels with random scores, in all tables (2 5 21)")
+    add("--threads", type=int, nargs="+", default=[1, 2], metavar="N",
+        help="threads of the CRF on tensors in the speed table (1 2); pydensecrf always has one")
+    add("--repeats", type=int, default=7, metavar="N", help="timed pairs per case (7); 0 leaves the speed table out")
+    add("--no-agreement", action="store_true", help="leave the agreement table out")
+    add("--no-memory", action="store_true", help="leave the memory table out")
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures and prints; returns the exit code."""
+    options = parser()
+    args = options.parse_args(argv)
+    photos = sorted(args.photos.glob("*.jpg"))
+    if not photos:
+        options.error(f"--photos {args.photos}: holds no .jpg files")
+    if min(args.labels) < 2:
+        options.error(f"--labels {min(args.labels)}: one label is certain without a CRF; use 2 or more")
+    print("; ".join(f"{name} {value}" for name, value in machine("cpu", max(args.threads)).items()))
+    chosen = spread_over(photos, args.count)
+    if not args.no_agreement:
+        print(f"\n{agreement_table(_agreements(args, chosen))}", flush=True)
+    if args.repeats:
+        rgb = decode_image(chosen[len(chosen) // 2])
+        cases = [(labels, threads) for threads in args.threads for labels in args.labels]
+        speeds = [measure_speed(rgb, labels, threads, args.repeats) for labels, threads in cases]
+        table = speed_table(speeds, rgb.shape[0] * rgb.shape[1])
+        print(f"\n{rgb.shape[1]} x {rgb.shape[0]} pixels\n\n{table}", flush=True)
+    if not args.no_memory:
+        large = mosaic(chosen, min(3, len(chosen)), 2 if len(chosen) >= 6 else 1)
+        memory = {count: {engine: measure_memory(large, count, engine) for engine in ENGINES} for count in args.labels}
+        print(f"\n{large.shape[1]} x {large.shape[0]} pixels\n\n{memory_table(memory)}")
+    return 0
+
+
+def _agreements(args: argparse.Namespace, photos: Sequence[Path]) -> dict[str, Agreement]:
+    rows = {}
+    if args.golden is not None:
+        rows["recorded class maps"] = compare_engines(recorded_cases(args.golden, args.photos))
+    if args.masks is not None:
+        rows["official masks, blurred"] = compare_engines(soft_mask_cases(photos, args.masks))
+    for labels in args.labels:
+        rows[f"random, {labels} labels"] = compare_engines(random_cases(photos, labels))
+    return rows
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -38,7 +38,8 @@ def compare(args: argparse.Namespace) -> int:
     setup_logging(args.quiet)
     if args.model is None:
         raise UsageError('--model: needed, an open_clip name, a weights file, or "demo"')
-    from wsss.dense.comparison import CAM, CompareConfig, Comparison, draw_bars, to_csv, to_markdown
+    from wsss.dense.comparison import CAM, CompareConfig, Comparison
+    from wsss.dense.comparison_report import draw_bars, to_csv, to_markdown
     from wsss.dense.dense_config import DenseConfig
     from wsss.dense.strategy import strategy_names
     from wsss.files.atomic import disk_errors
@@ -62,8 +63,7 @@ def compare(args: argparse.Namespace) -> int:
     comparison = Comparison(clip, settings.vocabulary, config, cache_dir=args.cache_dir)
     with progress_bar(len(pairs), "comparing", quiet=args.quiet) as bar:
         rows = comparison.run(pairs, bar.update)
-    view = "whole images" if args.mode == "whole" else "sliding windows"
-    caption = f"{len(pairs)} images of {args.data.name}, {clip.name}, {view}, logit scale {args.logit_scale:g}"
+    caption = f"{len(pairs)} images of {args.data.name}, {clip.name}; {dense.describe()}"
     table = to_markdown(rows, caption)
     with disk_errors(args.out):
         args.out.mkdir(parents=True, exist_ok=True)

@@ -153,8 +153,9 @@ def evaluate_dense(args: argparse.Namespace) -> int:
         found = score_dataset(
             dataset, model, device=resolve_device(args.device), boundary_width=args.boundary_width, progress=bar.update
         )
-    output.show(found.table())
-    output.figures(summary(found, config))
+    figures = summary(found, config)
+    output.show(f"{found.table()}\n{figures['settings']}")
+    output.figures(figures)
     return 0
 
 

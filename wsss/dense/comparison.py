@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,12 +18,14 @@ from tagclip.images import decode_image
 from tagclip.tagger import TagCLIP
 from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
+from wsss.dense.comparison_report import Row
 from wsss.dense.dense_config import DenseConfig
 from wsss.dense.features import prepared
 from wsss.dense.inference import DenseSegmenter
 from wsss.dense.strategy import Strategy, get_strategy
+from wsss.evaluation.mask_checks import PreflightConfig, check_pairs
 from wsss.evaluation.scorer import MaskEvaluationConfig, MaskScorer
-from wsss.files.mask_files import ignore_label, read_mask
+from wsss.files.mask_files import ignore_label, read_mask, with_ignored_value
 from wsss.maps.gradcam_source import GradCamSource
 from wsss.maps.source import ClassMapSource
 from wsss.masks.generator import MaskGenerator
@@ -67,18 +67,6 @@ class CompareConfig:
             raise UsageError("name at least one strategy and one vocabulary")
 
 
-@dataclass(frozen=True)
-class Row:
-    """One combination: mIoU in [0, 1], pixel accuracy, and seconds per image, NaN where it was not timed."""
-
-    strategy: str
-    vocabulary: str
-    miou: float
-    pixel_accuracy: float
-    seconds: float
-    relative: float
-
-
 class Comparison:
     """Runs strategies under vocabularies on the images of a data set.
 
@@ -118,10 +106,14 @@ class Comparison:
         """Score all (image, mask) pairs, time the first few.
 
         Raises:
-            ImageError: an image or mask that cannot be read.
+            RunError: masks that do not belong to their images or classes (`wsss.evaluation.mask_checks`); they are all
+                looked at before the first image is.
+            ImageError: an image that cannot be decoded.
         """
+        looks = PreflightConfig(apply_exif=self.config.dense.apply_exif, ignore_index=self.ignored)
+        check_pairs(pairs, self.vocabulary.label_names, looks)
         for image, mask in pairs:
-            self.score(decode_image(image, apply_exif=self.config.dense.apply_exif), read_mask(mask))
+            self.score(*self._read(image, mask))
             progress(1)
         seconds = self.times(pairs[: self.config.timed_images])
         rows = []
@@ -129,8 +121,12 @@ class Comparison:
             scores = scorer.scores(self.vocabulary.label_names)
             taken = seconds.get((strategy, name), float("nan"))
             relative = taken / seconds.get((REFERENCE, name), float("nan"))
-            rows.append(Row(strategy, name, scores.miou, scores.pixel_accuracy, taken, relative))
+            rows.append(Row.of(strategy, name, scores, taken, relative, self.vocabulary.has_background))
         return rows
+
+    def _read(self, image: Path, mask: Path) -> tuple[np.ndarray, np.ndarray]:
+        rgb = decode_image(image, apply_exif=self.config.dense.apply_exif)
+        return rgb, with_ignored_value(read_mask(mask), self.ignored)
 
     @torch.no_grad()
     def score(self, rgb: np.ndarray, truth: np.ndarray) -> None:
@@ -149,10 +145,8 @@ class Comparison:
                 self.scorers[CAM, vocabulary].update(self._cam_labels(self.maps, rgb, classes), truth)
 
     def times(self, pairs: Sequence[tuple[Path, Path]]) -> dict[tuple[str, str], float]:
-        """Mean seconds per image of each combination by itself: from decoded image to label map, tagging included."""
-        decoded = [
-            (decode_image(image, apply_exif=self.config.dense.apply_exif), read_mask(mask)) for image, mask in pairs
-        ]
+        """Mean seconds an image of each combination by itself: from decoded image to label map, tagging included."""
+        decoded = [self._read(image, mask) for image, mask in pairs]
         totals = dict.fromkeys(self.scorers, 0.0)
         for index, (rgb, truth) in enumerate([*decoded[:1], *decoded]):
             for key in totals:  # in turn, so that a busy moment of the machine hits all alike
@@ -204,56 +198,3 @@ def _by_name(given: Iterable[str]) -> dict[str, Strategy | None]:
         name = CAM if strategy is None else strategy.name
         found[one if name in found else name] = strategy
     return found
-
-
-def to_csv(rows: Sequence[Row]) -> str:
-    """One line a combination, mIoU and accuracy in per cent."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["strategy", "vocabulary", "miou", "pixel_accuracy", "seconds_per_image", "time_relative_to_clip"])
-    for row in rows:
-        writer.writerow([row.strategy, row.vocabulary, f"{100 * row.miou:.2f}", f"{100 * row.pixel_accuracy:.2f}",
-                         f"{row.seconds:.4f}", f"{row.relative:.3f}"])  # fmt: skip
-    return text.getvalue()
-
-
-def to_markdown(rows: Sequence[Row], caption: str) -> str:
-    """mIoU by strategy and vocabulary, with the time relative to clip under the same vocabulary."""
-    vocabularies = list(dict.fromkeys(row.vocabulary for row in rows))
-    by_key = {(row.strategy, row.vocabulary): row for row in rows}
-    head = ["strategy", *(f"mIoU, {name}" for name in vocabularies), *(f"time, {name}" for name in vocabularies)]
-    lines = [caption, "", f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
-    for strategy in dict.fromkeys(row.strategy for row in rows):
-        found = [by_key[strategy, name] for name in vocabularies]
-        cells = [f"{100 * row.miou:.1f}" for row in found] + [_time(row) for row in found]
-        lines.append(f"| {strategy} | {' | '.join(cells)} |")
-    lines += ["", "Time: milliseconds per image, alone; in brackets relative to clip with the same vocabulary."]
-    return "\n".join(lines) + "\n"
-
-
-def _time(row: Row) -> str:
-    if np.isnan(row.seconds):
-        return "-"
-    relative = "" if np.isnan(row.relative) else f" ({row.relative:.2f})"
-    return f"{1000 * row.seconds:.0f}{relative}"
-
-
-def draw_bars(rows: Sequence[Row], path: Path, title: str) -> None:
-    """Bar chart of mIoU, one group a strategy, one colour a vocabulary."""
-    from matplotlib.figure import Figure
-
-    strategies = list(dict.fromkeys(row.strategy for row in rows))
-    vocabularies = list(dict.fromkeys(row.vocabulary for row in rows))
-    figure = Figure(figsize=(1.2 + 1.1 * len(strategies), 4.2), layout="constrained")
-    axes = figure.subplots()
-    width = 0.8 / len(vocabularies)
-    for place, vocabulary in enumerate(vocabularies):
-        heights = [100 * row.miou for row in rows if row.vocabulary == vocabulary]
-        bars = axes.bar([i + (place + 0.5) * width - 0.4 for i in range(len(strategies))], heights, width,
-                        label=vocabulary)  # fmt: skip
-        axes.bar_label(bars, fmt="%.0f", fontsize=7)
-    axes.set_xticks(range(len(strategies)), strategies, rotation=25, ha="right")
-    axes.set_ylabel("mIoU (%)")
-    axes.set_title(title)
-    axes.legend(title="vocabulary", loc="upper left", bbox_to_anchor=(1, 1))  # beside the bars, never over one
-    figure.savefig(path, dpi=120)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from tagclip.errors import TagclipError, UsageError
+from wsss.dense.dense_config import DenseConfig
+from wsss.evaluation.mask_checks import PreflightConfig, check_pairs
 from wsss.evaluation.scorer import MaskEvaluationConfig, MaskScorer, MaskScores
 from wsss.files.mask_files import ignore_label, label_dtype
 
@@ -66,11 +69,17 @@ def score_dataset(
         limit: only the first so many images.
         boundary_width: see `MaskEvaluationConfig`; 0 leaves boundary IoU out.
         progress: called with 1 after each image.
+
+    Raises:
+        RunError: masks that do not belong to their images, or hold colours or the 0 and 255 of binary masks; they are
+            all looked at before the first image is.
     """
     scorer = MaskScorer(MaskEvaluationConfig(ignore_index=dataset.ignore_index, boundary_width=boundary_width))
     dtype = label_dtype(len(dataset.metainfo["classes"]))
     model = model.to(device)
-    for index in range(min(len(dataset), limit or len(dataset))):
+    count = min(len(dataset), limit or len(dataset))
+    check_dataset(dataset, count)
+    for index in range(count):
         sample = dataset[index]
         result = model.test_step({"inputs": [sample["inputs"]], "data_samples": [sample["data_samples"]]})[0]
         predicted, truth = (
@@ -79,6 +88,22 @@ def score_dataset(
         scorer.update(predicted, truth)
         progress(1)
     return scorer.scores(dataset.metainfo["classes"])
+
+
+def check_dataset(dataset: Any, count: int) -> None:
+    """Looks at the first masks of a data set; ids are not compared with classes, as pipelines may map them.
+
+    Raises:
+        RunError: see `wsss.evaluation.mask_checks.check_pairs`.
+    """
+    steps = dataset.pipeline.transforms
+    upright = all(getattr(step, "apply_exif", True) for step in steps)
+    any_depth = any(type(step).__name__ == "LoadLabelMap" for step in steps)
+    samples = [dataset.get_data_info(index) for index in range(count)]
+    check_pairs(
+        [(Path(sample["img_path"]), Path(sample["seg_map_path"])) for sample in samples], None,
+        PreflightConfig(apply_exif=upright, ignore_index=dataset.ignore_index), any_depth=any_depth,
+    )  # fmt: skip
 
 
 def run_mmseg_loop(config: Config) -> dict[str, float]:
@@ -118,4 +143,8 @@ def adapt(
 
 def summary(scores: MaskScores, config: Config) -> dict:
     """JSON-ready: the settings and the scores."""
-    return {"dense": config.model.dense.to_dict(), "classes_file": str(config.model.classes), **scores.to_dict()}
+    settings = config.model.dense.to_dict()
+    return {
+        "dense": settings, "settings": DenseConfig.from_dict(settings).describe(),
+        "classes_file": str(config.model.classes), **scores.to_dict(),
+    }  # fmt: skip

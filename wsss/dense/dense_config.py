@@ -62,6 +62,19 @@ class DenseConfig:
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)} must be at least 1")
 
+    def describe(self) -> str:
+        """What figures depend on besides the strategy, in a line that stands beside them."""
+        view = "whole images" if self.mode == "whole" else f"windows of {self.crop} px every {self.stride} px"
+        size = "native size" if self.short_side is None else f"short side {self.short_side} px"
+        capped = self.mode == "whole" and self.max_long_side is not None
+        cap = f" (long side at most {self.max_long_side} px)" if capped else ""
+        least = f"pixels below {self.background_threshold:g} become background"
+        return (
+            f"{view}, {size}{cap}, logit scale {self.logit_scale:g}, "
+            f"{least if self.background_threshold else 'no pixel threshold'}, "
+            f"{'no refinement' if self.pamr is None else 'refined by PAMR'}"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dict, as configs store it."""
         return dataclasses.asdict(self)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from tagclip.image_lists import ImageFile
-from tagclip.labels import Labels
+from tagclip.labels import Labels, find_labels
 from tagclip.metrics import TagMetrics, measure_tags
 from tagclip.tagger import TagCLIP
 from tagclip.thresholds import calibrate_without_labels, select
@@ -44,10 +44,12 @@ def ablate_tags(
         CLIP's global answer, patch scores, + DMAR, + CWR, then the last one's scores under thresholds calibrated per
         class without labels.
     """
-    files = [file for file in files if file.id in labels]
+    found = [(file, find_labels(labels, file.id, str(file.path))) for file in files]
+    labelled = [(file, classes) for file, classes in found if classes is not None]
+    files = [file for file, _ in labelled]
     truth = np.zeros((len(files), len(tagger.vocabulary)), bool)
-    for row, file in enumerate(files):
-        truth[row, list(labels[file.id])] = True
+    for row, (_, classes) in enumerate(labelled):
+        truth[row, list(classes)] = True
     parts: dict[str, list[np.ndarray]] = {}
     for start in progress(range(0, len(files), chunk)):
         for name, scores in tagger.ablation([file.path for file in files[start : start + chunk]]).items():

@@ -267,6 +267,13 @@ class MaskScores:
         return matrix
 
     @property
+    def shares(self) -> tuple[np.ndarray, np.ndarray]:
+        """Shares of the pixels that are each class and that are called it, both (C,) float64, NaN without any pixel."""
+        matrix = self.confusion
+        total = matrix.sum() or np.nan
+        return matrix.sum(axis=1) / total, matrix[:, :-1].sum(axis=0) / total
+
+    @property
     def miou(self) -> float:
         """Mean of `iou` over the classes that occur."""
         return _mean(self.iou)

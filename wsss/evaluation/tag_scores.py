@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tagclip.errors import UsageError
-from tagclip.labels import Labels
+from tagclip.labels import Labels, find_labels
 from tagclip.metrics import TagMetrics, measure_tags
 from tagclip.tag_files import TagRecord, to_arrays
 from tagclip.vocabulary import Vocabulary
@@ -60,7 +60,10 @@ def score_tags(
     pairs, unlabelled = match(records, labels)
     untagged = len(labels) - len(pairs)
     if not pairs:
-        raise UsageError(f"none of the {len(records)} images with tags has a label")
+        raise UsageError(
+            f"none of the {len(records)} images with tags (first {records[0].id!r}) is among the {len(labels)} with "
+            f"labels (first {next(iter(labels))!r})" if records and labels else "no image with tags and labels"
+        )
     if unlabelled or untagged:
         logger.warning("%d images have tags but no labels, %d labels but no tags: left out", unlabelled, untagged)
     tags, scores = to_arrays([record for record, _ in pairs], len(vocabulary))
@@ -74,8 +77,13 @@ def score_tags(
 
 
 def match(records: Sequence[TagRecord], labels: Labels) -> tuple[list[tuple[TagRecord, tuple[int, ...]]], int]:
-    """Records with their labels, by id, or, where no id agrees, by the last part of it; and how many have none."""
-    found = [(record, labels[record.id]) for record in records if record.id in labels]
+    """Records with their labels, and how many have none.
+
+    By id (with the suffix of the file, where labelled images differ in nothing else), or, where no id agrees, by the
+    last part of it.
+    """
+    paired = ((record, find_labels(labels, record.id, record.path)) for record in records)
+    found = [(record, classes) for record, classes in paired if classes is not None]
     if not found:
         names = [record.id.rsplit("/", 1)[-1] for record in records]
         short = {name.rsplit("/", 1)[-1]: classes for name, classes in labels.items()}

@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tagclip.errors import UsageError
+from tagclip.errors import RunError, UsageError
 from tagclip.images import prepare_image
 from tagclip.vocabulary import Vocabulary
 from tests.tools.commands import command
-from wsss.dense.comparison import CompareConfig, Comparison, Row, draw_bars, to_csv, to_markdown
+from wsss.config import PamrConfig
+from wsss.dense.comparison import CompareConfig, Comparison
+from wsss.dense.comparison_report import Row, draw_bars, to_csv, to_markdown
 from wsss.dense.dense_config import DenseConfig
 from wsss.dense.diagnostics import diagnose
 from wsss.dense.inference import DenseSegmenter
@@ -85,12 +87,100 @@ def test_tables(tmp_path):
             Row("gclip", "all", 0.3, 0.7, 0.3, 1.5), Row("gclip", "tags", nan, 0.7, nan, 1.5)]  # fmt: skip
     text = to_markdown(rows, "caption")
     assert "| clip | 10.0 | 25.0 | 200 (1.00) | 300 (1.00) |" in text
-    assert "| gclip | 30.0 | nan | 300 (1.50) | - |" in text
+    assert "| gclip | 30.0 | - | 300 (1.50) | - |" in text
+    assert "milliseconds per image, each combination by itself, and in brackets relative to clip" in text
     table = list(csv.DictReader(io.StringIO(to_csv(rows))))
     assert table[1]["miou"] == "25.00"
     assert table[2]["time_relative_to_clip"] == "1.500"
     draw_bars(rows[:2], tmp_path / "bars.png", "title")
     assert Image.open(tmp_path / "bars.png").size[0] > 200
+
+
+def test_what_was_not_timed_is_not_explained():
+    nan = float("nan")
+    untimed = to_markdown([Row("clip", "all", 0.1, 0.5, nan, nan)], "caption")
+    assert "| strategy | mIoU, all |" in untimed
+    assert "Time" not in untimed
+    alone = to_markdown([Row("gclip", "all", 0.1, 0.5, 0.2, nan)], "caption")
+    assert "Time: milliseconds per image, each combination by itself." in alone
+    assert "brackets" not in alone
+
+
+def test_classes_and_background_are_told():
+    scorer = MaskScorer(MaskEvaluationConfig(boundary_width=0))
+    scorer.update(np.array([[0, 0, 0, 1]], np.uint8), np.array([[0, 0, 1, 1]], np.uint8))
+    nan = float("nan")
+    row = Row.of("clip", "all", scorer.scores(["background", "cat", "dog"]), nan, nan, has_background=True)
+    assert (row.background, row.true_background) == (0.75, 0.5)
+    text = to_markdown([row], "caption")
+    assert "called background, in per cent (50.0 are):" in text
+    assert "| clip | 75.0 |" in text
+    assert "| background | 66.7 |\n| cat | 50.0 |\n| dog | - |" in text
+    table = next(csv.DictReader(io.StringIO(to_csv([row]))))
+    assert (table["background_share"], table["true_background_share"], table["iou_cat"]) == ("75.00", "50.00", "50.00")
+    without = Row.of("clip", "all", scorer.scores(["cat", "dog"]), nan, nan, has_background=False)
+    assert np.isnan(without.background)
+    assert "background" not in to_markdown([without], "caption").split("threshold): ")[1]
+
+
+def test_a_long_title_stays_in_the_picture(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **kwargs: drawn.append(self))
+    title = "1449 images of VOC2012, ViT-B-16 openai; " + DenseConfig(mode="slide", short_side=336).describe()
+    draw_bars([Row("clip", "all", 0.1, 0.5, 0.2, 1.0)], tmp_path / "bars.png", title)
+    figure = drawn[0]
+    figure.draw_without_rendering()
+    box, whole = figure._suptitle.get_window_extent(), figure.bbox
+    assert 0 <= box.x0 < box.x1 <= whole.x1
+    assert box.y1 <= whole.y1
+    assert figure._suptitle.get_text().replace("\n", " ") == title
+
+
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        (DenseConfig(), "whole images, native size, logit scale 40, no pixel threshold, no refinement"),
+        (DenseConfig(mode="slide", short_side=336, background_threshold=0.1, max_long_side=900, pamr=PamrConfig()),
+         "windows of 224 px every 112 px, short side 336 px, logit scale 40, pixels below 0.1 become background, "
+         "refined by PAMR"),
+        (DenseConfig(max_long_side=900),
+         "whole images, native size (long side at most 900 px), logit scale 40, no pixel "
+         "threshold, no refinement"),
+    ],
+)  # fmt: skip
+def test_settings_in_a_line(config, line):
+    assert config.describe() == line
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.full((48, 64), 7, np.uint8), "i1.png holds id 7, but there are 4 labels"),
+        (np.zeros((64, 48), np.uint8), r"i1.png is 48x64, but its image .* is 64x48: one is the other turned"),
+        (np.zeros((48, 64, 3), np.uint8), "i1.png: a RGB image holds colours"),
+    ],
+)
+def test_masks_are_looked_at_before_the_first_image_is(golden_clip, tmp_path, mask, message):
+    Image.new("RGB", (64, 48)).save(tmp_path / "i.jpg")
+    Image.fromarray(np.eye(48, 64, dtype=np.uint8)).save(tmp_path / "i0.png")
+    Image.fromarray(mask).save(tmp_path / "i1.png")
+    dense = DenseConfig(templates=ONE, tagging={"templates": ONE})
+    comparison = Comparison(golden_clip, CLASSES, CompareConfig(("clip",), ("all",), dense=dense, timed_images=0))
+    seen = []
+    with pytest.raises(RunError, match=message):
+        comparison.run([(tmp_path / "i.jpg", tmp_path / f"i{index}.png") for index in range(2)], seen.append)
+    assert not seen
+
+
+def test_binary_truth_is_refused(golden_clip, tmp_path):
+    Image.new("RGB", (64, 48)).save(tmp_path / "i.jpg")
+    Image.fromarray(np.eye(48, 64, dtype=np.uint8) * 255).save(tmp_path / "i.png")
+    dense = DenseConfig(templates=ONE, tagging={"templates": ONE})
+    comparison = Comparison(golden_clip, CLASSES, CompareConfig(("clip",), ("all",), dense=dense, timed_images=0))
+    with pytest.raises(RunError, match="the masks hold nothing but 0 and 255"):
+        comparison.run([(tmp_path / "i.jpg", tmp_path / "i.png")])
 
 
 @pytest.mark.parametrize("settings", [{"vocabularies": ("some",)}, {"strategies": ()}])

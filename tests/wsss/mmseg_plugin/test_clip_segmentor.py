@@ -1,6 +1,7 @@
 """ClipSegmentor in mmseg's own test loop and in ours, and the configs that ship."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 from PIL import Image
 
-from tagclip.errors import UsageError
+from tagclip.errors import RunError, UsageError
 from tagclip.vocabulary import Vocabulary
 from tests.tools.commands import command
 from wsss.dense.dataset_scores import adapt, build_dataset_and_model, score_dataset
@@ -178,6 +179,27 @@ def test_wrong_class_count_and_missing_data(voc_folder, golden_model_path, tmp_p
         build_dataset_and_model(voc_config("voc21", tmp_path / "nowhere", golden_model_path))
 
 
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.zeros((96, 64), np.uint8), r"i0.png is 64x96, but its image .* is 96x64: one is the other turned"),
+        (np.zeros((64, 96, 3), np.uint8), "i0.png: a RGB image holds colours"),
+        (None, "hold nothing but 0 and 255"),
+    ],
+)
+def test_masks_are_looked_at_before_the_first_image_is(voc_folder, golden_model_path, tmp_path, mask, message):
+    root = Path(shutil.copytree(voc_folder, tmp_path / "voc"))
+    if mask is not None:
+        Image.fromarray(mask).save(root / "SegmentationClass" / "i0.png")
+    for path in (root / "SegmentationClass").iterdir() if mask is None else ():
+        Image.fromarray(np.where(np.asarray(Image.open(path)) > 0, 255, 0).astype(np.uint8)).save(path)
+    dataset, model = build_dataset_and_model(voc_config("voc21", root, golden_model_path, strategy="clip"))
+    seen = []
+    with pytest.raises(RunError, match=message):
+        score_dataset(dataset, model, progress=seen.append)
+    assert not seen
+
+
 def test_tool(voc_folder, golden_model_path, tmp_path, capsys):
     out = tmp_path / "scores.json"
     arguments = ["--config", str(CONFIGS / "voc21.py"), "--method", "clearclip", "--restrict", "labels",
@@ -188,4 +210,7 @@ def test_tool(voc_folder, golden_model_path, tmp_path, capsys):
     scores = json.loads(out.read_text())
     assert scores["images"] == 2
     assert scores["dense"]["strategy"] == "clearclip"
-    assert "mean" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "mean" in said
+    assert "whole images, short side 336 px, logit scale 40, pixels below 0.1 become background, no refinement" in said
+    assert scores["settings"] in said

@@ -9,6 +9,7 @@ import pytest
 from tagclip.errors import RunError, UsageError
 from tests.tools.commands import command
 from tests.wsss.runs import SIZES, VOCABULARY, complete
+from wsss.files.classes import folder_vocabulary
 from wsss.pipeline.given_tags import read_given_tags
 from wsss.pipeline.remask import Remasking, mask_changes
 
@@ -33,6 +34,7 @@ def test_unchanged_settings_give_the_runs_masks(finished, tmp_path):
     assert digests(tmp_path / "same") == digests(finished.run / "masks")
     assert seen == list(range(1, len(SIZES) + 1))
     assert not (tmp_path / "same" / ".partial").exists()
+    assert folder_vocabulary(tmp_path / "same") == VOCABULARY
 
 
 @pytest.mark.parametrize("changes", [{"confidence": 0.9}, {"refiner": "none", "confidence": None}, {"refiner": "pamr"}])

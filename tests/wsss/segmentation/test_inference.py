@@ -18,6 +18,7 @@ from tagclip.image_lists import find_images
 from tagclip.vocabulary import Vocabulary
 from tests.wsss.segmentation import squares
 from wsss.config import CrfConfig
+from wsss.files.classes import folder_vocabulary
 from wsss.files.mask_files import read_mask
 from wsss.files.sources import Sample
 from wsss.segmentation import onnx_export
@@ -159,6 +160,7 @@ def test_segment_images_writes_masks_overlays_and_failures(segmentor, folders, t
     mask = tmp_path / "out" / "masks" / "deep" / "one.png"
     np.testing.assert_array_equal(read_mask(mask), predictor.labels(squares.scene(3)[0]))
     assert Image.open(mask).mode == "P"
+    assert folder_vocabulary(mask.parents[1]).label_names == tuple(predictor.segmentor.classes)
     assert Image.open(tmp_path / "out" / "overlays" / "one.png").size == (64, 64)
     failure = json.loads((tmp_path / "out" / "failures.jsonl").read_text())
     assert {**failure, "message": ""} == {
