@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -239,7 +239,7 @@ def speed_table(rows: Sequence[Speed], pixels: int) -> str:
     return "\n".join(lines)
 
 
-def memory_table(rows: dict[int, dict[str, float]]) -> str:
+def memory_table(rows: Mapping[int, Mapping[Engine, float]]) -> str:
     """Markdown, of MiB per megapixel by labels and engine."""
     lines = ["| labels | pydensecrf, MiB/MP | tensors, MiB/MP |", "|---|---|---|"]
     lines += [f"| {labels} | {row['pydensecrf']:.0f} | {row['torch']:.0f} |" for labels, row in rows.items()]
