@@ -191,7 +191,7 @@ def mosaic(photos: Sequence[Path], columns: int, rows: int) -> np.ndarray:
     return np.concatenate(lines, axis=0)
 
 
-def measure_memory(rgb: np.ndarray, labels: int, engine: Engine) -> float:
+def measure_engine_memory(rgb: np.ndarray, labels: int, engine: Engine) -> float:
     """Peak memory of one CRF in a process of its own, MiB per megapixel, above what the process had before."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(_memory_of, rgb, labels, engine).result()
@@ -286,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\n{rgb.shape[1]} x {rgb.shape[0]} pixels\n\n{table}", flush=True)
     if not args.no_memory:
         large = mosaic(chosen, min(3, len(chosen)), 2 if len(chosen) >= 6 else 1)
-        memory = {count: {engine: measure_memory(large, count, engine) for engine in ENGINES} for count in args.labels}
+        memory = {count: {engine: measure_engine_memory(large, count, engine) for engine in ENGINES} for count in args.labels}
         print(f"\n{large.shape[1]} x {large.shape[0]} pixels\n\n{memory_table(memory)}")
     return 0
 
