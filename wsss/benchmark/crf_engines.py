@@ -286,7 +286,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\n{rgb.shape[1]} x {rgb.shape[0]} pixels\n\n{table}", flush=True)
     if not args.no_memory:
         large = mosaic(chosen, min(3, len(chosen)), 2 if len(chosen) >= 6 else 1)
-        memory = {count: {engine: measure_engine_memory(large, count, engine) for engine in ENGINES} for count in args.labels}
+        memory = {
+            count: {engine: measure_engine_memory(large, count, engine) for engine in ENGINES} for count in args.labels
+        }
         print(f"\n{large.shape[1]} x {large.shape[0]} pixels\n\n{memory_table(memory)}")
     return 0
 
