@@ -38,6 +38,7 @@ USED_WITHOUT_IMPORT = {  # distribution -> file that shows it
     "mypy": ("tools/test.sh", "-m mypy"),
     "ruff": ("tools/test.sh", "-m ruff"),
     "tensorboard": ("configs/segmentation/_base_/runtime.py", "TensorboardVisBackend"),
+    "ipykernel": ("tests/docs/test_quickstart.py", "kernel_name=\"python3\""),
 }
 
 
