@@ -20,7 +20,7 @@ from wsss.pipeline.masks import Pipeline, run_pipeline
 from wsss.pipeline.planning import Plan, plan_images, survey
 from wsss.pipeline.recipe import Recipe
 from wsss.pipeline.shared_pass import check_same_input
-from wsss.pipeline.summary import summary_text, times_record
+from wsss.pipeline.summary import floor_hint, summary_text, times_record
 from wsss.pipeline.tags import run_identity
 from wsss.pipeline.watching import watch_nothing
 
@@ -110,9 +110,11 @@ class MaskRun:
             RunError: another run's folder, other photos than the run began with, a full disk, memory exhausted; also
                 when every image failed, or any with `strict`.
         """
-        out = Path(self.recipe.run.out)
-        with RunFolder.open(out, self.identity(), self.recipe.resolved(), overwrite=overwrite) as run:
+        recipe, out = self.recipe, Path(self.recipe.run.out)
+        with RunFolder.open(out, self.identity(), recipe.resolved(), overwrite=overwrite) as run:
             self._execute(run, watch)
+            if self.tags is None and (hint := floor_hint(run, recipe.tagging.rule, len(recipe.vocabulary))):
+                logger.warning(hint)
         if failures := run.counts["failures"]:
             message = f"{failures} of {run.counts['images']} images failed, see {out / 'failures.jsonl'}"
             if strict or failures == run.counts["images"]:
