@@ -18,7 +18,6 @@ from wsss.evaluation.mask_checks import PreflightConfig, check_pairs
 from wsss.evaluation.scorer import MaskEvaluationConfig, MaskScorer, MaskScores
 from wsss.files.mask_files import IGNORE_8_BIT, ignore_label, label_dtype, read_mask
 
-
 OURS = ("mmcv.", "mmseg.", "wsss.")  # packages whose steps are known: ids change in those of MAPPING and in no other
 MAPPING = ("LoadAnnotations", "LoadLabelMap", "CocoStuffToObjects")
 
