@@ -121,6 +121,8 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("tag-threshold", "Tag a class above T: of the image's score range (relative) or of 1 (absolute)", "T",
                float),
         Option("tags-per-image", "Give each image its K best classes (rule top_k)", "K", positive),
+        Option("at-least-one", "Give an image that no class passes its best class, or leave it without tags",
+               kind=CHOICE),
         Option("keep-scores", "Store only the K best scores of each image", "K", positive),
         Option("method", "Make class maps by cam, a training-free strategy, or a strategy file", "NAME"),
         Option("restrict", "Let an image have all classes, only its tags, or only its true labels",
@@ -226,7 +228,7 @@ TITLES = {option.name: title for title, group in GROUPS.items() for option in gr
 PAIRS = ("objects", "object-side", "side")
 
 MODEL = tuple(option.name for option in GROUPS["model"])
-TAG_RULE = ("tag-rule", "tag-threshold", "tags-per-image")
+TAG_RULE = ("tag-rule", "tag-threshold", "tags-per-image", "at-least-one")
 
 RENAMED = {
     "--vocabulary": "--classes (or --restrict, for what a training-free strategy may name)",

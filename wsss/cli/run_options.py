@@ -30,6 +30,7 @@ FIELDS = {
     "tag_rule": "tagging.rule.rule",
     "tag_threshold": "tagging.rule.threshold",
     "tags_per_image": "tagging.rule.top_k",
+    "at_least_one": "tagging.rule.at_least_one",
     "tags": "tags",
     "tag_ids": "tag_ids",
     "method": "method",

@@ -12,9 +12,11 @@ from torch import Tensor
 from tagclip.clip import attention
 from tagclip.clip.encoder import AttentionRequest, FrozenCLIP, Trunk
 from tagclip.errors import UsageError
+from tagclip.precision import exact_float32
 from wsss.dense.strategy import Context, Strategy
 
 
+@exact_float32()
 def prepared(clip: FrozenCLIP, images: Tensor, strategy: Strategy) -> Strategy:
     """The strategy with everything filled in that depends on the model or the images (B, 3, H, W)."""
     if strategy.prepare is not None:
@@ -52,6 +54,7 @@ def merge_requests(*requests: AttentionRequest) -> AttentionRequest:
 
 
 @torch.no_grad()
+@exact_float32()
 def strategy_features(clip: FrozenCLIP, trunk: Trunk, strategy: Strategy) -> Tensor:
     """Patch features of a batch under one strategy.
 

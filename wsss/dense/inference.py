@@ -17,6 +17,7 @@ from tagclip.clip.prompts import build_text_classifier
 from tagclip.config import TagCLIPConfig
 from tagclip.errors import UsageError
 from tagclip.images import decode_image, prepare_image
+from tagclip.precision import exact_float32
 from tagclip.tagger import TagCLIP, TagResult
 from tagclip.vocabulary import Vocabulary
 from wsss.config import PamrConfig
@@ -153,6 +154,7 @@ class DenseSegmenter:
         labels = result.labels.cpu().numpy().astype(self.dtype)
         return DenseResult(labels, result.confidence.cpu().numpy(), list(indices), tags, strategy)
 
+    @exact_float32()
     def probabilities(self, image: Any, *, classes: int | str | Sequence[int | str] | None = None) -> Tensor:
         """Probability of every label at every pixel, before PAMR and threshold: (labels, H, W) fp32.
 
@@ -264,6 +266,7 @@ class DenseSegmenter:
         field = WindowField(view.windows, cosines, *view.size)
         return field if view.size == view.target else ResizedField(field, *view.target)
 
+    @exact_float32()
     def labels(self, view: PreparedImage, features: Tensor, names: Names, rgb: np.ndarray) -> DenseLabels:
         """Argmax, PAMR and background threshold as the config says.
 
@@ -281,6 +284,7 @@ class DenseSegmenter:
             result.labels[result.confidence < config.background_threshold] = 0
         return result
 
+    @exact_float32()
     def patch_probabilities(self, features: Tensor, classes: Sequence[int]) -> Tensor:
         """Probability of each class at every patch of one whole image, against the background words.
 

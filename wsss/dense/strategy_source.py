@@ -10,6 +10,7 @@ import torch
 
 from tagclip.clip.encoder import AttentionRequest, FrozenCLIP, Trunk
 from tagclip.errors import UsageError
+from tagclip.precision import exact_float32
 from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
 from wsss.dense.dense_config import DenseConfig
@@ -60,6 +61,7 @@ class StrategySource(ClassMapSource):
         return AttentionRequest(keep=blocks_to_keep(self.clip, [self.strategy]))
 
     @torch.no_grad()
+    @exact_float32()
     def maps_from_trunk(self, trunk: Trunk, tag_indices: Sequence[Sequence[int]]) -> list[ClassMaps]:
         """Class probabilities of a batch as maps; see `ClassMapSource.maps_from_trunk`."""
         self.check_count(trunk, tag_indices)

@@ -85,7 +85,8 @@ class Remasking:
         claim_masks(out, {"masks": config.to_dict()}, overwrite=overwrite, name=f"--out {out}")
         write_vocabulary(out, vocabulary)
         jobs = [
-            MaskJob(one.id, one.image, run / "cams" / f"{one.id}.npz", out / f"{one.id}.png") for one in source.samples
+            MaskJob(one.id, one.image, run / "cams" / f"{one.id}.npz", out / f"{one.id}.png", one.file_size)
+            for one in source.samples
         ]
         left = tuple(job for job in jobs if not (job.mask.is_file() and is_whole(job.mask)))
         return cls(run, out, config, vocabulary, left, len(jobs) - len(left), device)

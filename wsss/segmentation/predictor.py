@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tagclip.errors import UsageError
+from tagclip.precision import exact_float32
 from wsss.config import CrfConfig
 from wsss.files.mask_files import label_dtype
 from wsss.segmentation.checkpoints import LoadedSegmentor
@@ -70,6 +71,7 @@ class Predictor:
             self.test_cfg = ConfigDict(self.model.test_cfg or {"mode": "whole"})
 
     @torch.inference_mode()
+    @exact_float32()
     def probabilities(self, rgb: np.ndarray, labels: Sequence[int] | None = None) -> np.ndarray:
         """Class probabilities of each pixel.
 

@@ -119,6 +119,7 @@ def test_old_spellings_are_gone_and_in_the_changelog():
         (["run", "--refine", "sharp"], "argument --refine: invalid choice: 'sharp'"),
         (["mask", "--images", "photos"], "the following arguments are required: --tags"),
         (["mask", "--tags", "t", "--tag-threshold", "0.3"], "--tag-threshold: the tags come from --tags, so a rule"),
+        (["mask", "--tags", "t", "--no-at-least-one"], "--no-at-least-one: the tags come from --tags, so a rule"),
         (["segment", "--refine", "pamr"], "argument --refine: invalid choice: 'pamr'"),
         (["run", "photos"], "photos: no option stands before it"),
         (["run", "--confidence", "95"], "argument --confidence: '95' is not a number between 0 and 1"),
