@@ -128,6 +128,11 @@ class FrozenCLIP(nn.Module):
             return torch.empty(0, self.embed_dim, device=self.device)
         return self._text(prompts, self.device)
 
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """Raise VocabularyError, as `encode_text` would, for a prompt that does not fit; encodes nothing."""
+        if len(prompts):
+            self._text.tokenize(prompts)
+
     @torch.no_grad()
     @exact_float32()
     def trunk(
