@@ -60,7 +60,7 @@ setup(
     include_package_data=True,
     package_data={
         "tagclip": ["py.typed", "vocabularies/*.yaml", "demo/assets/*"],
-        "wsss": ["py.typed", "demo/assets/*"],
+        "wsss": ["py.typed", "demo/assets/*", "reproduction/*.yaml"],
     },
     install_requires=[
         "torch>=2.5,<3",
