@@ -18,7 +18,7 @@ from wsss.cli.screen import Output, Table
 
 if TYPE_CHECKING:
     from wsss.reproduction.experiments import Experiment, Part
-    from wsss.reproduction.report import Measured
+    from wsss.reproduction.verdicts import Measured
 
 # name -> what it measures; the details are in wsss/reproduction/published.yaml.
 EXPERIMENTS = {
@@ -71,7 +71,7 @@ def reproduce(args: argparse.Namespace) -> int:
         output.figures({"problems": work.problems, "commands": [work.line(words) for words in work.all_commands()]})
         return 0
     rows = work.execute(overwrite=args.overwrite, quiet=args.quiet)
-    from wsss.reproduction.report import COLUMNS
+    from wsss.reproduction.verdicts import COLUMNS
 
     output.show(Table(COLUMNS, [row.row() for row in rows]))
     output.show(f"report: {work.write_report(rows)}")
@@ -131,9 +131,9 @@ class Reproduction:
 
     def line(self, words: Sequence[str]) -> str:
         """A command as one types it."""
-        from wsss.reproduction.commands import shown
+        from wsss.reproduction.commands import as_typed
 
-        return shown(words)
+        return as_typed(words)
 
     def _commands(self, part: Part) -> list[list[str]]:
         from wsss.reproduction.commands import fill
@@ -201,7 +201,7 @@ class Reproduction:
 
     def measured(self) -> list[Measured]:
         """Every figure of the parts, from the files that the commands wrote."""
-        from wsss.reproduction.report import Measured, read_figure
+        from wsss.reproduction.verdicts import Measured, read_figure
 
         rows = []
         for part in self.parts:
@@ -247,7 +247,7 @@ class Reproduction:
         """Writes the report, and says where."""
         from wsss.files.atomic import atomic_file, disk_errors
         from wsss.files.provenance import installed_versions
-        from wsss.reproduction.report import markdown
+        from wsss.reproduction.verdicts import markdown
 
         text = markdown(
             self.experiment.title, rows, problems=self.problems, subset=self.subset, versions=installed_versions(),

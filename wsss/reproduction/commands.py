@@ -51,7 +51,7 @@ def fill(part: Part, values: Mapping[str, str | Sequence[str]]) -> list[list[str
     return commands
 
 
-def shown(words: Sequence[str]) -> str:
+def as_typed(words: Sequence[str]) -> str:
     """A command as one types it."""
     return shlex.join(["tagclip", *words])
 
@@ -65,16 +65,16 @@ class StepLog:
     def is_done(self, words: Sequence[str]) -> bool:
         """Whether this very command has been done and its figures are there."""
         target = _figures(words)
-        return words[0] not in RESUMES and target is not None and target.is_file() and shown(words) in self._read()
+        return words[0] not in RESUMES and target is not None and target.is_file() and as_typed(words) in self._read()
 
     def note(self, words: Sequence[str]) -> None:
         """Notes that a command is done."""
         if words[0] not in RESUMES:
-            write_record(self.folder / DONE, {"done": [*dict.fromkeys([*self._read(), shown(words)])]})
+            write_record(self.folder / DONE, {"done": [*dict.fromkeys([*self._read(), as_typed(words)])]})
 
     def drop(self, words: Sequence[str]) -> None:
         """Forgets a command whose inputs are made anew."""
-        write_record(self.folder / DONE, {"done": [line for line in self._read() if line != shown(words)]})
+        write_record(self.folder / DONE, {"done": [line for line in self._read() if line != as_typed(words)]})
 
     def _read(self) -> list[str]:
         try:

@@ -54,7 +54,7 @@ def _instances(file: Path, vocabulary: Vocabulary) -> Callable[[str], np.ndarray
     try:
         from pycocotools.coco import COCO
     except ImportError:
-        raise UsageError("COCO's instances need pycocotools: pip install pycocotools") from None
+        raise UsageError('COCO\'s instances need pycocotools: pip install "tagclip-wsss[export]"') from None
     coco = COCO(str(file))
     label = {raw: index + 1 for index, raw in enumerate(sorted(coco.cats))}
     if len(label) != len(vocabulary):

@@ -9,13 +9,11 @@ from wsss.cli.reproduce import EXPERIMENTS
 from wsss.reproduction.commands import choose_subset, fill
 from wsss.reproduction.data_checks import list_digest, list_problems
 from wsss.reproduction.experiments import ImageSet, experiment_names, find_experiment, tolerance
-from wsss.reproduction.report import Measured
+from wsss.reproduction.verdicts import Measured
 
 PARTS = [(name, part) for name in EXPERIMENTS for part in find_experiment(name).parts]
-VALUES = {
-    key: "somewhere" for key in ("data", "out", "images", "absolute", "photos", "labels", "truth", "validation",
-                                 "checkpoint")
-} | {"model": ["--model", "demo"], "train": []}  # fmt: skip
+SOMEWHERE = ("data", "out", "images", "absolute", "photos", "labels", "truth", "validation", "checkpoint")
+VALUES = dict.fromkeys(SOMEWHERE, "somewhere") | {"model": ["--model", "demo"], "train": []}
 
 
 def test_the_command_line_names_every_experiment():
