@@ -111,6 +111,10 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("val", "Validate on the true masks of this VOC-layout or run folder", "DIR", Path),
         Option("val-list", "Validate only on the ids in this file, the first word of each line", "FILE", Path),
         Option("limit", "Use only the first N images", "N", positive),
+        Option("subset", "Use N images, drawn by the seed, and show confidence intervals", "N", positive),
+        Option("parts", "Measure only these parts: tags, masks, true_tags, dense, deeplab", "PART", several=True),
+        Option("any-data", "Accept data that are not the published ones; no figure is then comparable",
+               kind=SWITCH),
         Option("ids", "Use only the images with these ids", "ID", several=True),
         Option("names", "Draw these classes instead of those that the tagger finds", "NAME", several=True),
     ),
@@ -216,6 +220,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
     "model": (
         Option("model", "Use this CLIP: an open_clip name, a weights file, local-dir:PATH, or demo", "MODEL"),
         Option("pretrained", "Use these weights for --model: an open_clip tag or a file", "WEIGHTS"),
+        Option("weights", "Use this file of weights for the published architecture", "FILE", Path),
         Option("quick-gelu", "Compute with QuickGELU or GELU where the weights do not say which", kind=CHOICE),
         Option("dtype", "Compute in this precision", choices=DTYPES),
         Option("device", "Compute on cpu, cuda or cuda:N instead of the GPU that there is, or else the CPU", "DEVICE"),
@@ -228,7 +233,7 @@ OPTIONS = {option.name: option for group in GROUPS.values() for option in group}
 TITLES = {option.name: title for title, group in GROUPS.items() for option in group}
 PAIRS = ("objects", "object-side", "side")
 
-MODEL = tuple(option.name for option in GROUPS["model"])
+MODEL = tuple(option.name for option in GROUPS["model"] if option.name != "weights")
 TAG_RULE = ("tag-rule", "tag-threshold", "class-thresholds", "tags-per-image", "at-least-one")
 
 RENAMED = {

@@ -11,6 +11,7 @@ from tests.wsss.cli.parsers import leaves
 from wsss.cli import options
 from wsss.cli.main import build_parser, execute
 from wsss.cli.options import CHOICE, OPTIONS, PAIRS, RENAMED, SWITCH
+from wsss.cli.reproduce import EXPERIMENTS
 
 ROOT = Path(__file__).parents[3]
 TWO_SCREENS = 100  # lines of 100 columns
@@ -29,6 +30,7 @@ def test_every_subcommand_is_there():
         "run", "tag", "mask", "remask", "show", "train", "segment", "export-model", "evaluate tags", "evaluate masks",
         "evaluate dense", "compare", "ablate", "benchmark", "diagnose", "demo scenes", "demo report", "demo train-clip",
         "demo train-backbone", "demo tag-rules", "demo sprites", "configs", "doctor", "completion",
+        *(f"reproduce {name}" for name in EXPERIMENTS),
     }  # fmt: skip
 
 
@@ -178,6 +180,7 @@ def test_scripts_are_their_subcommands():
         assert f"The same as `tagclip {words}`" in text
         found[words] = path.name
     shown = {parser.prog.removeprefix("tagclip ") for parser in LEAVES}
-    families = {"evaluate"}
+    families = {"evaluate", "reproduce"}
     assert set(found) <= shown | families
-    assert shown - set(found) == {"evaluate tags", "evaluate masks", "configs", "completion"}
+    experiments = {f"reproduce {name}" for name in EXPERIMENTS}
+    assert shown - set(found) == {"evaluate tags", "evaluate masks", "configs", "completion", *experiments}
