@@ -96,7 +96,8 @@ def _rows(what: str, classes: int, measure: Callable[..., WideCase], arguments: 
             found[form] = process.submit(measure, *arguments, parts).result()
     plain = found["all at once"].scores
     return "\n".join(
-        f"| {what} | {classes:,} | {form} | {case.peak:,.0f} | {case.seconds:.1f} | {_furthest(case.scores, plain):.1e} |"
+        f"| {what} | {classes:,} | {form} | {case.peak:,.0f} | {case.seconds:.1f} | "
+        f"{_furthest(case.scores, plain):.1e} |"
         for form, case in found.items()
     )
 

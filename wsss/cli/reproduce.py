@@ -13,7 +13,7 @@ from tagclip.errors import RunError, UsageError
 from wsss.cli.console import passive_threads, setup_logging
 from wsss.cli.options import MODEL, pick
 from wsss.cli.parser import add_command, add_family
-from wsss.cli.progress import progress_bar
+from wsss.cli.progress import counted, progress_bar
 from wsss.cli.screen import Output, Table
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class Reproduction:
             derived = self.experiment.labels.get("or") == "masks" and self.experiment.masks is not None
             if needs_masks or derived:
                 with progress_bar(len(ids), "true masks", quiet=quiet) as bar:
-                    masks = true_masks(self.experiment, ids, self.data, self.out, lambda done, bar=bar: bar.update(1))
+                    masks = true_masks(self.experiment, ids, self.data, self.out, counted(bar))
             if "{labels}" in " ".join(part.steps):
                 path = true_labels(self.experiment, ids, self.data, self.out, masks)
                 own = self.experiment.labels.get("voc")
