@@ -49,12 +49,10 @@ NASTY = (
 
 
 CONFIGS = (
-    b"preset = 'default'\n"
-    b"masks = dict(alpha=1.0, crf=dict(iterations=5, bilateral_srgb=5.0), views=dict(scales=(1.0, 1.5)))\n",
+    b"preset = 'default'\nmasks = dict(alpha=1.0, crf=dict(iterations=5, bilateral_srgb=5.0), views=dict(flip=True))\n",
     b"_base_ = __import__('wsss').config_path('masks/voc2012')\ntagging = dict(rule=dict(threshold=0.4, floor=None))\n",
     b"# a run of mine\nvocabulary = 'cat,dog'\nmethod = ('cam', 'sclip')\nimages = dict(source='photos', root=None)\n"
-    b"tagging = dict(batch_size=4, templates=['a photo of a {}.'], cwr=dict(threshold=0.5), "
-    b"dmar=dict(first_block=-4))\n",
+    b"tagging = dict(batch_size=4, templates=['a photo of {}'], cwr=dict(threshold=0.5), dmar=dict(first_block=-4))\n",
 )
 
 

@@ -67,7 +67,7 @@ class Remasking:
 
         Raises:
             UsageError: no run with maps, a setting that the maps depend on, or a folder that is not ours.
-            RunError: `out` holds masks of other settings.
+            RunError: `out` holds masks of other settings, or another process works in it.
         """
         manifest = read_manifest(run)
         if manifest is None or "masks" not in manifest:
@@ -82,8 +82,9 @@ class Remasking:
         vocabulary = Vocabulary.from_dict(manifest["vocabulary"])
         config = config.for_labels(vocabulary.label_count)
         source = open_source(run, layout="run", vocabulary=vocabulary, image_root=image_root)
-        claim_masks(out, {"masks": config.to_dict()}, overwrite=overwrite, name=f"--out {out}")
-        write_vocabulary(out, vocabulary)
+        with folder_lock(out, f"--out {out}"):
+            claim_masks(out, {"masks": config.to_dict()}, overwrite=overwrite, name=f"--out {out}")
+            write_vocabulary(out, vocabulary)
         jobs = [
             MaskJob(one.id, one.image, run / "cams" / f"{one.id}.npz", out / f"{one.id}.png", one.file_size)
             for one in source.samples

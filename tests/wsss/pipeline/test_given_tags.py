@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -57,6 +58,8 @@ def test_every_format_gives_the_same_tags(tmp_path):
     assert all(tags == expected for tags in read)
     assert len({tags_digest(tags) for tags in read}) == 1
     assert tags_digest({**expected, "b": TagRecord("b", (0,))}) != tags_digest(expected)
+    scored = [{**expected, "b": TagRecord("b", (), scores=np.float32([0.1, value, 0.3]))} for value in (0.2, 0.25)]
+    assert len({tags_digest(tags) for tags in (expected, *scored)}) == 3
 
 
 def files(*names):
