@@ -22,6 +22,7 @@ SEG = [
     "onnxruntime>=1.18,<2",
 ]
 HEIF = ["pillow-heif>=1,<2"]  # photos of phones; Pillow reads all other formats
+EXPORT = ["pycocotools>=2.0.8,<3", "pyarrow>=17,<26"]  # what some formats of `tagclip export` are written with
 DEV = [
     "hypothesis>=6.100,<7",
     "import-linter>=2.1,<3",
@@ -85,8 +86,9 @@ setup(
         "crf": CRF,
         "seg": SEG,
         "heif": HEIF,
+        "export": EXPORT,
         "dev": DEV,
         "sprites": SPRITES,
-        "all": sorted({*SEG, *HEIF, *DEV}),
+        "all": sorted({*SEG, *HEIF, *EXPORT, *DEV}),
     },
 )

@@ -27,7 +27,7 @@ from wsss.export.format_writer import (
     unique_colours,
 )
 from wsss.export.regions import bounding_box, row_runs
-from wsss.export.voc import LABEL_MAP, known_of_lists, label_map_names, label_map_text
+from wsss.export.voc import LABEL_MAP, known_of_lists, label_map_names, label_map_text, renamed_notes
 from wsss.files.atomic import disk_errors
 from wsss.files.mask_files import IGNORE_COLOUR
 
@@ -62,14 +62,15 @@ class CvatWriter(FormatWriter):
         self.colours = np.concatenate([np.zeros((1, 3), np.uint8), colours[first:], [IGNORE_COLOUR]]).astype(np.uint8)
         self.has_ignored = job.options.ignored == "label"
         taken = (BACKGROUND, IGNORED)
-        self.names = [BACKGROUND, *label_map_names(job, taken)[first:], *([IGNORED] if self.has_ignored else [])]
+        self.classes = label_map_names(job, taken)[first:]
+        self.names = [BACKGROUND, *self.classes, *([IGNORED] if self.has_ignored else [])]
         self.lists = SplitLists()
         self.xml: dict[str, tuple[Path, BinaryIO]] = {}
         for split in job.splits:
             path = job.folder.parts / f"cvat-{split}.xml"
             with disk_errors(path):
                 self.xml[split] = (path, path.open("w+b"))
-        self.frame = 0
+        self.frames = dict.fromkeys(job.splits, 0)
 
     def add(self, sample: ExportSample) -> None:
         labels = sample.labels
@@ -87,7 +88,7 @@ class CvatWriter(FormatWriter):
             file.write(text.encode())
 
     def _image(self, sample: ExportSample) -> str:
-        names, lines = self.vocabulary.names, []
+        names, lines = self.classes, []
         for region in self.job.regions(sample):
             left, top, width, height = bounding_box(region.pixels)
             runs = ", ".join(map(str, row_runs(region.pixels[top : top + height, left : left + width])))
@@ -99,10 +100,10 @@ class CvatWriter(FormatWriter):
             head = f'<tag label={quoteattr(names[index])} source="auto">'
             lines.append(f"    {head}{_score(sample.score(index))}</tag>\n")
         head = (
-            f'  <image id="{self.frame}" name={quoteattr(sample.file_name)} width="{sample.size.width}" '
+            f'  <image id="{self.frames[sample.split]}" name={quoteattr(sample.file_name)} width="{sample.size.width}" '
             f'height="{sample.size.height}">\n'
         )
-        self.frame += 1
+        self.frames[sample.split] += 1
         return f"{head}{''.join(lines)}  </image>\n"
 
     def finish(self) -> None:
@@ -132,7 +133,7 @@ class CvatWriter(FormatWriter):
         colours = self.vocabulary.label_palette[self.job.first :].tolist()
         return [
             {"name": name, "color": "#{:02x}{:02x}{:02x}".format(*colour), "type": "any", "attributes": [attribute]}
-            for name, colour in zip(self.vocabulary.names, colours, strict=True)
+            for name, colour in zip(self.classes, colours, strict=True)
         ]
 
     def _meta(self, split: str, size: int) -> str:
@@ -150,6 +151,9 @@ class CvatWriter(FormatWriter):
             f"      <name>{escape(split)}</name>\n      <size>{size}</size>\n      <mode>annotation</mode>\n"
             f"      <labels>\n{labels}      </labels>\n    </task>\n  </meta>\n"
         )
+
+    def notes(self) -> list[str]:
+        return renamed_notes(self.vocabulary.names, self.classes)
 
     def known(self, folder: Path) -> set[str]:
         found = known_of_lists(folder / MASKS, self._label_map(), has_extra_label=True)

@@ -17,7 +17,7 @@ from tagclip.images import Size
 from tagclip.tag_files import TagRecord
 from wsss.export.export_folder import ExportFolder, MergeCounts, check_target
 from wsss.export.export_options import ExportOptions
-from wsss.export.export_plan import ExportPlan, PlannedImage, plan_export, record_state, sizes_on_disk, sure_tags
+from wsss.export.export_plan import KNOWN, ExportPlan, PlannedImage, plan_export, record_state, sizes_on_disk, sure_tags
 from wsss.export.format_writer import PRODUCER, ExportJob, ExportSample, FormatWriter
 from wsss.export.formats import find_format
 from wsss.export.photo_copies import PhotoCopier, PhotoPlan, check_size
@@ -182,8 +182,9 @@ class _Export:
             writer = self.writer_class(job)
             if self.merge:
                 plan.without(writer.known(self.target), writer.known_by_id)
-            if not self.merge or plan.left_out.get("there already", 0) == 0:
-                self._require_images(plan)
+                if not plan.images and plan.left_out[KNOWN]:
+                    return self._nothing_new(plan)
+            self._require_images(plan)
             done: Counter[str] = Counter()
             for count, sample in enumerate(self._samples(plan, folder, writer), start=1):
                 if sample is not None and self._add(writer, sample, folder):
@@ -208,6 +209,11 @@ class _Export:
                 strangers = folder.publish(record, overwrite=overwrite)
                 if strangers:
                     summary.notes.append(f"{strangers} files that no export wrote were left alone")
+        return summary
+
+    def _nothing_new(self, plan: ExportPlan) -> ExportSummary:
+        summary = self._summary(plan, 0)
+        summary.merged = asdict(MergeCounts())
         return summary
 
     def _photo_root(self) -> Path | None:

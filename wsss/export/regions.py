@@ -72,7 +72,8 @@ def edge_rings(part: np.ndarray) -> list[np.ndarray]:
     rings = []
     while following:
         start = next(iter(following))
-        ring, corner, heading = [], start, following[start][0]
+        ring: list[int] = []
+        corner, heading = start, following[start][0]
         while True:
             choices = following[corner]
             # Two parts of the region meet in this corner: turning left stays with both of them.

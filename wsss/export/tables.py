@@ -59,6 +59,7 @@ class _TableWriter(FormatWriter):
         if sample.mask is None:
             return values
         counts = np.bincount(sample.mask.ravel(), minlength=job.ignored + 1) / sample.mask.size
+        counts = counts.round(6)
         values.update({f"coverage {name}": float(counts[index + job.first]) for index, name in enumerate(names)})
         if self.vocabulary.has_background:
             values["coverage background"] = float(counts[0])
@@ -180,4 +181,4 @@ def csv_line(cells: list[Any]) -> str:
 def _number(value: Any) -> Any:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return f"{value:.6g}" if isinstance(value, float) else value
+    return value

@@ -7,6 +7,7 @@ Tags are the lists `ImageSets/Main/CLASS_SPLIT.txt`, of the images that have the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,9 @@ class VocWriter(FormatWriter):
         background = ", 0 is background" if self.vocabulary.has_background else ", 0 is the first class"
         self.write_guide(GUIDE.format(ignored=self.job.ignored, background=background, split=self.job.splits[0]))
 
+    def notes(self) -> list[str]:
+        return renamed_notes(self.vocabulary.label_names, self.names)
+
     def known(self, folder: Path) -> set[str]:
         return known_of_lists(folder, label_map_text(self.names, self.colours), has_extra_label=False)
 
@@ -78,6 +82,13 @@ class VocWriter(FormatWriter):
 def label_map_names(job: ExportJob, taken: tuple[str, ...] = ()) -> list[str]:
     """Names by mask label as a label map can hold them."""
     return plain_names(job.vocabulary.label_names, FORBIDDEN, taken)
+
+
+def renamed_notes(names: Sequence[str], plain: Sequence[str]) -> list[str]:
+    """What to say of class names that had to change."""
+    changed = [f"{one!r} is {other!r}" for one, other in zip(names, plain, strict=True) if one != other]
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    return [f"class names that a label map cannot hold: {', '.join(changed[:3])}{more}"] if changed else []
 
 
 def label_map_text(names: list[str], colours: np.ndarray) -> str:

@@ -50,7 +50,7 @@ def draw_mask(number: int, height: int, width: int, tags: tuple[int, ...], words
         blob |= np.hypot(rows - y, columns - x) < radius / 9  # an island in it
         mask[blob] = index + first
         mask[(distance > radius) & (distance < radius + 2)] = ignored
-    mask[0, : 3 * len(tags)] = [index + first for index in tags for _ in range(3)]  # in a corner, and smaller than a polygon
+    mask[0, : 3 * len(tags)] = [index + first for index in tags for _ in range(3)]  # smaller than a polygon
     return mask
 
 
