@@ -1,9 +1,9 @@
-"""Exports of several runs in all formats, and what they must hold, for `read_back.py`, which runs in another environment.
+"""Exports of several runs in all formats, and what they must hold, for `read_back.py` in another environment.
 
     python -m tests.exports.make_exports OUT [--voc FOLDER]
 
-OUT gets a folder per run (`names`, `wide`, `plain`, `scenes`, and `voc` of real photos) with `truth/` (masks as npy, index.json)
-and `export/FORMAT`. Only this side needs the project; the other side reads plain files.
+OUT gets a folder per run (`names`, `wide`, `plain`, `scenes`, and `voc` of real photos) with `truth/` (masks as npy,
+index.json) and `export/FORMAT`. Only this side needs the project; the other one reads plain files.
 """
 
 from __future__ import annotations
@@ -65,14 +65,11 @@ def export_all(run: Path, target: Path, split: str | None, formats: tuple[str, .
 
 def scenes_run(folder: Path, count: int) -> Path:
     """Drawn scenes through the demo model."""
-    from tagclip.clip import load_clip
     from tagclip.demo.dataset import write_scenes
     from wsss.pipeline.label_folder import label_folder
 
     write_scenes(folder / "scenes", count, seed=11)
-    run = label_folder(
-        folder / "scenes" / "JPEGImages", "voc", load_clip("demo"), folder / "run", config="demo/masks"
-    )
+    run = label_folder(folder / "scenes" / "JPEGImages", "voc", folder / "run", config="demo/masks", model="demo")
     return run.root
 
 

@@ -54,17 +54,12 @@ class CocoWriter(FormatWriter):
         file = self.files[sample.split]
         file.add("images", coco_image(sample, self.job))
         for annotation in annotations:
-            if annotation is not None:
-                self.ids[sample.split] += 1
-                file.add("annotations", {"id": self.ids[sample.split], **annotation})
-                self.counts["annotations"] += 1
+            self.ids[sample.split] += 1
+            file.add("annotations", {"id": self.ids[sample.split], **annotation})
+            self.counts["annotations"] += 1
 
-    def _annotation(self, region: MaskRegion, sample: ExportSample) -> dict[str, Any] | None:
-        segmentation: Any = coco_rle(region.pixels)
-        if self.job.options.polygons:
-            segmentation = self._polygons(region.pixels)
-            if not segmentation:
-                return None
+    def _annotation(self, region: MaskRegion, sample: ExportSample) -> dict[str, Any]:
+        segmentation = self._polygons(region.pixels) if self.job.options.polygons else coco_rle(region.pixels)
         annotation = {
             "image_id": sample.number,
             "category_id": region.index + 1,
@@ -78,10 +73,6 @@ class CocoWriter(FormatWriter):
     def _polygons(self, pixels: np.ndarray) -> list[list[float]]:
         polygons = []
         for part in connected_parts(pixels):
-            if part.sum() < self.job.options.smallest:
-                self.counts["small"] += 1
-                self.counts["small pixels"] += int(part.sum())
-                continue
             rings = edge_rings(part)
             self.counts["holes"] += len(rings) - 1
             polygons.append(bridged(rings).ravel().astype(float).tolist())

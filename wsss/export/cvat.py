@@ -27,20 +27,20 @@ from wsss.export.format_writer import (
     unique_colours,
 )
 from wsss.export.regions import bounding_box, row_runs
-from wsss.export.voc import LABEL_MAP, known_of_lists, label_map_names, label_map_text, renamed_notes
+from wsss.export.voc import IGNORED, LABEL_MAP, known_of_lists, label_map_names, label_map_text, renamed_notes
 from wsss.files.atomic import disk_errors
 from wsss.files.mask_files import IGNORE_COLOUR
 
-MASKS, SHAPES = "segmentation-mask-1.1", "cvat-for-images-1.1"
+MASKS = "segmentation-mask-1.1"
 LABELS = "labels.json"
-BACKGROUND, IGNORED = "background", "ignored"
+BACKGROUND = "background"
 
 GUIDE = """# CVAT
 
 1. Create a task; *Raw* in the label constructor: paste `labels.json`. Select the files of `images/` (or connect the
    folder as a share: names with folders are kept).
 2. *Upload annotations*, one of:
-   - *CVAT 1.1*: `{shapes}/{split}.xml`: masks as run lengths, tags, scores as attributes;
+   - *CVAT 1.1*: `{shapes}`: masks as run lengths, tags, scores as attributes;
    - *Segmentation mask 1.1*: a ZIP of what `{masks}/` holds: `cd {masks} && zip -r ../masks.zip .`
 
 In the masks background is 0,0,0 and ignored pixels are {ignored}.
@@ -113,7 +113,7 @@ class CvatWriter(FormatWriter):
             with disk_errors(path):
                 file.seek(0)
                 head = self._meta(split, len(self.lists.lines.get(split, ())))
-                with folder.path(f"{SHAPES}/{split}.xml").open("wb") as out:
+                with folder.path(shapes_file(split)).open("wb") as out:
                     out.write(head.encode())
                     while block := file.read(1 << 20):
                         out.write(block)
@@ -123,7 +123,7 @@ class CvatWriter(FormatWriter):
         folder.write(f"{MASKS}/{LABEL_MAP}", self._label_map())
         folder.write_json(LABELS, self._labels())
         ignored = "a label of their own" if self.has_ignored else "background, too (`--ignored label` keeps them apart)"
-        self.write_guide(GUIDE.format(shapes=SHAPES, masks=MASKS, split=self.job.splits[0], ignored=ignored))
+        self.write_guide(GUIDE.format(shapes=shapes_file(self.job.splits[0]), masks=MASKS, ignored=ignored))
 
     def _label_map(self) -> str:
         return label_map_text(self.names, self.colours[: len(self.names)])
@@ -157,14 +157,19 @@ class CvatWriter(FormatWriter):
 
     def known(self, folder: Path) -> set[str]:
         found = known_of_lists(folder / MASKS, self._label_map(), has_extra_label=True)
-        for path in sorted((folder / SHAPES).glob("*.xml")):
+        for path in sorted(folder.glob("*.xml")):
             found |= {file_stem(str(image.get("name"))) for image in _images(path)}
         return found
 
     def combine(self, name: str, there: Path, new: Path) -> str | bytes | None:
         if "/ImageSets/" in name:
             return joined_lists(there, new)
-        return _combined_xml(there, new) if name.startswith(f"{SHAPES}/") else None
+        return _combined_xml(there, new) if name.endswith(".xml") and "/" not in name else None
+
+
+def shapes_file(split: str) -> str:
+    """The file of *CVAT for images 1.1*, beside `images/`, as CVAT's own archives have it."""
+    return "annotations.xml" if split == CvatWriter.default_split else f"{split}.xml"
 
 
 def _score(score: float | None) -> str:

@@ -30,7 +30,7 @@ class ExportOptions:
         polygons: polygons instead of run lengths (coco).
         ignored: what ignored pixels become in cvat's mask format: "background", or a "label" of their own.
         bom: begin the CSV file with a byte order mark, by which spreadsheets know UTF-8.
-        smallest: polygons of parts with fewer pixels are left out and counted (yolo, coco with polygons).
+        smallest: parts with fewer pixels are left out and counted (yolo).
 
     Raises:
         UsageError: a value that is none of these.

@@ -103,22 +103,24 @@ def plan_export(run: RunReader, options: ExportOptions, default_split: str, *, n
 
 def record_state(record: TagRecord) -> str | None:
     """What a person made of an image: "checked", "rejected" or None."""
-    correction = getattr(record, "correction", None)
-    return None if correction is None else correction.state
+    return None if record.correction is None else record.correction.state
 
 
 def sure_tags(record: TagRecord, least: float | None) -> tuple[int, ...]:
     """The tags whose score is not below a number; those without a known score, and those that a person added, stay."""
     if least is None or record.scores is None:
         return record.indices
-    correction = getattr(record, "correction", None)
-    added = () if correction is None else correction.added
-    scores = record.scores
+    added, scores = added_tags(record), record.scores
     return tuple(
         index
         for index in record.indices
         if index in added or np.isnan(scores[index]) or scores[index] >= np.float32(least)
     )
+
+
+def added_tags(record: TagRecord) -> frozenset[int]:
+    """Tags that a person gave: no score is a reason to drop them."""
+    return frozenset(() if record.correction is None else record.correction.added)
 
 
 def stable_numbers(ids: Iterable[str]) -> dict[str, int]:

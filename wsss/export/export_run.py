@@ -17,7 +17,16 @@ from tagclip.images import Size
 from tagclip.tag_files import TagRecord
 from wsss.export.export_folder import ExportFolder, MergeCounts, check_target
 from wsss.export.export_options import ExportOptions
-from wsss.export.export_plan import KNOWN, ExportPlan, PlannedImage, plan_export, record_state, sizes_on_disk, sure_tags
+from wsss.export.export_plan import (
+    KNOWN,
+    ExportPlan,
+    PlannedImage,
+    added_tags,
+    plan_export,
+    record_state,
+    sizes_on_disk,
+    sure_tags,
+)
 from wsss.export.format_writer import PRODUCER, ExportJob, ExportSample, FormatWriter
 from wsss.export.formats import find_format
 from wsss.export.photo_copies import PhotoCopier, PhotoPlan, check_size
@@ -320,10 +329,9 @@ class _Export:
         size = Size(*mask.shape) if mask is not None else Size(*(record.size or (0, 0)))
         confidence = self._confidence(record.id, size)
         tags, mask = self._sure(record, mask, confidence)
-        correction = getattr(record, "correction", None)
         sample = ExportSample(
             record.id, planned.name, file_name, planned.number, planned.split, size, tags, record.scores, mask,
-            confidence, record_state(record), "" if correction is None else correction.note, photo,
+            confidence, record_state(record), "" if record.correction is None else record.correction.note, photo,
         )  # fmt: skip
         if photo is None or not writer.wants_photos or self.copier.mode == "none":
             return sample
@@ -354,10 +362,10 @@ class _Export:
         return mask
 
     def _confidence(self, image_id: str, size: Size) -> np.ndarray | None:
-        path = self.run.root / "confidence" / f"{image_id}.png"
+        path = self.run.confidence_path(image_id)
         if not path.is_file():
             return None
-        values = read_mask(path)
+        values = self.run.confidence(image_id)
         if values.shape != (size.height, size.width):
             raise ImageError(f"{path}: not the size of its mask; make it again")
         return values
@@ -371,13 +379,12 @@ class _Export:
         if least is None or mask is None:
             return tags, mask
         first = int(self.vocabulary.has_background)
-        correction = getattr(record, "correction", None)
-        added = () if correction is None else correction.added
+        added = added_tags(record)
         dropped = set(record.indices) - set(tags)
         if confidence is not None:
             for index in tags:
                 pixels = mask == index + first
-                if index not in added and pixels.any() and confidence[pixels].mean() / 255 < least:
+                if index not in added and pixels.any() and confidence[pixels].mean() < least:
                     dropped.add(index)
         if dropped:
             ignored = 255 if mask.dtype == np.uint8 else 65535

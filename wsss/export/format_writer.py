@@ -60,7 +60,7 @@ class ExportSample:
         tags: class indices, ascending.
         scores: (C,) float32, NaN where not known; None where the run has none.
         mask: (H, W) run labels; None where the run has no mask and the format needs none.
-        confidence: (H, W) uint8, 255 times the probability of each pixel's label; None without.
+        confidence: (H, W) float32, probability of each pixel's label, in steps of 1 / 255; None without.
         state: "checked", "rejected" or None.
         note: what a person wrote.
         photo: the run's photo, None where it is not there and not needed.
@@ -103,7 +103,7 @@ class ExportSample:
         """Mean probability of pixels that are not none, in [0, 1]."""
         if self.confidence is None:
             return None
-        return round(float(self.confidence[pixels].mean()) / 255, 4)
+        return round(float(self.confidence[pixels].mean()), 4)
 
 
 @dataclass

@@ -23,9 +23,9 @@ from wsss.export.format_writer import (
     require_same,
     unique_colours,
 )
-from wsss.files.mask_files import encode_mask
+from wsss.files.mask_files import IGNORE_COLOUR, encode_mask
 
-LABEL_MAP = "labelmap.txt"
+LABEL_MAP, IGNORED = "labelmap.txt", "ignored"
 LABEL_MAP_HEAD = "# label:color_rgb:parts:actions\n"
 FORBIDDEN = ':,#"/\\*?<>|\n\r\t'  # in names of the label map, which are names of files, too
 
@@ -50,7 +50,7 @@ class VocWriter(FormatWriter):
     def __init__(self, job: ExportJob):
         super().__init__(job)
         self.colours = unique_colours(job.vocabulary)
-        self.names = label_map_names(job)
+        self.names = label_map_names(job, (IGNORED,))
         self.lists, self.tagged = SplitLists(), SplitLists()
 
     def add(self, sample: ExportSample) -> None:
@@ -65,7 +65,7 @@ class VocWriter(FormatWriter):
                 self.job.folder.write(f"ImageSets/{kind}/{split}.txt", self.lists.text(split))
         for name in sorted(self.tagged.lines):
             self.job.folder.write(f"ImageSets/Main/{name}.txt", self.tagged.text(name))
-        self.job.folder.write(LABEL_MAP, label_map_text(self.names, self.colours))
+        self.job.folder.write(LABEL_MAP, self._label_map())
         background = ", 0 is background" if self.vocabulary.has_background else ", 0 is the first class"
         self.write_guide(GUIDE.format(ignored=self.job.ignored, background=background, split=self.job.splits[0]))
 
@@ -73,7 +73,11 @@ class VocWriter(FormatWriter):
         return renamed_notes(self.vocabulary.label_names, self.names)
 
     def known(self, folder: Path) -> set[str]:
-        return known_of_lists(folder, label_map_text(self.names, self.colours), has_extra_label=False)
+        return known_of_lists(folder, self._label_map(), has_extra_label=False)
+
+    def _label_map(self) -> str:
+        # Readers of colours refuse those that they do not know, so void pixels have a line, too.
+        return label_map_text([*self.names, IGNORED], np.concatenate([self.colours, [IGNORE_COLOUR]]))
 
     def combine(self, name: str, there: Path, new: Path) -> str | None:
         return joined_lists(there, new) if name.startswith("ImageSets/") else None

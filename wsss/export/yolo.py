@@ -1,6 +1,6 @@
 """YOLO segmentation: one text file of polygons per image, data.yaml.
 
-A line is `class x y x y ...`: class ids from 0, coordinates of pixel centres as shares of width and height. Each
+A line is `class x y x y ...`: class ids from 0, outlines through border pixels as shares of width and height. Each
 connected part is one polygon; holes hang on bridges of no width. Background and ignored pixels are never written: a
 trainer takes both for background. Scores have no place. An image without tags has an empty file, which trainers read
 as a background image.
@@ -20,6 +20,9 @@ from wsss.export.regions import bridged, pixel_rings
 
 DATA_FILE = "data.yaml"
 SHORTEST = 3  # corners of a polygon
+# Where in its border pixels an outline runs: readers that round (supervision) and those that cut (ultralytics) both find
+# the pixel again.
+INSIDE = 0.25
 
 GUIDE = """# YOLO segmentation
 
@@ -48,7 +51,7 @@ class YoloWriter(FormatWriter):
                 self.counts["small pixels"] += pixels
                 continue
             self.counts["holes"] += len(rings) - 1
-            numbers = ((polygon + 0.5) / scale).ravel()
+            numbers = ((polygon + INSIDE) / scale).ravel()
             lines.append(f"{region.index} " + " ".join(f"{number:.7g}" for number in numbers.tolist()))
         self.counts["annotations"] += len(lines)
         self.job.folder.write(f"labels/{sample.split}/{sample.name}.txt", "".join(f"{line}\n" for line in lines))
