@@ -68,7 +68,7 @@ class Found:
 
 
 def stem(path: str) -> str:
-    return os.path.splitext(path)[0].replace(os.sep, "/")
+    return path.removesuffix(Path(path).suffix)
 
 
 def without_small(mask: np.ndarray) -> np.ndarray:
@@ -157,7 +157,7 @@ def with_pycocotools(truth: Truth, kind: str = "coco", exact: bool = True) -> tu
                     mask = data.annToMask(one)
                     rows, columns = np.nonzero(mask)
                     box = [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
-                    assert one["area"] == mask.sum() and one["bbox"] == box
+                    assert (one["area"], one["bbox"]) == (mask.sum(), box)
             assert image["tags"] == [truth.classes[index] for index in truth.images[name]["tags"]]
             layers = ((one["category_id"] - 1, data.annToMask(one)) for one in annotations)
             found.add(name, (image["height"], image["width"]), layers)
@@ -261,7 +261,7 @@ def datumaro_panoptic(truth: Truth) -> tuple[str, int, str]:
     for path in sorted((truth.export("coco-panoptic") / "annotations").glob("*.json")):
         for one in json.loads(path.read_text(encoding="utf-8"))["annotations"]:
             ids = [segment["id"] for segment in one["segments_info"]]
-            assert len(ids) == len(set(ids)) and 0 not in ids
+            assert len(ids) == len({*ids, 0}) - 1
     return with_datumaro(truth, truth.export("coco-panoptic"), "coco_panoptic", first=0)
 
 
@@ -302,7 +302,8 @@ def pillow_cvat_colours(truth: Truth) -> tuple[str, int, str]:
     root, found = truth.export("cvat-ignored") / "segmentation-mask-1.1", Found()
     lines = (root / "labelmap.txt").read_text(encoding="utf-8").splitlines()[1:]
     colours = [tuple(map(int, line.split(":")[1].split(","))) for line in lines]
-    assert len(set(colours)) == len(colours) == len(truth.classes) + 2 and colours[0] == (0, 0, 0)
+    assert len(set(colours)) == len(colours) == len(truth.classes) + 2
+    assert colours[0] == (0, 0, 0)
     names = [line.split(":")[0] for line in lines]
     assert (names[0], names[-1]) == ("background", "ignored")
     table = {colour: index - 1 for index, colour in enumerate(colours)} | {colours[-1]: IGNORED}
@@ -347,14 +348,16 @@ def label_studio_brushes(truth: Truth) -> tuple[str, int, str]:
         (prediction,) = task["predictions"]
         tags = []
         for result in prediction["result"]:
-            assert result["from_name"] in names and result["to_name"] == "image"
+            assert result["from_name"] in names
+            assert result["to_name"] == "image"
             if result["type"] == "choices":
                 tags = result["value"]["choices"]
                 continue
             height, width = result["original_height"], result["original_width"]
             with quiet():
                 values = decode_rle(result["value"]["rle"]).reshape(height, width, 4)
-            assert set(np.unique(values)) <= {0, 255} and (values == values[..., :1]).all()
+            assert set(np.unique(values)) <= {0, 255}
+            assert (values == values[..., :1]).all()
             layers.append((truth.classes.index(result["value"]["brushlabels"][0]), values[..., 3] > 0))
         assert tags == [truth.classes[index] for index in truth.images[name]["tags"]]
         scores = truth.images[name]["scores"]
@@ -405,7 +408,7 @@ def pandas_parquet(truth: Truth) -> tuple[str, int, str]:
 
 def check_table(truth: Truth, table) -> tuple[int, str]:
     by_id = {one["id"]: (name, one) for name, one in truth.images.items()}
-    assert set(table["id"]) == set(by_id) and len(table) == len(by_id)
+    assert sorted(table["id"]) == sorted(by_id)
     for _, row in table.iterrows():
         name, wanted = by_id[row["id"]]
         mask = truth.masks[name]
@@ -489,7 +492,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--table", type=Path)
-    parser.add_argument("--ultralytics", action="store_true")
+    parser.add_argument("--ultralytics", action="store_true", help="read YOLO with ultralytics, where it is installed")
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")

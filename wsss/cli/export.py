@@ -22,8 +22,8 @@ def register(commands: Any) -> None:
     parser = add_command(
         commands, "export", run=export,
         help="Export a run to COCO, VOC, YOLO, mmseg, Label Studio, CVAT, FiftyOne, Hugging Face, tables and more.",
-        text="Each export is a folder with a README.md on how to import it. Photos that EXIF turns are written
-        upright,\n" "as the masks are. Rejected and failed images are left out.",
+        text="Each export is a folder with a README.md on how to import it. Photos that EXIF turns are written\n"
+        "upright, as the masks are. Rejected and failed images are left out.",
         example="export --run runs/mine --format coco yolo --split train=0.9,val=0.1",
     )  # fmt: skip
     pick(

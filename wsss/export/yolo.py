@@ -20,8 +20,8 @@ from wsss.export.regions import bridged, pixel_rings
 
 DATA_FILE = "data.yaml"
 SHORTEST = 3  # corners of a polygon
-# Where in its border pixels an outline runs: readers that round (supervision) and those that cut (ultralytics) both find
-# the pixel again.
+# Where in its border pixels an outline runs: readers that round (supervision) and those that cut (ultralytics)
+# both find the pixel again.
 INSIDE = 0.25
 
 GUIDE = """# YOLO segmentation

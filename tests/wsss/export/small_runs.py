@@ -25,7 +25,7 @@ PHOTOS = {
 }
 FAILED = "broken"
 NO_TAGS = "empty"
-NAMES = ("cat", "hot dog", "=cmd|x", "été: <b>\"A\"&'")
+NAMES = ("cat", "hot dog", "=cmd|x", 'été: <b>"A"&\'')
 
 
 def vocabulary(classes: int = 4, *, has_background: bool = True) -> Vocabulary:
