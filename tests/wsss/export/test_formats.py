@@ -1,5 +1,5 @@
-"""Every format, written and read back pixel for pixel: names in folders and in unicode, turned photos, 300 classes, no class
-background, an image without tags, a failed one. Libraries of others read the same exports in tools/test_exports.sh."""
+"""Every format, written and read back pixel for pixel: names in folders and in unicode, turned photos, 300 classes, no
+background, an image without tags, a failed one. Libraries of others read exports in tools/test_exports.sh."""
 
 from __future__ import annotations
 
