@@ -14,14 +14,14 @@ wanted=$(cat tests/exports/requirements.txt tests/exports/ultralytics.txt)
 log=$(mktemp)
 make_readers() {
   [ "$(cat "$READERS/.installed" 2> /dev/null)" = "$wanted" ] && return
-  echo "setting up $READERS (about 1 GB, once)" >&2
+  echo "setting up $READERS (about 1 GB, once)" >&3
   "$PY" -m venv --clear "$READERS" &&
     "$READERS/bin/python" -m pip --disable-pip-version-check -q install --retries 3 -r tests/exports/requirements.txt &&
     "$READERS/bin/python" -m pip --disable-pip-version-check -q install --retries 3 --no-deps \
       --target "$READERS/ultralytics" -r tests/exports/ultralytics.txt &&
     echo "$wanted" > "$READERS/.installed"
 }
-if ! make_readers > "$log" 2>&1; then
+if ! make_readers 3>&2 > "$log" 2>&1; then
   reason=$({ grep -iE 'error' "$log" || cat "$log"; } | tail -n 1)
   rm -f "$log"
   echo "exports were not read back: the libraries cannot be installed here (${reason:-no reason given})" >&2
@@ -33,7 +33,7 @@ if [ -z "${OUT:-}" ]; then
   OUT=$(mktemp -d)
   trap 'rm -rf "$OUT"' EXIT
 fi
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} YOLO_CONFIG_DIR=$READERS
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} YOLO_CONFIG_DIR=$READERS HF_DATASETS_DISABLE_PROGRESS_BARS=1
 "$PY" -m tests.exports.make_exports "$OUT" --scenes 3 "$@" > "$OUT.log" 2>&1 || { tail -n 20 "$OUT.log" >&2; exit 1; }
 rm -f "$OUT.log"
 env -u PYTHONPATH "$READERS/bin/python" tests/exports/read_back.py "$OUT" --table "$OUT/exports.md"

@@ -149,8 +149,8 @@ def test_merging_into_a_foreign_coco_file_goes_by_class_names(tmp_path):
         "info": {"by": "them"},
         "images": [{"id": 7, "file_name": "theirs.jpg", "width": 4, "height": 4}],
         "annotations": [
-            {"id": 3, "image_id": 7, "category_id": 90, "segmentation": [[0, 0, 2, 0, 2, 2]], "area": 2, "bbox": [0, 0, 2, 2],
-             "iscrowd": 0, "theirs": True}
+            {"id": 3, "image_id": 7, "category_id": 90, "segmentation": [[0, 0, 2, 0, 2, 2]], "area": 2, "iscrowd": 0,
+             "bbox": [0, 0, 2, 2], "theirs": True}
         ],
         "categories": [{"id": 90, "name": "hot dog"}, {"id": 5, "name": "zebra"}],
     }  # fmt: skip
