@@ -19,6 +19,7 @@ from wsss.cli import (
     diagnose,
     doctor,
     evaluate,
+    export,
     export_model,
     mask,
     remask,
@@ -33,7 +34,7 @@ from wsss.cli.console import run_main
 from wsss.cli.parser import Parser
 
 COMMANDS = (
-    run, tag, mask, remask, show, train, segment, export_model, evaluate, compare, ablate, reproduce, benchmark,
+    run, tag, mask, remask, show, export, train, segment, export_model, evaluate, compare, ablate, reproduce, benchmark,
     diagnose, demo, configs, doctor, completion,
 )  # fmt: skip
 

@@ -21,6 +21,13 @@ ID_KINDS = ("auto", "index", "raw")
 REFINERS = ("crf", "pamr", "none")
 RESTRICTIONS = ("all", "tags", "labels")
 MODES = ("model", "whole", "slide")
+EXPORT_FORMATS = (
+    "voc", "coco", "coco-panoptic", "yolo", "mmseg", "label-studio", "cvat", "datumaro", "fiftyone", "hf", "csv",
+    "parquet",
+)  # fmt: skip
+PHOTO_MODES = ("copy", "symlink", "hardlink", "none")
+INSTANCE_MODES = ("class", "component")
+IGNORED_MODES = ("background", "label")
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
 STYLES = ("noto", "twemoji", "fluent-flat", "fluent-3d")
 SWITCH, CHOICE = "switch", "choice"  # kinds of options that take no value: --flag, and --flag / --no-flag
@@ -199,7 +206,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("dynamic", "Leave batch size, height and width of the model free", kind=SWITCH),
         Option("opset", "Write this version of the ONNX operator set", "N", positive),
         Option("count", "Draw N scenes", "N", positive),
-        Option("split", "Use this name for the list of ids, and as the prefix of the ids", "NAME"),
+        Option("split", "Put the ids into lists of these names: NAME, or shares such as train=0.9,val=0.1", "NAMES"),
         Option("styles", "Draw objects in these styles", choices=STYLES, several=True),
         Option("objects", "Put between LOW and HIGH objects into one scene", "LOW HIGH", positive),
         Option("object-side", "Draw objects whose longer side is between LOW and HIGH pixels", "LOW HIGH", positive),
@@ -207,6 +214,25 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("packages", "Read the unpacked sprite packages in this folder", "DIR", Path),
         Option("json", "Write all figures as JSON to this file, or to the screen with -", "FILE|-"),
         Option("quiet", "Show results, warnings and errors only", kind=SWITCH),
+    ),
+    "export": (
+        Option("format", "Write these formats", choices=EXPORT_FORMATS, several=True),
+        Option("list-formats", "Show the formats with what each one is for", kind=SWITCH),
+        Option("photos", "Put the photos into the export as copies, as links of either kind, or not at all",
+               choices=PHOTO_MODES),
+        Option("min-confidence", "Leave out tags whose score, or whose pixels' mean confidence, is below P", "P",
+               share),
+        Option("only-checked", "Use only images that a person has checked", kind=SWITCH),
+        Option("merge-into", "Put images that are new into this data set, and leave all that it has alone", "DIR",
+               Path),
+        Option("instances", "Write one annotation per class of an image, or one per connected component",
+               choices=INSTANCE_MODES),
+        Option("stuff", "Write these classes or super-classes, with commas between, as stuff instead of things",
+               "NAMES"),
+        Option("polygons", "Write polygons instead of run lengths (coco)", kind=SWITCH),
+        Option("ignored", "Write ignored pixels of cvat's masks as background, or as a label of their own",
+               choices=IGNORED_MODES),
+        Option("bom", "Put a byte order mark before the CSV table, by which spreadsheets know UTF-8", kind=SWITCH),
     ),
     "work": (
         Option("batch-size", "Put at most N images into one forward pass", "N", positive),
@@ -312,6 +338,11 @@ def pick(
             action = groups[title].add_argument(f"--{name}", **settings)
             if name in COMPLETERS:
                 action.completer = COMPLETERS[name]  # type: ignore[attr-defined]  # read by argcomplete
+
+
+def alias(parser: argparse.ArgumentParser, name: str, other: str) -> None:
+    """Accepts another flag for an option of a subcommand, which its help does not show."""
+    parser._option_string_actions[f"--{other}"] = parser._option_string_actions[f"--{name}"]
 
 
 def _sentence(option: Option, default: Any, note: str | None) -> str:

@@ -27,8 +27,8 @@ ACTIONS = [
 def test_every_subcommand_is_there():
     found = {parser.prog.removeprefix("tagclip ") for parser in LEAVES}
     assert found == {
-        "run", "tag", "mask", "remask", "show", "train", "segment", "export-model", "evaluate tags", "evaluate masks",
-        "evaluate dense", "compare", "ablate", "benchmark", "diagnose", "demo scenes", "demo report", "demo train-clip",
+        "run", "tag", "mask", "remask", "show", "export", "train", "segment", "export-model", "evaluate tags",
+        "evaluate masks", "evaluate dense", "compare", "ablate", "benchmark", "diagnose", "demo scenes", "demo report", "demo train-clip",
         "demo train-backbone", "demo tag-rules", "demo sprites", "configs", "doctor", "completion",
         *(f"reproduce {name}" for name in EXPERIMENTS),
     }  # fmt: skip
@@ -149,10 +149,15 @@ def test_lists_that_the_table_repeats_are_those_of_the_modules():
     from wsss.dense.comparison import VOCABULARIES
     from wsss.dense.dense_config import DenseConfig
     from wsss.evaluation.scorer import MaskEvaluationConfig
+    from wsss.export import FORMATS, export_options
     from wsss.segmentation.onnx_export import ExportConfig
     from wsss.segmentation.predictor import InferenceConfig
     from wsss.segmentation.train_settings import LAUNCHERS
 
+    assert tuple(FORMATS) == options.EXPORT_FORMATS
+    assert options.PHOTO_MODES == export_options.PHOTO_MODES
+    assert options.INSTANCE_MODES == export_options.INSTANCE_MODES
+    assert options.IGNORED_MODES == export_options.IGNORED_MODES
     assert options.PRESETS == config.PRESETS
     assert set(CLASS_LISTS) == set(Vocabulary.built_in())
     assert ", ".join(CLASS_LISTS) in OPTIONS["classes"].help
