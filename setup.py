@@ -60,7 +60,7 @@ setup(
     include_package_data=True,
     package_data={
         "tagclip": ["py.typed", "vocabularies/*.yaml", "demo/assets/*"],
-        "wsss": ["py.typed", "demo/assets/*"],
+        "wsss": ["py.typed", "demo/assets/*", "review/assets/*"],
     },
     install_requires=[
         "torch>=2.5,<3",
@@ -79,6 +79,7 @@ setup(
         "matplotlib>=3.8,<4",
         "psutil>=5.9,<8",
         "filelock>=3.12,<4",
+        "jinja2>=3.1,<4",
     ],
     entry_points={"console_scripts": ["tagclip=wsss.cli.main:main"]},
     extras_require={

@@ -22,6 +22,7 @@ from wsss.cli import (
     export_model,
     mask,
     remask,
+    review,
     run,
     segment,
     show,
@@ -32,7 +33,7 @@ from wsss.cli.console import run_main
 from wsss.cli.parser import Parser
 
 COMMANDS = (
-    run, tag, mask, remask, show, train, segment, export_model, evaluate, compare, ablate, benchmark, diagnose, demo,
+    run, tag, mask, remask, show, review, train, segment, export_model, evaluate, compare, ablate, benchmark, diagnose, demo,
     configs, doctor, completion,
 )  # fmt: skip
 
