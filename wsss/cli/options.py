@@ -16,7 +16,7 @@ from wsss.cli.key_values import key_value
 
 PRESETS = ("reference", "default")
 DTYPES = ("float32", "bfloat16", "float16")
-TAG_RULES = ("relative", "absolute", "top_k")
+TAG_RULES = ("relative", "absolute", "top_k", "zscore")
 ID_KINDS = ("auto", "index", "raw")
 REFINERS = ("crf", "pamr", "none")
 RESTRICTIONS = ("all", "tags", "labels")
@@ -120,6 +120,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("tag-rule", "Choose the rule that turns scores into tags", choices=TAG_RULES),
         Option("tag-threshold", "Tag a class above T: of the image's score range (relative) or of 1 (absolute)", "T",
                float),
+        Option("class-thresholds", "Take thresholds by class name from this YAML or JSON file", "FILE", Path),
         Option("tags-per-image", "Give each image its K best classes (rule top_k)", "K", positive),
         Option("keep-scores", "Store only the K best scores of each image", "K", positive),
         Option("method", "Make class maps by cam, a training-free strategy, or a strategy file", "NAME"),
@@ -226,7 +227,7 @@ TITLES = {option.name: title for title, group in GROUPS.items() for option in gr
 PAIRS = ("objects", "object-side", "side")
 
 MODEL = tuple(option.name for option in GROUPS["model"])
-TAG_RULE = ("tag-rule", "tag-threshold", "tags-per-image")
+TAG_RULE = ("tag-rule", "tag-threshold", "class-thresholds", "tags-per-image")
 
 RENAMED = {
     "--vocabulary": "--classes (or --restrict, for what a training-free strategy may name)",
