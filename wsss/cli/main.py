@@ -33,8 +33,8 @@ from wsss.cli.console import run_main
 from wsss.cli.parser import Parser
 
 COMMANDS = (
-    run, tag, mask, remask, show, review, train, segment, export_model, evaluate, compare, ablate, benchmark, diagnose, demo,
-    configs, doctor, completion,
+    run, tag, mask, remask, show, review, train, segment, export_model, evaluate, compare, ablate, benchmark, diagnose,
+    demo, configs, doctor, completion,
 )  # fmt: skip
 
 

@@ -17,8 +17,8 @@ def register(commands: Any) -> None:
     parser = add_command(
         commands, "review", run=review,
         help="Make a page of a run for the browser: look, move thresholds, correct tags (RUN/review/index.html).",
-        text="The page works from disk, without a server or a network. Made again, it keeps the thumbnails of photos and\n"
-        "masks that did not change. Save on the page writes corrections.json for `tagclip mask --corrections`.",
+        text="The page works from disk, without a server or a network. Made again, it keeps thumbnails of what did\n"
+        "not change. Save on the page writes corrections.json for `tagclip mask --corrections`.",
         example="review --run runs/mine",
     )  # fmt: skip
     pick(
@@ -40,13 +40,13 @@ def review(args: argparse.Namespace) -> int:
     gone = f"; {figures['photos_gone']} photos are gone" if figures["photos_gone"] else ""
     if args.dry_run:
         megabytes = figures["thumbnails"] * BYTES_PER_IMAGE / 1e6
-        output.show(f"{figures['images']} images, {figures['thumbnails']} thumbnails to make (about {megabytes:.1f} MB){gone}")
+        todo = f"{figures['thumbnails']} thumbnails to make (about {megabytes:.1f} MB)"
+        output.show(f"{figures['images']} images, {todo}{gone}")
         output.figures(figures)
         return 0
     with progress_bar(len(page.jobs), "thumbnails", quiet=args.quiet) as bar:
         page.make(args.workers or cores(), bar.update)
-    output.show(
-        f"{figures['images']} images, {figures['thumbnails']} thumbnails made{gone}\nopen in a browser: {page.path.resolve().as_uri()}"
-    )
+    output.show(f"{figures['images']} images, {figures['thumbnails']} thumbnails made{gone}")
+    output.show(f"open in a browser: {page.path.resolve().as_uri()}")
     output.figures(figures)
     return 0

@@ -18,8 +18,8 @@ PARTS = 10_000  # shares are whole numbers of ten-thousandths, which JavaScript 
 
 FORMULA = (
     "doubt = 1 - (1 - d) * (1 - w_ignored * ignored) * (1 - w_rivals * rivals). "
-    "d is the highest of all classes' 1 - |s - t| / range: s is the score, t the threshold in force (the class's once it "
-    "was moved, before that the one that the run's rule gives this image), range is t - low where s < t and "
+    "d is the highest of all classes' 1 - |s - t| / range: s is the score, t the threshold in force (the class's once "
+    "it was moved, before that the one that the run's rule gives this image), range is t - low where s < t and "
     "max(t - low, high - t) elsewhere, low and high are the lowest and highest score of the class in the run. A tag "
     "below its threshold, and a score above it without the tag, have d = 1. Classes that a person decided, and "
     "unknown scores, have no part in d. ignored is the share of ignored pixels of the mask. rivals is the highest "

@@ -22,7 +22,8 @@ PAGE_FILE = "index.html"
 TEMPLATE = "index.html.jinja"
 STYLE = "review.css"
 SCRIPTS = (
-    "base.js", "png.js", "doubt.js", "model.js", "overlays.js", "rail.js", "grid.js", "detail.js", "charts.js", "app.js",
+    "base.js", "png.js", "doubt.js", "model.js", "overlays.js", "rail.js", "grid.js", "detail.js", "charts.js",
+    "app.js",
 )  # fmt: skip
 BYTES_PER_IMAGE = 16_000  # of thumbnail and overlays, for the estimate: measured on drawn scenes, rounded up
 

@@ -235,7 +235,7 @@ def run_facts(content: RunContent, chunks: int, photos: _PhotoLinks) -> dict[str
         "images": len(content.records),
         "chunks": chunks,
         "classes": list(vocabulary.names),
-        "colours": ["#%02x%02x%02x" % tuple(colour) for colour in vocabulary.palette.tolist()[1:]],
+        "colours": [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in vocabulary.palette.tolist()[1:]],
         "scale": content.scale.to_dict(),
         "unknown": UNKNOWN,
         "handles": content.handles().tolist(),
@@ -243,7 +243,7 @@ def run_facts(content: RunContent, chunks: int, photos: _PhotoLinks) -> dict[str
         "rule": content.rule_text(),
         "has_scores": content.has_scores,
         "doubt": doubt_settings(content.weights),
-        "photo_root": photos.root,
+        "photo_roots": photos.roots,
         "facts": facts,
     }
 
@@ -294,7 +294,10 @@ class _PhotoLinks:
     def __init__(self, content: RunContent, folder: Path):
         self.photos, self.folder, self.apply_exif = content.photos, folder.resolve(), content.apply_exif
         self.top = None if content.image_root is None else content.image_root.resolve()
-        self.root = "" if self.top is None else _address(self._relative(self.top)).rstrip("/") + "/"
+        # The relative one first: it holds where run and photos move together. The other holds where the run is reached
+        # by a symbolic link, from which a browser goes up another way.
+        tops = [] if self.top is None else [_address(self._relative(self.top)), self.top.as_uri()]
+        self.roots = [top.rstrip("/") + "/" for top in tops]
 
     def link(self, record: TagRecord, *, turned: bool) -> str | int:
         """A suffix where the address is root + id + suffix, else the whole address; 0 where there is none.
@@ -308,7 +311,7 @@ class _PhotoLinks:
             suffix = record.path[len(record.id) :]
             if suffix.startswith(".") and suffix[1:].isalnum() and suffix.isascii():
                 return suffix
-        return _address(self._relative(Path(os.path.abspath(photo))))
+        return _address(self._relative(photo.absolute()))
 
     def _relative(self, path: Path) -> str:
         try:

@@ -13,6 +13,7 @@ MOST_LEVELS = 65000
 FINEST_DIGITS = 5
 UNIT_STEP = 2e-5  # of scores in [0, 1]: 50,000 levels
 STEPS = (2, 5, 10)
+ROUND = (500, 50, 5)  # levels between round thresholds: 0.01, 0.001 and 0.0001 of scores in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,9 @@ class ScoreScale:
 def class_handles(levels: np.ndarray, tags: np.ndarray) -> np.ndarray:
     """The threshold of each class that reproduces its tags best: `level >= handle` errs for the fewest images.
 
-    Among equals, the handle stands in the middle of the widest gap between two levels that occur. A class without any
-    tag gets the median handle of the others or, where scores reach above that, the level above its highest.
+    Among equals, the handle stands near the middle of the widest gap between two levels that occur, at the roundest
+    number there. A class without any tag gets the median handle of the others or, where scores reach above that, the
+    level above its highest.
 
     Args:
         levels: (n, C) uint16, UNKNOWN where there is no score.
@@ -82,7 +84,7 @@ def class_handles(levels: np.ndarray, tags: np.ndarray) -> np.ndarray:
     """
     found = [_handle(levels[:, place], tags[:, place]) for place in range(levels.shape[1])]
     known = [handle for handle in found if handle is not None]
-    common = int(np.median(known)) if known else 0
+    common = _roundest(0, UNKNOWN - 1, int(np.median(known))) if known else 0
     return np.array([
         _above(levels[:, place], common) if handle is None else handle for place, handle in enumerate(found)
     ], np.int64)  # fmt: skip
@@ -101,7 +103,17 @@ def _handle(levels: np.ndarray, tags: np.ndarray) -> int | None:
     lower = np.concatenate([[places[0]], places[:-1]])
     gap = np.where(errors == errors.min(), places - lower, -1)
     best = int(gap.argmax())
-    return int((lower[best] + places[best] + 1) // 2)
+    below, reached = int(lower[best]), int(places[best])
+    return _roundest(below, reached, (below + reached + 1) // 2)
+
+
+def _roundest(below: int, reached: int, middle: int) -> int:
+    """The level nearest to the middle of (below, reached] of the roundest ones there."""
+    for grain in ROUND:
+        level = grain * round(middle / grain)
+        if below < level <= reached:
+            return level
+    return max(middle, below + 1) if below < reached else reached
 
 
 def _above(levels: np.ndarray, common: int) -> int:

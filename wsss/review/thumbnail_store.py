@@ -189,9 +189,9 @@ class ThumbnailStore:
         taken = {entry.number for entry in self.entries.values()}
         for path in self.stage.folder.glob("[0-9]*/*"):
             stem, _, suffix = path.name.partition(".")
-            if f".{suffix}" in SUFFIXES and stem.isdigit() and path.parent.name.isdigit():
-                if int(path.parent.name) * PER_FOLDER + int(stem) not in taken:
-                    path.unlink(missing_ok=True)
+            is_ours = f".{suffix}" in SUFFIXES and stem.isdigit() and path.parent.name.isdigit()
+            if is_ours and int(path.parent.name) * PER_FOLDER + int(stem) not in taken:
+                path.unlink(missing_ok=True)
 
 
 def _start_worker(stage: ThumbnailStage) -> None:
@@ -227,7 +227,7 @@ def _overlay_stamp(image: ReviewImage) -> str:
 
 
 def _values(entry: ThumbnailEntry) -> dict[str, Any]:
-    return {key: value for key, value in asdict(entry).items() if value not in (None, False)}
+    return {key: value for key, value in asdict(entry).items() if value is not None and value is not False}
 
 
 def _entry(values: Mapping[str, Any]) -> ThumbnailEntry:

@@ -161,7 +161,7 @@ Review.App = class {
     } }, Review.icon("down"));
     this.again = h("button", { type: "button", class: "text-button", hidden: true, title: "Your decisions have changed some doubts", onclick: () => this.refresh() }, "Sort again");
     this.single = h("button", { type: "button", class: "toggle", "aria-pressed": String(this.settings.single), title: "Show only the chosen class in masks and maps", onclick: () => { this.settings.single = !this.settings.single; this.settingsChanged(); } }, "One class");
-    box.append(this.again, h("div", { class: "sort" }, this.sort, this.turn), this.modes.element, this.single);
+    box.append(this.again, h("div", { class: "sort" }, this.sort, this.turn, this.single), this.modes.element);
   }
 
   settingsChanged(cheap = false) {

@@ -37,7 +37,7 @@ Review.percent = (share) => {
   return `${value >= 10 || value === 0 ? Math.round(value) : value.toFixed(1)}\u202f%`;
 };
 
-Review.score = (value) => (value >= 0.9995 ? "1.00" : value.toFixed(value !== 0 && Math.abs(value) < 0.01 ? 3 : 2));
+Review.score = (value) => value.toFixed(Math.abs(value) < 0.0095 && Math.abs(value) >= 0.0005 ? 3 : 2);
 
 Review.plural = (count, one, many = `${one}s`) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 

@@ -24,7 +24,7 @@ Review.Charts = class {
     if (model.marks.some((mark) => mark & Review.flags.mask)) charts.push(this.#ignored());
     charts.push(this.#ranks());
     const top = this.panel.scrollTop;
-    this.panel.replaceChildren(this.#about(), ...charts);
+    this.panel.replaceChildren(...charts, this.#about());
     this.panel.scrollTop = top;
   }
 

@@ -104,7 +104,7 @@ Review.Detail = class {
   // ---- pictures
 
   #load(i) {
-    const { model } = this, address = model.photoAddress(i), hasThumb = model.marks[i] & Review.flags.thumb;
+    const { model } = this, addresses = model.photoAddresses(i), hasThumb = model.marks[i] & Review.flags.thumb;
     this.height = model.heights[i];
     this.width = model.widths[i];
     this.small.hidden = !hasThumb;
@@ -116,13 +116,17 @@ Review.Detail = class {
       if (!this.height) { this.height = this.photo.naturalHeight; this.width = this.photo.naturalWidth; this.fit(); }
     };
     const only = hasThumb ? "this is its thumbnail" : "there is no thumbnail of it either";
-    this.photo.onerror = () => { if (this.image === i) this.#remark(`The photo cannot be shown here (it was moved, or this browser does not read its format): ${only}.`); };
+    this.photo.onerror = () => {
+      if (this.image !== i) return;
+      if (addresses.length) this.photo.src = addresses.shift();
+      else this.#remark(`The photo cannot be shown here (it was moved, or this browser does not read its format): ${only}.`);
+    };
     this.#remark("");
     if (model.marks[i] & Review.flags.gone) this.#remark(`The photo is not there any more: ${only}.`);
     else if (model.problems.has(i)) this.#remark(`The photo cannot be read: ${model.problems.get(i)}`);
-    else if (address === null) this.#remark(`The browser would turn the photo, and the run did not: ${only}.`);
-    if (address === null || model.marks[i] & Review.flags.gone) this.photo.removeAttribute("src");
-    else this.photo.src = address;
+    else if (!addresses.length) this.#remark(`The browser would turn the photo, and the run did not: ${only}.`);
+    if (!addresses.length || model.marks[i] & Review.flags.gone) this.photo.removeAttribute("src");
+    else this.photo.src = addresses.shift();
     if (!this.height) { this.height = 3; this.width = 4; this.small.onload = () => { if (this.image === i && !this.model.heights[i]) { this.height = this.small.naturalHeight; this.width = this.small.naturalWidth; this.fit(); } }; } else this.small.onload = null;
     this.#overlays(i);
   }
@@ -138,6 +142,7 @@ Review.Detail = class {
     if (this.image !== i) return;
     this.overlay = overlay ?? null;
     this.repaint();
+    this.#legend(i);
     const mask = await Review.overlays.full(this.model, i);
     if (this.image !== i || mask === null) return;
     this.overlay = { mask, maps: overlay?.maps ?? null };

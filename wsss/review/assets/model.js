@@ -418,11 +418,13 @@ Review.Model = class {
     return `thumbs/${String(Math.floor(number / 1000)).padStart(4, "0")}/${String(number % 1000).padStart(3, "0")}${suffix}`;
   }
 
-  photoAddress(i) {
+  // Where the photo itself may be, the likeliest place first.
+  photoAddresses(i) {
     const link = this.photos[i];
-    if (link === 0) return null;
-    if (!link.startsWith(".") || link.includes("/")) return link;
-    return this.run.photo_root + (this.ids[i] + link).split("/").map(encodeURIComponent).join("/");
+    if (link === 0) return [];
+    if (!link.startsWith(".") || link.includes("/")) return [link];
+    const path = (this.ids[i] + link).split("/").map(encodeURIComponent).join("/");
+    return this.run.photo_roots.map((root) => root + path);
   }
 };
 
