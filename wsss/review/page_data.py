@@ -18,6 +18,7 @@ from tagclip.config import TagRuleConfig
 from tagclip.errors import TagclipError, UsageError
 from tagclip.settings import overlay
 from tagclip.tag_files import TagRecord
+from wsss.files.corrections import CORRECTIONS_FILE, read_corrections
 from wsss.files.mask_files import ignore_label
 from wsss.files.photos import PhotoLocator
 from wsss.files.run_files import read_manifest
@@ -150,8 +151,20 @@ class RunContent:
         if rule is not None and rule.rule == "absolute":
             given = rule.class_thresholds or (rule.threshold,) * self.tags.shape[1]
             floor = rule.floor_for(self.tags.shape[1]) or 0.0
-            return np.array([self.scale.nearest(max(float(value), floor)) for value in given], np.int64)
-        return class_handles(self.levels, self.tags)
+            handles = np.array([self.scale.nearest(max(float(value), floor)) for value in given], np.int64)
+        else:
+            handles = class_handles(self.levels, self.tags)
+        for place, value in self.moved_before().items():
+            handles[place] = self.scale.nearest(value)
+        return handles
+
+    def moved_before(self) -> dict[int, float]:
+        """Class index -> threshold, of the classes whose threshold an earlier round of corrections has moved."""
+        path = self.reader.root / CORRECTIONS_FILE
+        if not path.is_file() or not self.has_scores:
+            return {}
+        known = {name: place for place, name in enumerate(self.reader.vocabulary.names)}
+        return {known[name]: value for name, value in read_corrections(path).thresholds.items() if name in known}
 
     def relative_rule(self) -> dict[str, Any] | None:
         """What the page needs of a relative rule; None for any other."""
@@ -239,6 +252,7 @@ def run_facts(content: RunContent, chunks: int, photos: _PhotoLinks) -> dict[str
         "scale": content.scale.to_dict(),
         "unknown": UNKNOWN,
         "handles": content.handles().tolist(),
+        "moved_before": sorted(content.moved_before()),
         "relative": relative,
         "rule": content.rule_text(),
         "has_scores": content.has_scores,

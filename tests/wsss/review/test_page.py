@@ -14,6 +14,7 @@ from tagclip.errors import RunError, UsageError
 from tagclip.tag_files import TagCorrection
 from tests.wsss.review.page_reading import chunk_levels, read_chunks, read_run
 from tests.wsss.review.synthetic_runs import NASTY, RunRecipe, make_run
+from wsss.files.corrections import Corrections, write_corrections
 from wsss.review.page import ReviewPage
 from wsss.review.page_data import RunContent
 from wsss.review.thumbnails import thumbnail_path
@@ -261,6 +262,15 @@ def test_a_corrected_run_says_what_was_corrected(tmp_path):
     assert chunk["tags"] == [[1]]
     assert chunk["said"] == {"0": {"machine": [0], "added": {"1": "Anna"}, "removed": {"0": ""}, "state": "checked",
                                    "note": "a note", "by": "Anna"}}  # fmt: skip
+
+
+def test_thresholds_of_an_earlier_round_are_where_the_handles_start(tmp_path):
+    run = make_run(tmp_path / "run", tmp_path / "photos", RunRecipe(["a", "b"]))
+    write_corrections(Corrections("id", thresholds={"dog": 0.123, "gone": 0.5}), run / "corrections.json")
+    page = ReviewPage.plan(run)
+    page.make(1)
+    facts = read_run(page.folder)
+    assert (facts["moved_before"], facts["handles"][1]) == ([1], 6_150)
 
 
 def test_an_empty_run(tmp_path):

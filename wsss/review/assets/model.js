@@ -22,11 +22,14 @@ Review.Model = class {
     this.#read(chunks);
     this.handles = Int32Array.from(run.handles);
     this.moved = new Uint8Array(this.classes);
+    // Thresholds that an earlier round of corrections has moved: in force like those moved now, but no news.
+    this.before = Uint8Array.from({ length: this.classes }, (_, c) => Number(run.moved_before.includes(c)));
+    this.inForce = this.before.slice();
     const bounds = Review.doubt.bounds(this.levels, this.images, this.classes, this.unknown);
     this.doubtInput = {
       images: this.images, classes: this.classes, unknown: this.unknown, levels: this.levels, tags: this.tags,
       decided: this.decided, settled: this.settled, ignored: this.ignored, rivals: this.rivals, handles: this.handles,
-      moved: this.moved, relative: run.relative, zero: -run.scale.base, weights: run.doubt, ...bounds,
+      moved: this.inForce, relative: run.relative, zero: -run.scale.base, weights: run.doubt, ...bounds,
     };
     this.doubts = new Float64Array(this.images);
     this.best = new Float64Array(this.images);
@@ -289,6 +292,7 @@ Review.Model = class {
   #move(c, level, moved) {
     this.handles[c] = level;
     this.moved[c] = moved ? 1 : 0;
+    this.inForce[c] = this.moved[c] | this.before[c];
     for (let i = 0; i < this.images; i++) this.#column(c, i);
   }
 
@@ -356,9 +360,8 @@ Review.Model = class {
     for (let c = 0; c < this.classes; c++)
       if (this.moved[c]) store(thresholds, this.run.classes[c], this.value(this.handles[c]));
     for (const i of [...this.said.keys()].sort((a, b) => a - b)) {
-      const said = this.said.get(i), one = { add: names(said.add), remove: names(said.remove) };
-      if (said.state !== undefined) one.state = said.state;
-      if (said.note !== undefined) one.note = said.note;
+      // State and note as they stand: of an image that is named here, they replace those of an earlier round.
+      const said = this.said.get(i), one = { add: names(said.add), remove: names(said.remove), state: this.state(i), note: this.note(i) };
       store(images, this.ids[i], one);
     }
     const run = { id: this.run.id, manifest_sha256: this.run.manifest_sha256 };
