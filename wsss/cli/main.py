@@ -24,6 +24,7 @@ from wsss.cli import (
     mask,
     remask,
     reproduce,
+    review,
     run,
     segment,
     show,
@@ -34,8 +35,8 @@ from wsss.cli.console import run_main
 from wsss.cli.parser import Parser
 
 COMMANDS = (
-    run, tag, mask, remask, show, export, train, segment, export_model, evaluate, compare, ablate, reproduce, benchmark,
-    diagnose, demo, configs, doctor, completion,
+    run, tag, mask, remask, show, review, export, train, segment, export_model, evaluate, compare, ablate, reproduce,
+    benchmark, diagnose, demo, configs, doctor, completion,
 )  # fmt: skip
 
 

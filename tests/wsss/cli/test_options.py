@@ -27,9 +27,9 @@ ACTIONS = [
 def test_every_subcommand_is_there():
     found = {parser.prog.removeprefix("tagclip ") for parser in LEAVES}
     assert found == {
-        "run", "tag", "mask", "remask", "show", "export", "train", "segment", "export-model", "evaluate tags",
-        "evaluate masks", "evaluate dense", "compare", "ablate", "benchmark", "diagnose", "demo scenes", "demo report", "demo train-clip",
-        "demo train-backbone", "demo tag-rules", "demo sprites", "configs", "doctor", "completion",
+        "run", "tag", "mask", "remask", "show", "review", "export", "train", "segment", "export-model", "evaluate tags",
+        "evaluate masks", "evaluate dense", "compare", "ablate", "benchmark", "diagnose", "demo scenes", "demo report",
+        "demo train-clip", "demo train-backbone", "demo tag-rules", "demo sprites", "configs", "doctor", "completion",
         *(f"reproduce {name}" for name in EXPERIMENTS),
     }  # fmt: skip
 
