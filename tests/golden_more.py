@@ -28,9 +28,20 @@ from wsss.dense.features import (
     strategy_features,
 )
 from wsss.dense.logits import PatchField, WindowField, argmax_labels, windows_of
+from wsss.dense.procrustes import alignment, centred_by_queries
 from wsss.dense.semantic_feedback import feedback_map, first_answer
-from wsss.dense.strategies import resclip, scclip
+from wsss.dense.strategies import pearl, resclip, scclip
 from wsss.dense.strategy import Strategy, get_strategy
+from wsss.dense.text_propagation import (
+    PropagationConfig,
+    edge_weights,
+    grey_cells,
+    pooled,
+    pooling_window,
+    propagate,
+    solve_propagation,
+    word_relations,
+)
 from wsss.masks.pamr import refine_with_pamr
 
 CHUNK = 2**26
@@ -105,10 +116,10 @@ def trunk_for(clip: FrozenCLIP, images: Tensor, strategy: Strategy) -> Trunk:
 
 
 def near(got: Tensor, expected: np.ndarray, limit: float = 1e-5, *, relative: bool = False) -> Difference:
-    """Largest absolute difference, or relative to the expected value."""
+    """Largest absolute difference, or relative to the largest value."""
     difference = (got.double() - torch.from_numpy(expected).double()).abs()
     if relative:
-        difference = difference / torch.from_numpy(expected).double().abs().clamp(min=1.0)
+        difference = difference / max(1.0, float(np.abs(expected).max()))
     return Difference(float(difference.max()), limit)
 
 
@@ -272,6 +283,54 @@ def naclip_pamr_differences(clip: FrozenCLIP, case: MoreCase) -> dict[str, Diffe
     }
 
 
+def pearl_differences(clip: FrozenCLIP, case: MoreCase) -> dict[str, Difference]:
+    """pearl_<case>: the alignment."""
+    recorded, images = case.arrays(), normalised(clip, case.pixels())
+    strategy = get_strategy("pearl", preset="reference")
+    trunk = trunk_for(clip, images, strategy)
+    q, k, _ = attention.qkv(trunk.tokens, clip.blocks[-1])
+    centred_q, centred_k = centred_by_queries(q, k)
+    correlation = centred_k.transpose(-2, -1) @ centred_q
+    found = {
+        "features": unit(strategy_features(clip, trunk, strategy)[0], recorded["features"]),
+        "procrustes_m": near(correlation[0], recorded["procrustes_m"], relative=True),
+        "polar_r": near(alignment(correlation)[0], recorded["polar_r"]),
+    }
+    if "features_svd" in recorded:
+        exact = image_features(clip, images, get_strategy("pearl", {"solver": "svd"}, "reference"))[0][0]
+        found["features_svd"] = unit(exact, recorded["features_svd"])
+        left, right = pearl.logit_factors(q, k, strategy.options)
+        maps = (left @ right.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)
+        found["attention_mean"] = near(maps[0].mean(dim=0), recorded["attention_mean"])
+    return found
+
+
+def pearl_tlp_differences(clip: FrozenCLIP, case: MoreCase) -> dict[str, Difference]:
+    """pearl_tlp_<case>: the propagation of the 20 classes' cosines."""
+    recorded, rgb, rows = case.arrays(), case.pixels(), tagging_rows()[0]
+    features, trunk = image_features(clip, normalised(clip, rgb), get_strategy("pearl", preset="reference"))
+    maps = (features[0] @ rows.T).T.unflatten(1, (trunk.grid.height, trunk.grid.width))
+    size = (rgb.shape[0], rgb.shape[1])
+    field = PatchField(maps, *size)
+    config = PropagationConfig(agreement="diagonal")
+    window = pooling_window(size, config.grid)
+    cosines = pooled(field, window, CHUNK)
+    grey = grey_cells(rgb, window, clip.mean, clip.std)
+    probabilities = cosines.softmax(dim=0)
+    related = torch.einsum("qr,rhw->qhw", word_relations(rows, config), probabilities)
+    left, up = edge_weights(grey, probabilities, related, config)
+    smooth = propagate(field, rows, rgb, config, mean=clip.mean, std=clip.std, chunk_bytes=CHUNK).rows(0, size[0])
+    before = field.rows(0, size[0])
+    return {
+        "solution": near(solve_propagation(cosines, grey, rows, config), recorded["solution"], 1e-4),
+        "edge_right": near(left, recorded["edge_right"]),
+        "edge_down": near(up, recorded["edge_down"]),
+        "label": equal(smooth.argmax(dim=0), recorded["label"], 2),
+        "label_before": equal(before.argmax(dim=0), recorded["label_before"], 2),
+        "top": near(smooth.amax(dim=0)[::3, ::3], recorded["top"], 1e-4),
+    }
+
+
 METHODS: dict[str, Callable[[FrozenCLIP, MoreCase], dict[str, Difference]]] = {
     "scclip_": scclip_differences,
     "scclip_wide_": scclip_differences,
@@ -280,6 +339,8 @@ METHODS: dict[str, Callable[[FrozenCLIP, MoreCase], dict[str, Difference]]] = {
     "resclip_": resclip_differences,
     "resclip_sfr_": resclip_sfr_differences,
     "naclip_pamr_": naclip_pamr_differences,
+    "pearl_": pearl_differences,
+    "pearl_tlp_": pearl_tlp_differences,
 }
 
 

@@ -45,6 +45,8 @@ MORE = (
     "resclip_scene1_320x224",
     "resclip_sfr_scene1_320x224",
     "naclip_pamr_scene0_224x224",
+    "pearl_scene0_224x224",
+    "pearl_tlp_scene1_320x224",
     "more_synthetic",
 )
 IMAGES = ("scene0_224x224", "scene1_320x224", "scene3_97x310", "scene5_160x160")

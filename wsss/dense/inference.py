@@ -324,7 +324,15 @@ class DenseSegmenter:
         """The field after `DenseConfig.propagation`, if there is any."""
         if self.config.propagation is None:
             return field
-        return propagate(field, names.rows, rgb, self.config.propagation, chunk_bytes=self._chunk_bytes)
+        return propagate(
+            field,
+            names.rows,
+            rgb,
+            self.config.propagation,
+            mean=self.clip.mean,
+            std=self.clip.std,
+            chunk_bytes=self._chunk_bytes,
+        )
 
     def labels(
         self, view: PreparedImage, features: Tensor, names: Names, rgb: np.ndarray, strategy: Strategy | None = None

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SMALL = 1e-6
+LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,14 @@ def pooled(field: LogitField, window: tuple[int, int], chunk_bytes: int) -> Tens
 
 
 def propagate(
-    field: LogitField, rows: Tensor, rgb: np.ndarray, config: PropagationConfig, *, chunk_bytes: int
+    field: LogitField,
+    rows: Tensor,
+    rgb: np.ndarray,
+    config: PropagationConfig,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    chunk_bytes: int,
 ) -> LogitField:
     """A field's cosines after propagation.
 
@@ -152,15 +160,18 @@ def propagate(
         field: cosines of Q words at every pixel of the image.
         rows: unit-norm text rows of the words, (Q, D).
         rgb: the image, (H, W, 3) uint8.
+        mean, std: of the model's normalisation.
         chunk_bytes: memory that the logits of one band of rows may take.
     """
     window = pooling_window((field.height, field.width), config.grid)
-    grey = F.avg_pool2d(grey_levels(rgb)[None, None], window)[0, 0].to(rows.device)
+    grey = grey_cells(rgb, window, mean, std).to(rows.device)
     cosines = pooled(field, window, chunk_bytes)
     return PatchField(solve_propagation(cosines, grey, rows, config), field.height, field.width)
 
 
-def grey_levels(rgb: np.ndarray, weights: Sequence[float] = (0.299, 0.587, 0.114)) -> Tensor:
-    """Brightness of an image, (H, W, 3) uint8 -> (H, W) fp32."""
-    values = torch.from_numpy(np.ascontiguousarray(rgb)).float()
-    return values @ torch.tensor(weights)
+def grey_cells(rgb: np.ndarray, window: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Brightness of the normalised image, averaged over windows: (H, W, 3) uint8 -> (h, w) fp32."""
+    values = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1).float() / 255
+    values = (values - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    red, green, blue = F.avg_pool2d(values[None], window)[0]
+    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
