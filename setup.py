@@ -76,6 +76,7 @@ setup(
         "rich>=13,<16",
         "argcomplete>=3.1,<4",
         "scikit-learn>=1.4,<2",
+        "scipy>=1.11,<2",
         "matplotlib>=3.8,<4",
         "psutil>=5.9,<8",
         "filelock>=3.12,<4",

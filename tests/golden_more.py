@@ -27,11 +27,12 @@ from wsss.dense.features import (
     positions_of,
     strategy_features,
 )
-from wsss.dense.logits import PatchField, WindowField, argmax_labels, windows_of
+from wsss.dense.logits import PatchField, WindowField, WordMaps, argmax_labels, windows_of
 from wsss.dense.procrustes import alignment, centred_by_queries
+from wsss.dense.regions import cluster_patches, patch_correlations, region_maps, region_of_pixels
 from wsss.dense.semantic_feedback import feedback_map, first_answer
-from wsss.dense.strategies import pearl, resclip, scclip
-from wsss.dense.strategy import Strategy, get_strategy
+from wsss.dense.strategies import cliptrase, pearl, resclip, scclip
+from wsss.dense.strategy import Context, Strategy, get_strategy
 from wsss.dense.text_propagation import (
     PropagationConfig,
     edge_weights,
@@ -331,6 +332,54 @@ def pearl_tlp_differences(clip: FrozenCLIP, case: MoreCase) -> dict[str, Differe
     }
 
 
+def cliptrase_differences(clip: FrozenCLIP, case: MoreCase) -> dict[str, Difference]:
+    """cliptrase_<case> at 224 pixels, and cliptrase336_<case> on its recorded centre crop."""
+    recorded, rgb = case.arrays(), case.pixels()
+    options = {}
+    if case.name.startswith("cliptrase336"):
+        name = case.name.replace("336_", "336_image_")
+        rgb, options = more_arrays(name)["crop"], {"eps": 1.1, "min_samples": 7}
+    images = normalised(clip, rgb)
+    strategy = get_strategy("cliptrase", options, "reference")
+    trunk = trunk_for(clip, images, strategy)
+    features = strategy_features(clip, trunk, strategy)[0]
+    factors = cliptrase.input_factors(clip, trunk, strategy.options)
+    correlations = patch_correlations(factors)
+    clusters = cluster_patches(correlations, *cliptrase.density(strategy.options, trunk.grid.count))
+    smooth = region_maps(correlations, clusters, (trunk.grid.height, trunk.grid.width))
+    w = factors @ factors.T
+    block = clip.blocks[-1]
+    tokens = trunk.tokens + attention.out_project(
+        cliptrase.mix(*attention.qkv(trunk.tokens, block), Context(trunk.grid), strategy.options), block
+    )
+    tokens = F.normalize(clip.project(tokens + attention.mlp(tokens, block))[0], dim=-1)
+    found = {
+        "tokens": near(tokens, recorded["tokens"]),
+        "cluster": equal(clusters, recorded["cluster"]),
+        "region": equal(region_of_pixels(smooth, *rgb.shape[:2]), recorded["region"], 2),
+    }
+    found["w" if "w" in recorded else "w_rows"] = near(w[:60], recorded.get("w", recorded.get("w_rows"))[:60])
+    if "w" in recorded:
+        found["w"] = near(w, recorded["w"])
+    if "median" in recorded:
+        found["median"] = near(smooth[: len(recorded["median"])], recorded["median"])
+    classes, background = tagging_rows()
+    for name, rows, prior in (
+        ("voc21", torch.cat([classes, background]), False), ("voc20", classes, True), ("plain", classes, False)
+    ):  # fmt: skip
+        if f"label_{name}" not in recorded:
+            continue
+        labels = torch.arange(len(rows)).clamp(max=20)
+        cosines = (features @ rows.T).T.unflatten(1, (trunk.grid.height, trunk.grid.width))
+        maps = WordMaps(cosines, rows, labels, *rgb.shape[:2])
+        chosen = replace(strategy.options, class_prior=prior)
+        for kind, used in (("before", replace(chosen, regions=False)), ("label", chosen)):
+            field = cliptrase.decide(clip, trunk, maps, used) or PatchField(cosines, *rgb.shape[:2])
+            got = argmax_labels(field, labels, logit_scale=1.0, chunk_bytes=CHUNK).labels
+            found[f"{kind}_{name}"] = equal(got, recorded[f"{kind}_{name}"], 2)
+    return found
+
+
 METHODS: dict[str, Callable[[FrozenCLIP, MoreCase], dict[str, Difference]]] = {
     "scclip_": scclip_differences,
     "scclip_wide_": scclip_differences,
@@ -339,6 +388,8 @@ METHODS: dict[str, Callable[[FrozenCLIP, MoreCase], dict[str, Difference]]] = {
     "resclip_": resclip_differences,
     "resclip_sfr_": resclip_sfr_differences,
     "naclip_pamr_": naclip_pamr_differences,
+    "cliptrase_": cliptrase_differences,
+    "cliptrase336_": cliptrase_differences,
     "pearl_": pearl_differences,
     "pearl_tlp_": pearl_tlp_differences,
 }

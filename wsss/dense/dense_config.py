@@ -105,7 +105,7 @@ class DenseConfig:
             UsageError: a field that does not exist or a value of the wrong type.
         """
         base, given = base if base is not None else cls(), _plain(values)
-        parts = {}
+        parts: dict[str, Any] = {}
         for name, kind in (("pamr", PamrConfig), ("propagation", PropagationConfig)):
             value = given.pop(name, getattr(base, name))
             if value is True:

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from tagclip.clip import FrozenCLIP, Trunk
 
 # What each base's last block attends by, and whether it keeps its residual and MLP.
-PAIRS = {"naclip": ("kk",), "clearclip": ("qq",), "sclip": ("qq", "kk"), "clip": ("qk",)}
+PAIRS = {
+    "naclip": (("k", "k"),),
+    "clearclip": (("q", "q"),),
+    "sclip": (("q", "q"), ("k", "k")),
+    "clip": (("q", "k"),),
+}
 KEEPS_THE_REST = ("sclip", "clip")
 
 
