@@ -10,7 +10,7 @@ from typing import Any
 
 from tagclip.errors import RunError, UsageError
 from tagclip.vocabulary import Vocabulary
-from wsss.config import MaskConfig
+from wsss.config import AFTER_THE_MAPS, MaskConfig
 from wsss.files.atomic import disk_errors, is_whole
 from wsss.files.classes import write_vocabulary
 from wsss.files.locks import folder_lock
@@ -19,10 +19,6 @@ from wsss.files.run_files import read_manifest
 from wsss.files.sources import open_source, shown
 from wsss.masks.crf import settle_engine
 from wsss.pipeline.mask_workers import MaskJob, MaskReport, MaskStage, MaskWorkers
-
-AFTER_THE_MAPS = (
-    "refiner", "max_refine_side", "upsampling", "alpha", "sure_alpha", "confidence", "ignore_label", "crf", "pamr",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
