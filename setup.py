@@ -33,6 +33,7 @@ DEV = [
     "ruff>=0.6,<1",
     "setuptools>=70.1",  # builds the wheel that a test installs
 ]
+BROWSER = ["playwright>=1.48,<2"]  # tools/test_browser.sh, with the browser of the system
 SPRITES = ["resvg-py"]  # tools/make_demo_sprites.py
 
 
@@ -88,6 +89,7 @@ setup(
         "seg": SEG,
         "heif": HEIF,
         "dev": DEV,
+        "browser": BROWSER,
         "sprites": SPRITES,
         "all": sorted({*SEG, *HEIF, *DEV}),
     },
