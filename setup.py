@@ -33,6 +33,7 @@ DEV = [
     "ruff>=0.6,<1",
     "setuptools>=70.1",  # builds the wheel that a test installs
 ]
+BROWSER = ["playwright>=1.48,<2"]  # tools/test_browser.sh, with the browser of the system
 SPRITES = ["resvg-py"]  # tools/make_demo_sprites.py
 
 
@@ -60,7 +61,7 @@ setup(
     include_package_data=True,
     package_data={
         "tagclip": ["py.typed", "vocabularies/*.yaml", "demo/assets/*"],
-        "wsss": ["py.typed", "demo/assets/*", "files/*.schema.json"],
+        "wsss": ["py.typed", "demo/assets/*", "files/*.schema.json", "review/assets/*"],
     },
     install_requires=[
         "torch>=2.5,<3",
@@ -79,6 +80,7 @@ setup(
         "matplotlib>=3.8,<4",
         "psutil>=5.9,<8",
         "filelock>=3.12,<4",
+        "jinja2>=3.1,<4",
         "jsonschema>=4.18,<5",
     ],
     entry_points={"console_scripts": ["tagclip=wsss.cli.main:main"]},
@@ -87,6 +89,7 @@ setup(
         "seg": SEG,
         "heif": HEIF,
         "dev": DEV,
+        "browser": BROWSER,
         "sprites": SPRITES,
         "all": sorted({*SEG, *HEIF, *DEV}),
     },

@@ -23,6 +23,7 @@ from wsss.cli import (
     export_model,
     mask,
     remask,
+    review,
     run,
     segment,
     show,
@@ -33,7 +34,7 @@ from wsss.cli.console import run_main
 from wsss.cli.parser import Parser
 
 COMMANDS = (
-    run, tag, mask, remask, calibrate, show, train, segment, export_model, evaluate, compare, ablate, benchmark,
+    run, tag, mask, remask, calibrate, show, review, train, segment, export_model, evaluate, compare, ablate, benchmark,
     diagnose, demo, configs, doctor, completion,
 )  # fmt: skip
 
