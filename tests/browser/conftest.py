@@ -25,7 +25,7 @@ SHOTS = os.environ.get("TAGCLIP_SHOTS", "")  # folder for screenshots; none are 
 FLAGS = (
     "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run",
 )  # fmt: skip
-SCENES = 10
+SCENES = 6
 WIDE, PHONE = (1440, 900), (380, 780)
 
 if not BROWSER:

@@ -233,7 +233,10 @@ def checked_labels(run: Path) -> Labels | None:
 
 
 def _read(scores: np.ndarray, rule: str) -> np.ndarray:
-    return relative_scores(scores) if rule == "relative" else scores
+    """Scores as the rule compares them with a threshold."""
+    if rule != "relative":
+        return scores
+    return relative_scores(scores, from_zero=TagRuleConfig().floor_for(scores.shape[1]) is not None)
 
 
 def _refuse_prevalence(request: CalibrationRequest, method: str) -> None:

@@ -96,8 +96,7 @@ class Journal:
 
     def distribute(self, orders: Mapping[Path, Sequence[str]]) -> None:
         """Writes several ordered files, each from the records whose ids it names; one without any is removed."""
-        # What goes from one file to another is kept elsewhere first: either may be replaced before the other is
-        # written.
+        # What goes from one file to another is kept elsewhere first: one may be replaced before the other is written.
         moved = [
             key
             for path, order in orders.items()

@@ -26,7 +26,7 @@ from wsss.pipeline.run_config import ModelSettings
 
 CLASSES = ["cat", "dog", "bird"]
 SETTINGS = {
-    "tagging.batch_size": 2, "tagging.templates": ["a photo of a {}."], "tagging.rule.rule": "absolute",
+    "tagging.batch_size": 1, "tagging.templates": ["a photo of a {}."], "tagging.rule.rule": "absolute",
 }  # fmt: skip
 
 
@@ -339,9 +339,10 @@ def lines_of(run, name="tags.jsonl"):
 def test_corrections_change_only_their_images(run, tmp_path, passes):
     before, old = contents(run), tags_of(run)
     was = 0 in old["part0/0"]
+    first = {"remove": ("cat",)} if was else {"add": ("cat",)}
     said = correct(
         run, tmp_path / "c.json",
-        a0=ImageCorrection((), ("cat",), "checked", "none") if was else ImageCorrection(("cat",), (), "checked", "none"),
+        a0=ImageCorrection(**first, state="checked", note="none"),
         b0=ImageCorrection((), tuple(CLASSES), None, ""),
         a1=ImageCorrection(state="rejected"),
         b1=ImageCorrection(state="checked"),
