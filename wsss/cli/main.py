@@ -23,6 +23,7 @@ from wsss.cli import (
     export,
     export_model,
     mask,
+    merge,
     remask,
     reproduce,
     review,
@@ -36,8 +37,8 @@ from wsss.cli.console import run_main
 from wsss.cli.parser import Parser
 
 COMMANDS = (
-    run, tag, mask, remask, calibrate, show, review, export, train, segment, export_model, evaluate, compare, ablate,
-    reproduce, benchmark, diagnose, demo, configs, doctor, completion,
+    run, tag, mask, merge, remask, calibrate, show, review, export, train, segment, export_model, evaluate, compare,
+    ablate, reproduce, benchmark, diagnose, demo, configs, doctor, completion,
 )  # fmt: skip
 
 

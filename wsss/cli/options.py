@@ -57,6 +57,14 @@ def size(text: str) -> tuple[int, int]:
     return positive(width), positive(height)
 
 
+def fraction(text: str) -> tuple[int, int]:
+    """argparse type of K/N, two whole numbers."""
+    number, slash, count = text.partition("/")
+    if not slash:
+        raise argparse.ArgumentTypeError(f"{text!r} is not K/N, such as 3/16")
+    return positive(number), positive(count)
+
+
 def share(text: str) -> float:
     """argparse type of a number between 0 and 1."""
     try:
@@ -247,6 +255,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("workers", "Read or draw images with N workers", "N", positive),
         Option("mask-workers", "Make masks in N processes", "N", positive),
         Option("seed", "Set the seed of all random choices", "N", not_negative),
+        Option("shard", "Do share K of N of the work, beside other machines with the other shares", "K/N", fraction),
         Option("overwrite", "Start anew, and replace what an earlier call has left in --out", kind=SWITCH),
         Option("strict", "End with an error if an image fails", kind=SWITCH),
         Option("dry-run", "Show the plan and what it would take, and write nothing", kind=SWITCH),

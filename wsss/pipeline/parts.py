@@ -1,6 +1,6 @@
 """A plan in parts that any number of machines share: whole batches, cut by the list alone.
 
-Each part is a numbered task with records of its own and a marker that says that it is done (the idea is datatrove's), so
+Each part is a numbered task with records of its own and a marker that says that it is done (the idea of datatrove), so
 that machines need no locks between them, and another number of machines can take the work up.
 """
 
@@ -68,8 +68,8 @@ def require_parts(root: Path, count: int) -> None:
     """
     if missing := missing_parts(root, count):
         raise RunError(
-            f"{root}: {len(missing)} of {count} parts are not done: {shown_parts(missing)}; run their shards again with "
-            "the same --shard, or the same command without --shard, which does the rest alone"
+            f"{root}: {len(missing)} of {count} parts are not done: {shown_parts(missing)}; run their shards again "
+            "with the same --shard, or the same command without --shard, which does the rest alone"
         )
 
 

@@ -194,7 +194,7 @@ def survey(
     outside: Collection[str] = (),
     with_confidence: bool = False,
     regroup: Callable[[list[PlannedImage]], list[list[PlannedImage]]] | None = None,
-    whole: Plan | None = None,
+    confirmed: bool = False,
 ) -> Todo:
     """Compares a plan with what a run folder holds.
 
@@ -205,12 +205,13 @@ def survey(
         with_confidence: a mask counts as done only with its confidence.
         regroup: makes batches of the images that need the model, of a run that was complete before; None: the plan's
             own batches go through the model whole, so that a killed run ends with the bytes of one that was not.
-        whole: the plan that `plan` is a part of, None for all of it.
+        confirmed: `confirm_photos` has been called, for the plan that `plan` is a part of.
 
     Raises:
         RunError: other photos than the run began with, see `confirm_photos`.
     """
-    confirm_photos(whole or plan, run)
+    if not confirmed:
+        confirm_photos(plan, run)
     cams, masks = run.existing("cams"), run.existing("masks")
     if with_confidence:
         masks &= run.existing("confidence")
