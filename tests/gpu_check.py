@@ -93,7 +93,8 @@ def main() -> int:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "torch": torch.__version__,
     }
-    for name, check in (("tests", partial(run_tests, most=args.test_seconds)), ("golden", golden_differences), ("speed", speed)):
+    tests = partial(run_tests, most=args.test_seconds)
+    for name, check in (("tests", tests), ("golden", golden_differences), ("speed", speed)):
         print(f"[{name}]", file=sys.stderr, flush=True)
         record[name] = check(device)
         record["seconds"] = round(time.perf_counter() - start, 1)
