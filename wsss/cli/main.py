@@ -19,9 +19,12 @@ from wsss.cli import (
     diagnose,
     doctor,
     evaluate,
+    export,
     export_model,
     mask,
     remask,
+    reproduce,
+    review,
     run,
     segment,
     show,
@@ -32,8 +35,8 @@ from wsss.cli.console import run_main
 from wsss.cli.parser import Parser
 
 COMMANDS = (
-    run, tag, mask, remask, show, train, segment, export_model, evaluate, compare, ablate, benchmark, diagnose, demo,
-    configs, doctor, completion,
+    run, tag, mask, remask, show, review, export, train, segment, export_model, evaluate, compare, ablate, reproduce,
+    benchmark, diagnose, demo, configs, doctor, completion,
 )  # fmt: skip
 
 

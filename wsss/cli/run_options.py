@@ -29,6 +29,7 @@ FIELDS = {
     "batch_size": "tagging.batch_size",
     "tag_rule": "tagging.rule.rule",
     "tag_threshold": "tagging.rule.threshold",
+    "class_thresholds": "class_thresholds",
     "tags_per_image": "tagging.rule.top_k",
     "at_least_one": "tagging.rule.at_least_one",
     "tags": "tags",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,9 @@ from tagclip.text_files import parse_json
 from tagclip.vocabulary import Vocabulary
 
 FORMAT = 1
+REJECTED_FILE = "rejected.jsonl"  # lines of tags.jsonl, of images that a person has taken out of the data set
+LEFT_FILE = "left.jsonl"  # lines of tags.jsonl, of images whose photos have left the collection
+CHANGING = ("id", "state", "versions", "counts", "files", "photos", "corrections")  # no part of what a run is
 
 
 def read_manifest(root: Path) -> dict[str, Any] | None:
@@ -29,6 +34,26 @@ def read_manifest(root: Path) -> dict[str, Any] | None:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise RunError(f"{path}: not a run of this version (format {FORMAT}); start anew with --overwrite")
     return manifest
+
+
+def run_id(manifest: Mapping[str, Any]) -> str:
+    """The id of a run: what its manifest says, or, in one of before ids were written, the id that it would have had.
+
+    It is a digest of what the run was when it began (settings, weights, classes, images), so that it stays when
+    thresholds change or photos are added.
+    """
+    if isinstance(known := manifest.get("id"), str):
+        return known
+    photos = manifest.get("photos")
+    parts = {key: value for key, value in manifest.items() if key not in CHANGING}
+    parts["sizes"] = photos.get("sizes") if isinstance(photos, dict) else None
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def manifest_digest(root: Path) -> str:
+    """sha256 (hex) of the folder's manifest.json; "" if there is none."""
+    path = root / "manifest.json"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def run_vocabulary(root: Path) -> Vocabulary | None:

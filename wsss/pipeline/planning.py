@@ -19,6 +19,7 @@ from tagclip.images import Size, decode_image, image_size, target_size
 from tagclip.tag_files import TagRecord
 from wsss.files.concurrency import bounded_map
 from wsss.files.map_files import read_maps
+from wsss.files.run_files import read_manifest, run_id
 from wsss.files.run_folder import RunFolder
 
 
@@ -135,7 +136,8 @@ def confirm_photos(plan: Plan, run: RunFolder) -> None:
                     f"{image.file.path}: is not the photo that this run has tagged ({tagged} bytes there, "
                     f"{image.file_size} here); bring that one back, or start anew with --overwrite"
                 )
-    run.note({"photos": mine})
+    there = read_manifest(run.root) or {}
+    run.note({"photos": mine, "id": run_id({**there, "photos": mine})})
 
 
 def _photos(plan: Plan) -> dict[str, Any]:

@@ -44,7 +44,8 @@ class Recipe:
 
     def resolved(self) -> dict[str, Any]:
         """Every setting, presets written out, for the run folder's config.py; not where that folder lies."""
-        return self.run.to_dict() | {"tagging": self.tagging.to_dict(), "masks": self.masks.to_dict()}
+        written = {"tagging": self.tagging.to_dict(), "masks": self.masks.to_dict(), "class_thresholds": None}
+        return self.run.to_dict() | written
 
     def identity(self) -> dict[str, Any]:
         """The settings that results depend on. The tagger's are not among them where tags are given."""
