@@ -148,7 +148,7 @@ def runs_for(line: list[str], seconds: float) -> float | None:
             os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)
             return None
-        time.sleep(0.002)
+        time.sleep(0.01)
     if status:
         raise RuntimeError(f"{' '.join(line)}: exit code {os.waitstatus_to_exitcode(status)}")
     return time.monotonic() - start
