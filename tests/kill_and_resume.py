@@ -31,6 +31,8 @@ from wsss.cli.main import main as main_of_tagclip
 TAGCLIP = (sys.executable, "-m", "wsss.cli.main")
 PRELOADED = ("torch", "open_clip", "mmengine.runner", "mmcv", "mmseg.apis", "wsss.pipeline.mask_run",
              "wsss.segmentation.training")  # fmt: skip
+# What each command reads, done undisturbed where it is not among those that are killed.
+NEEDS = {"run": (), "tag": (), "mask": ("tag",), "remask": ("run",), "train": ("run",), "segment": ("run", "train")}
 MADE = ("**/*.png", "cams/**/*.npz")
 VOLATILE = ("log.txt", "times.json")
 
@@ -47,11 +49,11 @@ class Command:
         return [*TAGCLIP, self.name, *self.arguments, "--out", str(folder), "--quiet"]
 
 
-def commands(work: Path, iterations: int) -> list[Command]:
+def commands(work: Path, iterations: int, limit: int) -> list[Command]:
     """The six commands, each on what the ones before have left in `work`."""
     scenes = work / "scenes"
     model = ("--model", "demo", "--classes", "voc", "--threads", "1")
-    photos = ("--images", str(scenes / "JPEGImages"))
+    photos = ("--images", str(scenes / "JPEGImages"), "--limit", str(limit))
     run = str(work / "run" / "whole")
     training = ("--config", "demo/segmentation", "--run", run, "--val", str(scenes), "--iterations", str(iterations))
     checkpoint = str(work / "train" / "whole" / f"iter_{iterations}.pth")
@@ -176,6 +178,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20, help="how often each command is killed")
     parser.add_argument("--scenes", type=int, default=16, help="how many scenes are drawn")
     parser.add_argument("--iterations", type=int, default=40, help="of the training")
+    parser.add_argument("--limit", type=int, help="photos of run, tag, mask and segment; default: all")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--only", nargs="+", help="these commands; the others are done undisturbed only")
     args = parser.parse_args()
@@ -187,9 +190,11 @@ def main() -> int:
         runs_for(scenes, float("inf"))
     rng = random.Random(args.seed)
     print("| command | kills | starts | undisturbed, s | result beside the undisturbed one |\n|---|---:|---:|---:|---|")
-    for command in commands(args.work, args.iterations):
-        wanted = args.only is None or command.name in args.only
-        print(kill_often(command, args.work, args.kills if wanted else 0, rng), flush=True)
+    wanted = set(args.only or NEEDS)
+    needed = wanted | {name for one in wanted for name in NEEDS[one]}
+    for command in commands(args.work, args.iterations, args.limit or args.scenes):
+        if command.name in needed:
+            print(kill_often(command, args.work, args.kills if command.name in wanted else 0, rng), flush=True)
     return 0
 
 
