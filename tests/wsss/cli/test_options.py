@@ -117,7 +117,7 @@ def test_old_spellings_are_gone_and_in_the_changelog():
         (["run", "--limit", "0"], "argument --limit: '0' is not a whole number above 0"),
         (["run", "--set", "alpha"], "argument --set: 'alpha' is not KEY=VALUE"),
         (["run", "--refine", "sharp"], "argument --refine: invalid choice: 'sharp'"),
-        (["mask", "--images", "photos"], "the following arguments are required: --tags"),
+        (["remask", "--run", "r"], "the following arguments are required: --out"),
         (["mask", "--tags", "t", "--tag-threshold", "0.3"], "--tag-threshold: the tags come from --tags, so a rule"),
         (["segment", "--refine", "pamr"], "argument --refine: invalid choice: 'pamr'"),
         (["run", "photos"], "photos: no option stands before it"),
