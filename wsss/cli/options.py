@@ -17,7 +17,6 @@ from wsss.cli.key_values import key_value
 PRESETS = ("reference", "default")
 DTYPES = ("float32", "bfloat16", "float16")
 TAG_RULES = ("relative", "absolute", "top_k", "zscore")
-CALIBRATIONS = ("distribution", "prevalence", "zscore", "class-zscore", "labels")
 ID_KINDS = ("auto", "index", "raw")
 REFINERS = ("crf", "pamr", "none")
 RESTRICTIONS = ("all", "tags", "labels")
@@ -119,7 +118,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("labels", "Take the true tags from a plain list, a folder of VOC XML, or COCO JSON", "PATH", Path),
         Option("label-ids", "Say whether numbers in a plain label list are class indices or raw ids",
                choices=ID_KINDS),
-        Option("corrections", "Correct tags, thresholds and images by this file of `tagclip review`", "FILE", Path),
+        Option("corrections", "Take corrections of tags and images from this file of `tagclip review`", "FILE", Path),
         Option("masks", "Use the masks (PNG) in this folder instead of the run's", "DIR", Path),
         Option("maps", "Use the class maps (npz) in this folder instead of the run's", "DIR", Path),
         Option("ground-truth", "Use the true masks in this folder; a training fits a second model to them", "DIR",
@@ -145,7 +144,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("tags-per-image", "Give each image its K best classes (rule top_k)", "K", positive),
         Option("at-least-one", "Give an image that no class passes its best class, or leave it without tags",
                kind=CHOICE),
-        Option("prevalence", "Expect this share of images to show a class: one number, or CLASS=NUMBER ...", "SHARE",
+        Option("prevalence", "Take this share of images to show a class: one number, or CLASS=NUMBER of each", "SHARE",
                several=True),
         Option("z-threshold", "Tag a class this many standard deviations above its mean (zscore, class-zscore)", "Z",
                float),
