@@ -16,6 +16,11 @@ from tagclip.errors import UsageError
 from tagclip.settings import overlay
 from wsss.files.mask_files import chosen_ignore_label
 
+# Fields of `MaskConfig` that masks depend on and class maps do not.
+AFTER_THE_MAPS = (
+    "refiner", "max_refine_side", "upsampling", "alpha", "sure_alpha", "confidence", "ignore_label", "crf", "pamr",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class CamConfig:

@@ -12,6 +12,7 @@ from tagclip.version import __version__
 from wsss.cli import (
     ablate,
     benchmark,
+    calibrate,
     compare,
     completion,
     configs,
@@ -33,8 +34,8 @@ from wsss.cli.console import run_main
 from wsss.cli.parser import Parser
 
 COMMANDS = (
-    run, tag, mask, remask, show, review, train, segment, export_model, evaluate, compare, ablate, benchmark, diagnose,
-    demo, configs, doctor, completion,
+    run, tag, mask, remask, calibrate, show, review, train, segment, export_model, evaluate, compare, ablate, benchmark,
+    diagnose, demo, configs, doctor, completion,
 )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from wsss.cli.key_values import key_value
 PRESETS = ("reference", "default")
 DTYPES = ("float32", "bfloat16", "float16")
 TAG_RULES = ("relative", "absolute", "top_k", "zscore")
+CALIBRATIONS = ("distribution", "prevalence", "zscore", "class-zscore", "labels")
 ID_KINDS = ("auto", "index", "raw")
 REFINERS = ("crf", "pamr", "none")
 RESTRICTIONS = ("all", "tags", "labels")
@@ -103,6 +104,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("labels", "Take the true tags from a plain list, a folder of VOC XML, or COCO JSON", "PATH", Path),
         Option("label-ids", "Say whether numbers in a plain label list are class indices or raw ids",
                choices=ID_KINDS),
+        Option("corrections", "Correct tags, thresholds and images by this file of `tagclip review`", "FILE", Path),
         Option("masks", "Use the masks (PNG) in this folder instead of the run's", "DIR", Path),
         Option("maps", "Use the class maps (npz) in this folder instead of the run's", "DIR", Path),
         Option("ground-truth", "Use the true masks in this folder; a training fits a second model to them", "DIR",
@@ -122,8 +124,13 @@ GROUPS: dict[str, tuple[Option, ...]] = {
                float),
         Option("class-thresholds", "Take thresholds by class name from this YAML or JSON file", "FILE", Path),
         Option("tags-per-image", "Give each image its K best classes (rule top_k)", "K", positive),
+        Option("prevalence", "Expect this share of images to show a class: one number, or CLASS=NUMBER ...", "SHARE",
+               several=True),
+        Option("z-threshold", "Tag a class this many standard deviations above its mean (zscore, class-zscore)", "Z",
+               float),
         Option("keep-scores", "Store only the K best scores of each image", "K", positive),
-        Option("method", "Make class maps by cam, a training-free strategy, or a strategy file", "NAME"),
+        Option("method", "Make class maps by cam, a strategy, or a strategy file; calibrate by one of its methods",
+               "NAME"),
         Option("restrict", "Let an image have all classes, only its tags, or only its true labels",
                choices=RESTRICTIONS),
         Option("scales", "Average over the image at these scales; each one costs a pass of the model", "S", float,
@@ -187,6 +194,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
     ),
     "output": (
         Option("overlays", "Write coloured overlays beside the masks", kind=CHOICE),
+        Option("save-confidence", "Write how sure each pixel of a mask is, too, as grey PNGs of 8 bits", kind=SWITCH),
         Option("panel-height", "Draw panels this high", "PX", positive),
         Option("columns", "Put N pictures into one row of the sheet", "N", positive),
         Option("size", "Use images of this size", "WIDTHxHEIGHT", size),

@@ -36,6 +36,7 @@ FIELDS = {
     "method": "method",
     "refine": "masks.refiner",
     "confidence": "masks.confidence",
+    "save_confidence": "save_confidence",
     "scales": "masks.views.scales",
     "flip": "masks.views.flip",
 }

@@ -46,13 +46,23 @@ def tag(args: argparse.Namespace) -> int:
     from wsss.pipeline.tag_run import TagRun
 
     set_threads(args.threads)
-    run, output = TagRun(config, device=args.device, limit=args.limit, cache_dir=args.cache_dir), Output.of(args)
-    plan, clip = run.plan, run.clip
-    numbers = {"images": len(run.files), "batches": len(plan.batches), "unreadable": len(plan.unreadable)}
+    output = Output.of(args)
+    run = TagRun(
+        config, device=args.device, limit=args.limit, cache_dir=args.cache_dir, overwrite=args.overwrite
+    )
+    plan = run.plan
+    numbers: dict[str, Any] = {
+        "images": len(run.files), "batches": len(plan.batches), "unreadable": len(plan.unreadable)
+    }  # fmt: skip
+    model = f"{run.clip.name} on {run.clip.device}" if run.model.is_loaded else f"{config.model.name}, not loaded yet"
     line = (f"{numbers['images']} images in {numbers['batches']} batches, {numbers['unreadable']} unreadable; "
-            f"{len(run.vocabulary)} classes ({run.vocabulary.name}); {clip.name} on {clip.device}")  # fmt: skip
+            f"{len(run.vocabulary)} classes ({run.vocabulary.name}); {model}")  # fmt: skip
     if args.dry_run:
         output.show(line)
+        if (changes := run.preview()) is not None:
+            for sentence in changes.sentences():
+                output.show(sentence)
+            numbers |= {"added": len(changes.added), "left": len(changes.left), "changed": len(changes.remade)}
         output.figures(numbers)
         return 0
     logger.info(line)

@@ -22,6 +22,7 @@ from tagclip.errors import ImageError, RunError, TagclipError
 from tagclip.images import decode_image
 from wsss.config import MaskConfig
 from wsss.files.atomic import atomic_file
+from wsss.files.confidence_files import encode_confidence
 from wsss.files.map_files import read_maps
 from wsss.files.mask_files import count_labels, encode_mask
 from wsss.files.spawning import without_main
@@ -34,12 +35,17 @@ MOST_IDLE_DEATHS = 3  # times that workers may die before they begin a job, in a
 
 @dataclass(frozen=True)
 class MaskJob:
-    """One image whose CAMs are on disk and whose mask is to be made."""
+    """One image whose CAMs are on disk and whose mask is to be made.
+
+    Attributes:
+        confidence: where the mask's confidence is written; None: nowhere.
+    """
 
     id: str
     image: Path
     maps: Path
     mask: Path
+    confidence: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,9 @@ def make_mask(stage: MaskStage, job: MaskJob) -> MaskReport:
         if isinstance(error, TagclipError):
             raise
         return MaskReport({}, time.perf_counter() - start, _one_line(job, error))
+    if job.confidence is not None:  # before the mask, so that a mask that is there has its confidence
+        with atomic_file(job.confidence, stage.scratch) as file:
+            file.write(encode_confidence(labels.confidence))
     with atomic_file(job.mask, stage.scratch) as file:
         file.write(encode_mask(labels.mask, stage.palette, stage.config.ignore_label))
     return MaskReport(count_labels(labels.mask), time.perf_counter() - start)

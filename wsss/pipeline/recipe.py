@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tagclip.config import TagCLIPConfig
+from tagclip.errors import UsageError
 from tagclip.images import Size
+from tagclip.settings import overlay
 from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
 from wsss.files.digests import file_digest
+from wsss.files.provenance import config_values
+from wsss.files.run_files import read_manifest
 from wsss.pipeline.memory import workers_that_fit
 from wsss.pipeline.run_config import CAM, MaskRunConfig, load_run_config
 
@@ -42,6 +46,19 @@ class Recipe:
         masks = run.mask_config().for_labels(vocabulary.label_count)
         return cls(run, vocabulary, run.tagger_config(vocabulary), masks)
 
+    @classmethod
+    def of_run(cls, root: Path) -> Recipe:
+        """The recipe of a run folder of stage two, to continue it with its own settings, classes and photos.
+
+        Raises:
+            UsageError: no such folder. RunError: its records are damaged.
+        """
+        manifest = read_manifest(root)
+        if manifest is None or "masks" not in manifest:
+            raise UsageError(f"--run {root}: no run of stage two (`tagclip run` or `tagclip mask` makes one)")
+        run = overlay(MaskRunConfig(), config_values(root / "config.py"), f"{root / 'config.py'}:")
+        return cls.resolve(replace(run, out=str(root)), Vocabulary.from_dict(manifest["vocabulary"]))
+
     def resolved(self) -> dict[str, Any]:
         """Every setting, presets written out, for the run folder's config.py; not where that folder lies."""
         written = {"tagging": self.tagging.to_dict(), "masks": self.masks.to_dict(), "class_thresholds": None}
@@ -59,6 +76,8 @@ class Recipe:
             settings["strategy_files"] = {path.name: file_digest(path) for path in files}
         batches = {"batch_size": self.tagging.batch_size, "batch_patches": self.tagging.batch_patches}
         settings["tagging"] = self.tagging.to_dict() if self.run.tags is None else batches
+        if self.run.save_confidence:
+            settings["save_confidence"] = True
         return {**settings, "raw_cams": self.run.raw_cams}
 
     def work(self, sizes: Iterable[Size] = ()) -> WorkShare:
@@ -71,7 +90,7 @@ class Recipe:
 
         share = self.run.work
         mask_workers = share.mask_workers or workers_that_fit(sizes, self.masks)
-        return WorkShare(share.workers, mask_workers, share.mask_queue, self.run.raw_cams)
+        return WorkShare(share.workers, mask_workers, share.mask_queue, self.run.raw_cams, self.run.save_confidence)
 
     def tagger(self, clip: FrozenCLIP, cache_dir: Path | str | None = None) -> TagCLIP:
         """Stage one."""

@@ -160,6 +160,7 @@ class MaskRunConfig(TaggingRunConfig):
         method: where class maps come from: "cam", or a training-free strategy of `wsss.dense`; several: their mean.
         dense: fields of `DenseConfig` for the strategies.
         raw_cams: keep the maps before the affinity too, to look at them.
+        save_confidence: write `confidence/<id>.png` with each mask, see `RunReader.confidence`.
     """
 
     work: MaskWork = field(default_factory=MaskWork)
@@ -169,6 +170,7 @@ class MaskRunConfig(TaggingRunConfig):
     method: str | tuple[str, ...] = CAM
     dense: dict = field(default_factory=dict)
     raw_cams: bool = True
+    save_confidence: bool = False
     out: str = "runs/masks"
 
     def to_dict(self) -> dict[str, Any]:
