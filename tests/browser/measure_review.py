@@ -1,4 +1,4 @@
-"""Measures the review page of many images in a browser: python -m tests.browser.measure_review --browser BINARY --out DIR.
+"""Measures the review page of many images: python -m tests.browser.measure_review --demo-run RUN --out DIR.
 
 The images are drawn scenes, repeated under other names; their scores are drawn anew, so that orders and histograms are
 those of a collection. Times are taken in the page: from the call to the end of the frame that shows its effect.

@@ -281,7 +281,8 @@ def test_an_empty_run(tmp_path):
 
 def test_more_than_one_chunk(tmp_path):
     ids = [f"{place:04d}" for place in range(1_003)]
-    run = make_run(tmp_path / "run", tmp_path / "photos", RunRecipe(ids, has_masks=False, has_maps=False, with_photos=False))
+    recipe = RunRecipe(ids, has_masks=False, has_maps=False, with_photos=False)
+    run = make_run(tmp_path / "run", tmp_path / "photos", recipe)
     page = ReviewPage.plan(run)
     page.make(1)
     assert [len(chunk["id"]) for chunk in read_chunks(page.folder)] == [1_000, 3]
