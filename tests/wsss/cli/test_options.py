@@ -29,7 +29,7 @@ def test_every_subcommand_is_there():
         "run", "tag", "mask", "remask", "review", "show", "train", "segment", "export-model", "evaluate tags",
         "evaluate masks", "evaluate dense", "compare", "ablate", "benchmark", "diagnose", "demo scenes",
         "demo report", "demo train-clip", "demo train-backbone", "demo tag-rules", "demo sprites", "configs",
-        "doctor", "completion",
+        "doctor", "completion", "calibrate",
     }  # fmt: skip
 
 
