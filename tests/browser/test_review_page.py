@@ -131,6 +131,7 @@ def test_a_threshold_is_dragged_typed_and_reset(made_run, visit):
     c = class_with_tags(page)
     row = page.locator(".class").nth(c)
     before = {name: tags(page, name) for name in ids(page)}
+    row.scroll_into_view_if_needed()
     box = row.locator(".handle").bounding_box()
     start = page.evaluate(f"Review.app.model.handles[{c}] / Review.app.model.highest")
     page.mouse.move(box["x"] + 5 + start * (box["width"] - 10), box["y"] + box["height"] / 2)
