@@ -1,4 +1,4 @@
-"""Measures the review page of many images in a browser: python -m tests.browser.measure_review --browser BINARY --out DIR.
+"""Measures the review page of many images: python -m tests.browser.measure_review --demo-run RUN --out DIR.
 
 The images are drawn scenes, repeated under other names; their scores are drawn anew, so that orders and histograms are
 those of a collection. Times are taken in the page: from the call to the end of the frame that shows its effect.
@@ -30,7 +30,7 @@ LOADS, REPEATS, STEPS, SCREENS = 5, 40, 100, 60
 CLASSES = {20: "voc", 80: "coco", 171: "cocostuff"}
 
 # Calls a function and waits until its effect has been drawn: the script, style, layout and paint of one frame.
-TIMER = """window.timed = (work) => new Promise((done) => {
+TIMER = """void (window.timed = (work) => new Promise((done) => {
   const start = performance.now();
   work();
   const script = performance.now() - start;
@@ -39,7 +39,7 @@ TIMER = """window.timed = (work) => new Promise((done) => {
     channel.port1.onmessage = () => done([script, performance.now() - start]);
     channel.port2.postMessage(0);
   });
-})"""
+}))"""
 WORK = {
     "filter": "() => Review.app.rail.choose({k} % Review.app.model.classes)",
     "sort": "() => {{ const s = document.getElementById('sort'); s.value = ['name', 'score', 'doubt', 'coverage', "
@@ -132,7 +132,7 @@ def measure(binary: str, run: Path) -> dict[str, Any]:
         loads = []
         for _ in range(LOADS):
             page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
-            page.goto(address)
+            page.goto(address, wait_until="commit", timeout=120_000)
             wait_for_app(page)
             page.wait_for_timeout(300)
             loads.append(page.evaluate(
@@ -189,8 +189,8 @@ def renderer_memory() -> list[int]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-            if b"--type=renderer" not in words or not is_ours(int(folder.name)):
+            command = (folder / "cmdline").read_bytes()  # of a forked renderer, one text with blanks
+            if b"--type=renderer" not in command or not is_ours(int(folder.name)):
                 continue
             lines = (folder / "smaps_rollup").read_text().splitlines()
             found.append(sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_")))
