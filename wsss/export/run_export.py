@@ -266,7 +266,7 @@ class _Export:
             notes.append(f"{_photos(counts['jpeg'])} now JPEG (quality 95), as the format wants one suffix{linked}")
         if counts["turned"]:
             notes.append(
-                f"{_photos(counts['turned'])} turned by EXIF, which many trainers do not look at, while masks are upright: "
+                f"{_photos(counts['turned'])} turned by EXIF, which many trainers do not look at; masks are upright: "
                 "export with copies of the photos"
             )
         return notes
