@@ -61,7 +61,7 @@ setup(
     include_package_data=True,
     package_data={
         "tagclip": ["py.typed", "vocabularies/*.yaml", "demo/assets/*"],
-        "wsss": ["py.typed", "demo/assets/*", "files/*.schema.json"],
+        "wsss": ["py.typed", "demo/assets/*", "files/*.schema.json", "reproduction/*.yaml", "review/assets/*"],
     },
     install_requires=[
         "torch>=2.5,<3",
@@ -81,6 +81,7 @@ setup(
         "matplotlib>=3.8,<4",
         "psutil>=5.9,<8",
         "filelock>=3.12,<4",
+        "jinja2>=3.1,<4",
         "jsonschema>=4.18,<5",
     ],
     entry_points={"console_scripts": ["tagclip=wsss.cli.main:main"]},

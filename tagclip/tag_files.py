@@ -18,6 +18,7 @@ IdKind = Literal["index", "raw", "auto"]
 State = Literal["checked", "rejected"]
 STATES = ("checked", "rejected")
 LONGEST_NUMBER = 20  # digits of a class number, far beyond any
+HIGHEST_SCORE = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -191,8 +192,12 @@ def _read_scores(scores: Any, known: dict[str, int], vocabulary: Vocabulary, pla
     else:
         raise UsageError(f"{place}: scores must be a list, or a mapping from class to number")
     for index, value in pairs:
-        if not isinstance(value, int | float) or isinstance(value, bool) or not np.isfinite(value):
-            raise UsageError(f"{place}: score {value!r} of class {vocabulary.names[index]!r} is not a number")
+        if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= HIGHEST_SCORE:
+            shown = repr(value) if len(repr(value)) < 30 else f"{repr(value)[:27]}..."
+            raise UsageError(
+                f"{place}: score {shown} of class {vocabulary.names[index]!r} is not a number that float32 can hold; "
+                "scores lie between 0 and 1"
+            )
         values[index] = value
     return values
 

@@ -68,13 +68,17 @@ def kill_often(command: Command, work: Path, kills: int, rng: random.Random) -> 
     subprocess.run(command.line(whole), check=True, stdout=subprocess.DEVNULL)
     seconds = time.monotonic() - start
     done = starts = 0
+    takes = seconds
     while done < kills:
         starts += 1
-        # Start-up takes most of a short command: kills come between a quarter and all of an undisturbed one's time.
-        if runs_for(command.line(killed), rng.uniform(0.25, 1.0) * seconds):
-            lose_half(killed, rng)
-        else:
+        # Start-up takes most of a short command: kills come between a quarter and all of an undisturbed one's time,
+        # which is measured again whenever one was not killed, as other work comes and goes.
+        ended = runs_for(command.line(killed), rng.uniform(0.25, 1.0) * takes)
+        if ended is None:
             done += 1
+        else:
+            takes = min(takes, ended)
+            lose_half(killed, rng)
         print(f"  {command.name}: {done} kills in {starts} starts", file=sys.stderr, flush=True)
     subprocess.run(command.line(killed), check=True, stdout=subprocess.DEVNULL)
     compare: Callable[[Path, Path], str] = compare_trainings if command.name == "train" else compare_files
@@ -111,22 +115,23 @@ def lose_half(folder: Path, rng: random.Random) -> None:
         path.unlink()
 
 
-def runs_for(line: list[str], seconds: float) -> bool:
-    """Whether the command ended by itself within that time; else it and all its children are killed.
+def runs_for(line: list[str], seconds: float) -> float | None:
+    """How long the command took, if it ended by itself within that time; else it and all its children are killed.
 
     Raises:
         RuntimeError: it failed.
     """
+    start = time.monotonic()
     process = subprocess.Popen(line, start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
     try:
         _, error = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        return False
+        return None
     if process.returncode:
         raise RuntimeError(f"exit code {process.returncode}: {error.decode()[-500:]}")
-    return True
+    return time.monotonic() - start
 
 
 def main() -> int:

@@ -128,11 +128,14 @@ class PamrConfig:
         iterations (T): Number of refinement steps.
         temperature: Factor of the local standard deviation of colours, by which colour differences are divided;
             smaller follows edges more strictly.
+        centre_per_dilation: Quirk of the published code: the pixel itself counts once per dilation in that standard
+            deviation, not once.
     """
 
     dilations: tuple[int, ...] = (1, 2, 4, 8, 12, 24)
     iterations: int = 10
     temperature: float = 0.1
+    centre_per_dilation: bool = False
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from wsss.cli import (
     export_model,
     mask,
     remask,
+    reproduce,
+    review,
     run,
     segment,
     show,
@@ -33,8 +35,8 @@ from wsss.cli.console import run_main
 from wsss.cli.parser import Parser
 
 COMMANDS = (
-    run, tag, mask, remask, show, export, train, segment, export_model, evaluate, compare, ablate, benchmark, diagnose,
-    demo, configs, doctor, completion,
+    run, tag, mask, remask, show, review, export, train, segment, export_model, evaluate, compare, ablate, reproduce,
+    benchmark, diagnose, demo, configs, doctor, completion,
 )  # fmt: skip
 
 

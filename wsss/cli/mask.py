@@ -22,7 +22,7 @@ def register(commands: Any) -> None:
         help="Make class maps and masks of images whose tags are in a file.",
         text="The tags are those of an earlier run, a published list, or the truth of a data set.",
         example="mask --tags runs/tags --images photos --classes cat,dog --out runs/masks",
-        refused={f"--{name}": NO_RULE for name in (*TAG_RULE, "keep-scores")},
+        refused={f"--{name}": NO_RULE for name in (*TAG_RULE, "no-at-least-one", "keep-scores")},
     )  # fmt: skip
     pick(
         parser, "tags", "tag-ids", *making.OPTIONS, *MODEL,

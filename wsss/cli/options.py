@@ -118,6 +118,10 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("val", "Validate on the true masks of this VOC-layout or run folder", "DIR", Path),
         Option("val-list", "Validate only on the ids in this file, the first word of each line", "FILE", Path),
         Option("limit", "Use only the first N images", "N", positive),
+        Option("subset", "Use N images, drawn by the seed, and show confidence intervals", "N", positive),
+        Option("parts", "Measure only these parts: tags, masks, true_tags, dense, deeplab", "PART", several=True),
+        Option("any-data", "Accept data that are not the published ones; no figure is then comparable",
+               kind=SWITCH),
         Option("ids", "Use only the images with these ids", "ID", several=True),
         Option("names", "Draw these classes instead of those that the tagger finds", "NAME", several=True),
     ),
@@ -129,6 +133,8 @@ GROUPS: dict[str, tuple[Option, ...]] = {
                float),
         Option("class-thresholds", "Take thresholds by class name from this YAML or JSON file", "FILE", Path),
         Option("tags-per-image", "Give each image its K best classes (rule top_k)", "K", positive),
+        Option("at-least-one", "Give an image that no class passes its best class, or leave it without tags",
+               kind=CHOICE),
         Option("keep-scores", "Store only the K best scores of each image", "K", positive),
         Option("method", "Make class maps by cam, a training-free strategy, or a strategy file", "NAME"),
         Option("restrict", "Let an image have all classes, only its tags, or only its true labels",
@@ -240,6 +246,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
     "model": (
         Option("model", "Use this CLIP: an open_clip name, a weights file, local-dir:PATH, or demo", "MODEL"),
         Option("pretrained", "Use these weights for --model: an open_clip tag or a file", "WEIGHTS"),
+        Option("weights", "Use this file of weights for the published architecture", "FILE", Path),
         Option("quick-gelu", "Compute with QuickGELU or GELU where the weights do not say which", kind=CHOICE),
         Option("dtype", "Compute in this precision", choices=DTYPES),
         Option("device", "Compute on cpu, cuda or cuda:N instead of the GPU that there is, or else the CPU", "DEVICE"),
@@ -252,8 +259,8 @@ OPTIONS = {option.name: option for group in GROUPS.values() for option in group}
 TITLES = {option.name: title for title, group in GROUPS.items() for option in group}
 PAIRS = ("objects", "object-side", "side")
 
-MODEL = tuple(option.name for option in GROUPS["model"])
-TAG_RULE = ("tag-rule", "tag-threshold", "class-thresholds", "tags-per-image")
+MODEL = tuple(option.name for option in GROUPS["model"] if option.name != "weights")
+TAG_RULE = ("tag-rule", "tag-threshold", "class-thresholds", "tags-per-image", "at-least-one")
 
 RENAMED = {
     "--vocabulary": "--classes (or --restrict, for what a training-free strategy may name)",

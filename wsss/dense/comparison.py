@@ -138,8 +138,8 @@ class Comparison:
         for vocabulary in self.config.vocabularies:
             classes = self._classes(vocabulary, truth, None if tags is None else tags.indices)
             names = segmenter.names(classes)
-            for strategy, one in zip(self.strategies, features, strict=True):
-                labels = segmenter.labels(view, one, names, rgb).labels.cpu().numpy().astype(segmenter.dtype)
+            for strategy, ready, one in zip(self.strategies, strategies, features, strict=True):
+                labels = segmenter.labels(view, one, names, rgb, ready).labels.cpu().numpy().astype(segmenter.dtype)
                 self.scorers[strategy, vocabulary].update(labels, truth)
             if self.maps is not None:
                 self.scorers[CAM, vocabulary].update(self._cam_labels(self.maps, rgb, classes), truth)
@@ -170,7 +170,7 @@ class Comparison:
         ready: Strategy = prepared(self.clip, first, self.strategies[strategy])
         (features,), tags = segmenter.features(view, [ready], rgb if tagging else None)
         classes = self._classes(vocabulary, truth, None if tags is None else tags.indices)
-        segmenter.labels(view, features, segmenter.names(classes), rgb)
+        segmenter.labels(view, features, segmenter.names(classes), rgb, ready)
 
     def _classes(self, vocabulary: str, truth: np.ndarray, tags: list[int] | None) -> list[int]:
         if vocabulary == "all":

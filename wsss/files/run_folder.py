@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -26,6 +27,7 @@ PARTIAL = ".partial"  # journals and temporary files of an unfinished run; gone 
 OWN_FILES = ("manifest.json", "config.py", "tags.jsonl", "tags.txt", "failures.jsonl", "log.txt", "times.json")
 OWN_FOLDERS = ("cams", "masks", PARTIAL)
 SUFFIXES = {"cams": ".npz", "masks": ".png"}
+logger = logging.getLogger(__name__)
 
 
 class RunFolder(RunReader):
@@ -99,6 +101,7 @@ class RunFolder(RunReader):
             if manifest is not None:
                 there = {key: value for key, value in manifest.items() if key in identity}
                 refuse_other(f"--out {root}", "belongs to a run", there, identity)
+                _tell_versions(root, manifest.get("versions"))
             elif strangers := [name for name in (*OWN_FILES, "cams", "masks") if (root / name).exists()]:
                 raise UsageError(
                     f"--out {root}: holds {strangers[0]}, but no manifest.json of a run; choose another folder, or "
@@ -203,6 +206,17 @@ class RunFolder(RunReader):
         self.failures.finish(ids)
         self.write_manifest("complete", counts)
         self.is_complete = True
+
+
+def _tell_versions(root: Path, there: Any) -> None:
+    """Says which packages are others than when a run began: last digits may then differ within one run."""
+    if not isinstance(there, Mapping):
+        return
+    changed = [f"{name} {there.get(name)} then, {version} now" for name, version in installed_versions().items()
+               if there.get(name) != version]  # fmt: skip
+    if changed:
+        logger.warning("%s: began with other versions (%s); results may differ in the last digits", root,
+                       "; ".join(changed))  # fmt: skip
 
 
 def _leave(root: Path) -> None:

@@ -48,12 +48,13 @@ def refine_with_pamr(image: Tensor, scores: Tensor, config: PamrConfig) -> Tenso
 def _neighbour_weights(image: Tensor, config: PamrConfig) -> Tensor:
     """(neighbours, H, W), summing to 1 over the neighbours."""
     epsilon = torch.finfo(image.dtype).eps * max(1.0, float(image.abs().max()))  # flat areas: equal weights
-    count = 1 + len(config.dilations) * len(NEIGHBOURS)
-    total = image.clone()
+    centre = len(config.dilations) if config.centre_per_dilation else 1
+    count = centre + len(config.dilations) * len(NEIGHBOURS)
+    total = centre * image
     for neighbour in _neighbours(image, config):
         total += neighbour
     mean = total / count
-    squares = (image - mean) ** 2
+    squares = centre * (image - mean) ** 2
     for neighbour in _neighbours(image, config):
         squares += (neighbour - mean) ** 2
     scale = config.temperature * (squares / (count - 1)).sqrt() + epsilon

@@ -20,7 +20,7 @@ from wsss.pipeline.masks import Pipeline, run_pipeline
 from wsss.pipeline.planning import Plan, plan_images, survey
 from wsss.pipeline.recipe import Recipe
 from wsss.pipeline.shared_pass import check_same_input
-from wsss.pipeline.summary import summary_text, times_record
+from wsss.pipeline.summary import floor_hint, summary_text, times_record
 from wsss.pipeline.tags import run_identity
 from wsss.pipeline.watching import watch_nothing
 
@@ -59,14 +59,16 @@ class MaskRun:
         self.recipe, self.cache_dir = recipe, cache_dir
         settings, run = recipe.tagging, recipe.run
         files = run.images.find(run.out)[:limit]
-        self.tags: dict[str, TagRecord] | None = None
+        self.tags: dict[str, TagRecord] | None = None  # by image id
+        self._given: dict[str, TagRecord] = {}  # as their file has them
         self.absent: list[str] = []
         ids = None
         if run.tags is not None:
             source = Path(run.tags)
-            self.tags = read_given_tags(source, recipe.vocabulary, ids=run.tag_ids)
-            matched = match_tags(files, self.tags, source)
-            files, ids, self.absent = matched.files, matched.ids, [] if limit else matched.absent
+            self._given = read_given_tags(source, recipe.vocabulary, ids=run.tag_ids)
+            matched = match_tags(files, self._given, source)
+            self.tags, files, ids = matched.tags, matched.files, matched.ids
+            self.absent = [] if limit else matched.absent
         else:
             check_same_input(settings.image, recipe.masks.image)
         self.clip: FrozenCLIP = run.model.load(chosen)
@@ -84,7 +86,7 @@ class MaskRun:
         tagging = run_identity(self.clip, self.recipe.vocabulary, self.recipe.tagging, self.files, top_k=None)
         identity = {**tagging, **self.recipe.identity()}
         if self.tags is not None:
-            identity["tags"] = {"count": len(self.tags), "digest": tags_digest(self.tags)}
+            identity["tags"] = {"count": len(self._given), "digest": tags_digest(self._given)}
         return identity
 
     def stages(self) -> tuple[TagCLIP | None, ClassMapSource]:
@@ -108,9 +110,11 @@ class MaskRun:
             RunError: another run's folder, other photos than the run began with, a full disk, memory exhausted; also
                 when every image failed, or any with `strict`.
         """
-        out = Path(self.recipe.run.out)
-        with RunFolder.open(out, self.identity(), self.recipe.resolved(), overwrite=overwrite) as run:
+        recipe, out = self.recipe, Path(self.recipe.run.out)
+        with RunFolder.open(out, self.identity(), recipe.resolved(), overwrite=overwrite) as run:
             self._execute(run, watch)
+            if self.tags is None and (hint := floor_hint(run, recipe.tagging.rule, len(recipe.vocabulary))):
+                logger.warning(hint)
         if failures := run.counts["failures"]:
             message = f"{failures} of {run.counts['images']} images failed, see {out / 'failures.jsonl'}"
             if strict or failures == run.counts["images"]:

@@ -24,6 +24,7 @@ from wsss.config import MaskConfig
 from wsss.files.atomic import atomic_file
 from wsss.files.map_files import read_maps
 from wsss.files.mask_files import count_labels, encode_mask
+from wsss.files.photos import require_same_file
 from wsss.files.spawning import without_main
 from wsss.masks.crf import crf_engine, is_cpu
 from wsss.masks.label_map import mask_from_maps
@@ -34,12 +35,18 @@ MOST_IDLE_DEATHS = 3  # times that workers may die before they begin a job, in a
 
 @dataclass(frozen=True)
 class MaskJob:
-    """One image whose CAMs are on disk and whose mask is to be made."""
+    """One image whose CAMs are on disk and whose mask is to be made.
+
+    Attributes:
+        image, maps, mask: the photo, its class maps, and the mask that is written.
+        file_size: of the photo that the maps were made of, in bytes; None: not known.
+    """
 
     id: str
     image: Path
     maps: Path
     mask: Path
+    file_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,7 @@ def make_mask(stage: MaskStage, job: MaskJob) -> MaskReport:
     try:
         stored = read_maps(job.maps)
         rgb = decode_image(job.image, apply_exif=stage.config.image.apply_exif)
+        require_same_file(job.image, job.file_size)
         if rgb.shape[:2] != stored.size:
             raise ImageError(f"{job.image}: its class maps were made of another size; delete {job.maps} and run again")
         labels = mask_from_maps(

@@ -167,7 +167,8 @@ class Pipeline:
         ]
 
     def _submit(self, workers: MaskWorkers, image: PlannedImage) -> None:
-        job = MaskJob(image.id, image.file.path, self.run.maps_path(image.id), self.run.mask_path(image.id))
+        run, name = self.run, image.id
+        job = MaskJob(name, image.file.path, run.maps_path(name), run.mask_path(name), image.file_size)
         self._note(workers.submit(job))
 
     def _note(self, finished: Iterator[tuple[MaskJob, MaskReport]]) -> None:

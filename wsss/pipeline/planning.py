@@ -31,7 +31,7 @@ class PlannedImage:
         file: id and path.
         size: of the decoded image.
         grid: patch grid that the model will see.
-        file_size: of the file in bytes.
+        file_size: of the file in bytes, by which the photo is known again.
     """
 
     file: ImageFile

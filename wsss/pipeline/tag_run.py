@@ -14,6 +14,7 @@ from tagclip.vocabulary import Vocabulary
 from wsss.files.run_folder import RunFolder
 from wsss.pipeline.planning import Plan, plan_images
 from wsss.pipeline.run_config import TaggingRunConfig
+from wsss.pipeline.summary import floor_hint
 from wsss.pipeline.tags import run_identity, run_tagging
 from wsss.pipeline.watching import watch_nothing
 
@@ -83,6 +84,8 @@ class TagRun:
                 counts = run.counts = run_tagging(
                     run, tagger, self.plan, workers=config.work.workers, top_k=config.top_k, progress=step
                 )
+            if hint := floor_hint(run, self.settings.rule, len(self.vocabulary)):
+                logger.warning(hint)
         if failures := counts["failures"]:
             message = f"{failures} of {counts['images']} images failed, see {out / 'failures.jsonl'}"
             if strict or not counts["tagged"]:

@@ -11,6 +11,7 @@ from tests.wsss.cli.parsers import leaves
 from wsss.cli import options
 from wsss.cli.main import build_parser, execute
 from wsss.cli.options import CHOICE, OPTIONS, PAIRS, RENAMED, SWITCH
+from wsss.cli.reproduce import EXPERIMENTS
 
 ROOT = Path(__file__).parents[3]
 TWO_SCREENS = 100  # lines of 100 columns
@@ -26,9 +27,10 @@ ACTIONS = [
 def test_every_subcommand_is_there():
     found = {parser.prog.removeprefix("tagclip ") for parser in LEAVES}
     assert found == {
-        "run", "tag", "mask", "remask", "show", "export", "train", "segment", "export-model", "evaluate tags",
+        "run", "tag", "mask", "remask", "show", "review", "export", "train", "segment", "export-model", "evaluate tags",
         "evaluate masks", "evaluate dense", "compare", "ablate", "benchmark", "diagnose", "demo scenes", "demo report",
         "demo train-clip", "demo train-backbone", "demo tag-rules", "demo sprites", "configs", "doctor", "completion",
+        *(f"reproduce {name}" for name in EXPERIMENTS),
     }  # fmt: skip
 
 
@@ -119,6 +121,7 @@ def test_old_spellings_are_gone_and_in_the_changelog():
         (["run", "--refine", "sharp"], "argument --refine: invalid choice: 'sharp'"),
         (["mask", "--images", "photos"], "the following arguments are required: --tags"),
         (["mask", "--tags", "t", "--tag-threshold", "0.3"], "--tag-threshold: the tags come from --tags, so a rule"),
+        (["mask", "--tags", "t", "--no-at-least-one"], "--no-at-least-one: the tags come from --tags, so a rule"),
         (["segment", "--refine", "pamr"], "argument --refine: invalid choice: 'pamr'"),
         (["run", "photos"], "photos: no option stands before it"),
         (["run", "--confidence", "95"], "argument --confidence: '95' is not a number between 0 and 1"),
@@ -182,6 +185,7 @@ def test_scripts_are_their_subcommands():
         assert f"The same as `tagclip {words}`" in text
         found[words] = path.name
     shown = {parser.prog.removeprefix("tagclip ") for parser in LEAVES}
-    families = {"evaluate"}
+    families = {"evaluate", "reproduce"}
     assert set(found) <= shown | families
-    assert shown - set(found) == {"evaluate tags", "evaluate masks", "configs", "completion"}
+    experiments = {f"reproduce {name}" for name in EXPERIMENTS}
+    assert shown - set(found) == {"evaluate tags", "evaluate masks", "configs", "completion", *experiments}
