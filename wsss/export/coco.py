@@ -18,7 +18,7 @@ from tagclip.errors import UsageError
 from tagclip.text_files import json_text
 from wsss.export.format_writer import PRODUCER, ExportJob, ExportSample, FormatWriter, MaskRegion, file_stem, read_data
 from wsss.export.json_parts import JsonLists
-from wsss.export.regions import bounding_box, bridged, coco_rle, connected_parts, edge_rings
+from wsss.export.mask_regions import bounding_box, bridged, coco_rle, connected_parts, edge_rings
 
 FORMAT_KEY = "instances"
 

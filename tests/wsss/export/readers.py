@@ -14,7 +14,7 @@ from PIL import Image
 from pycocotools import mask as coco_masks
 from pycocotools.coco import COCO
 
-from tests.wsss.export.test_regions import decode_brush
+from tests.wsss.export.test_mask_regions import decode_brush
 
 BACKGROUND, IGNORED = -1, -2
 
