@@ -18,7 +18,7 @@ PRESETS = ("reference", "default")
 DTYPES = ("float32", "bfloat16", "float16")
 TAG_RULES = ("relative", "absolute", "top_k")
 ID_KINDS = ("auto", "index", "raw")
-REFINERS = ("crf", "pamr", "none")
+REFINERS = ("crf", "pamr", "par", "none")
 RESTRICTIONS = ("all", "tags", "labels")
 MODES = ("model", "whole", "slide")
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
@@ -122,14 +122,14 @@ GROUPS: dict[str, tuple[Option, ...]] = {
                float),
         Option("tags-per-image", "Give each image its K best classes (rule top_k)", "K", positive),
         Option("keep-scores", "Store only the K best scores of each image", "K", positive),
-        Option("method", "Make class maps by cam, a training-free strategy, or a strategy file", "NAME"),
+        Option("method", "Make class maps by cam, excel, a training-free strategy, or a strategy file", "NAME"),
         Option("restrict", "Let an image have all classes, only its tags, or only its true labels",
                choices=RESTRICTIONS),
         Option("scales", "Average over the image at these scales; each one costs a pass of the model", "S", float,
                several=True),
         Option("flip", "Average over the mirrored image, too", kind=SWITCH),
         Option("tta", "Average over the scales and the mirrored image that the model's config asks for", kind=SWITCH),
-        Option("refine", "Sharpen masks along edges with a dense CRF, with PAMR, or not at all", choices=REFINERS),
+        Option("refine", "Sharpen masks along edges with a dense CRF, PAMR or PAR, or not at all", choices=REFINERS),
         Option("confidence", "Set pixels whose best class is less probable than P to 255 (ignored); 0: none", "P",
                share),
         Option("pixel-threshold", "Set pixels whose best class is less probable than P to background", "P", share),

@@ -53,7 +53,7 @@ def label_folder(
         settings: fields of the config by dotted name, {"tagging.rule.threshold": 0.4}.
         preset: "default", or "reference" for the published implementations' behaviour in every detail.
         method: where class maps come from: "cam", or a training-free strategy ("gclip"); several: their mean.
-        refine: how masks are refined: "crf", "pamr" or "none".
+        refine: how masks are refined: "crf", "pamr", "par" or "none".
         tags: take the tags from this file instead of the model: tags.jsonl, a run folder, a plain list, VOC XML, COCO.
         image_root: ids of images of a split list are relative to it.
         device: of the model; None: the accelerator if there is one.

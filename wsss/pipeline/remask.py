@@ -22,6 +22,7 @@ from wsss.pipeline.mask_workers import MaskJob, MaskReport, MaskStage, MaskWorke
 
 AFTER_THE_MAPS = (
     "refiner", "max_refine_side", "upsampling", "alpha", "sure_alpha", "confidence", "ignore_label", "crf", "pamr",
+    "par",
 )  # fmt: skip
 
 
