@@ -67,6 +67,11 @@ class Difference:
     def __str__(self) -> str:
         return f"{self.value:.0f} differ" if self.counted else f"{self.value:.1e}"
 
+    @property
+    def shown_limit(self) -> str:
+        """The limit in the same way."""
+        return f"{self.limit:.0f}" if self.counted else f"{self.limit:.0e}"
+
 
 @dataclass(frozen=True)
 class MoreCase:
