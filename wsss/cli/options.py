@@ -18,7 +18,7 @@ PRESETS = ("reference", "default")
 DTYPES = ("float32", "bfloat16", "float16")
 TAG_RULES = ("relative", "absolute", "top_k", "zscore")
 ID_KINDS = ("auto", "index", "raw")
-REFINERS = ("crf", "pamr", "none")
+REFINERS = ("crf", "pamr", "par", "none")
 RESTRICTIONS = ("all", "tags", "labels")
 MODES = ("model", "whole", "slide")
 EXPORT_FORMATS = (
@@ -149,15 +149,14 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("z-threshold", "Tag a class this many standard deviations above its mean (zscore, class-zscore)", "Z",
                float),
         Option("keep-scores", "Store only the K best scores of each image", "K", positive),
-        Option("method", "Make class maps by cam, a strategy, or a strategy file; calibrate by one of its methods",
-               "NAME"),
+        Option("method", "Make class maps by cam, excel, a strategy or its file; calibrate by one of its methods", "NAME"),
         Option("restrict", "Let an image have all classes, only its tags, or only its true labels",
                choices=RESTRICTIONS),
         Option("scales", "Average over the image at these scales; each one costs a pass of the model", "S", float,
                several=True),
         Option("flip", "Average over the mirrored image, too", kind=SWITCH),
         Option("tta", "Average over the scales and the mirrored image that the model's config asks for", kind=SWITCH),
-        Option("refine", "Sharpen masks along edges with a dense CRF, with PAMR, or not at all", choices=REFINERS),
+        Option("refine", "Sharpen masks along edges with a dense CRF, PAMR or PAR, or not at all", choices=REFINERS),
         Option("confidence", "Set pixels whose best class is less probable than P to 255 (ignored); 0: none", "P",
                share),
         Option("pixel-threshold", "Set pixels whose best class is less probable than P to background", "P", share),
