@@ -12,8 +12,8 @@ from wsss.cli.screen import Output
 
 if TYPE_CHECKING:
     from wsss.pipeline.mask_run import MaskRun
-    from wsss.pipeline.parts import Shard
     from wsss.pipeline.tag_run import TagRun
+    from wsss.pipeline.work_parts import Shard
 
 
 def check_shard(args: argparse.Namespace) -> Shard | None:
@@ -24,7 +24,7 @@ def check_shard(args: argparse.Namespace) -> Shard | None:
     """
     if args.shard is None:
         return None
-    from wsss.pipeline.parts import Shard
+    from wsss.pipeline.work_parts import Shard
 
     if args.overwrite:
         raise UsageError("--overwrite: every shard would start anew; delete the folder once, then start the shards")
@@ -43,7 +43,7 @@ def do_share(
         RunError: see `MaskRun.execute_parts` and `merge`.
     """
     from wsss.files.locks import FolderBusyError
-    from wsss.pipeline.parts import missing_parts
+    from wsss.pipeline.work_parts import missing_parts
 
     own, parts = shard.own(len(run.parts)), len(run.parts)
     images = sum(len(run.parts[number].order) for number in own)

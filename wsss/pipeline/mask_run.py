@@ -33,7 +33,6 @@ from wsss.pipeline.changes import (
 )
 from wsss.pipeline.given_tags import match_tags, read_given_tags, tags_digest
 from wsss.pipeline.masks import Pipeline, run_pipeline
-from wsss.pipeline.parts import cut_parts, require_parts
 from wsss.pipeline.planning import Plan, PlannedImage, confirm_photos, plan_images, survey
 from wsss.pipeline.recipe import Recipe
 from wsss.pipeline.run_model import RunModel
@@ -41,6 +40,7 @@ from wsss.pipeline.shared_pass import check_same_input
 from wsss.pipeline.summary import floor_hint, summary_text, times_record
 from wsss.pipeline.tags import run_identity
 from wsss.pipeline.watching import watch_nothing
+from wsss.pipeline.work_parts import cut_parts, require_parts
 
 if TYPE_CHECKING:
     from tagclip.clip import FrozenCLIP

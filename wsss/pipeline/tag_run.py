@@ -17,13 +17,13 @@ from tagclip.vocabulary import Vocabulary
 from wsss.files.run_files import read_manifest, stored_lines
 from wsss.files.run_folder import RunFolder, check_identity, part_is_done
 from wsss.pipeline.changes import Changes, WantedTags, compare_tags, refuse_other_images
-from wsss.pipeline.parts import cut_parts, require_parts
 from wsss.pipeline.planning import Plan, confirm_photos, plan_images
 from wsss.pipeline.run_config import TaggingRunConfig
 from wsss.pipeline.run_model import RunModel
 from wsss.pipeline.summary import floor_hint
 from wsss.pipeline.tags import run_identity, run_tagging, tag_plan
 from wsss.pipeline.watching import watch_nothing
+from wsss.pipeline.work_parts import cut_parts, require_parts
 
 if TYPE_CHECKING:
     from tagclip.clip import FrozenCLIP

@@ -75,7 +75,7 @@ def complete(line: str) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("tagclip ex", ["export-model"]),
+        ("tagclip ex", ["export", "export-model"]),
         ("tagclip run --tag-r", ["--tag-rule"]),
         ("tagclip run --refine ", ["crf", "pamr", "par", "none"]),
         ("tagclip evaluate ", ["tags", "masks", "dense"]),

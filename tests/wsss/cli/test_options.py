@@ -29,8 +29,8 @@ def test_every_subcommand_is_there():
     assert found == {
         "run", "tag", "mask", "merge", "remask", "calibrate", "show", "review", "export", "train", "segment",
         "export-model", "evaluate tags", "evaluate masks", "evaluate dense", "compare", "ablate", "benchmark",
-        "diagnose", "demo scenes", "demo report", "demo train-clip", "demo train-backbone", "demo tag-rules", "demo sprites",
-        "configs", "doctor", "completion", *(f"reproduce {name}" for name in EXPERIMENTS),
+        "diagnose", "demo scenes", "demo report", "demo train-clip", "demo train-backbone", "demo tag-rules",
+        "demo sprites", "configs", "doctor", "completion", *(f"reproduce {name}" for name in EXPERIMENTS),
     }  # fmt: skip
 
 

@@ -13,9 +13,9 @@ from tests.wsss.runs import contents
 from wsss.cli.main import execute
 from wsss.files.locks import FolderBusyError, take_lock
 from wsss.files.run_folder import PARTIAL, PARTS
-from wsss.pipeline import parts
-from wsss.pipeline.parts import Shard, cut_parts
+from wsss.pipeline import work_parts
 from wsss.pipeline.planning import Plan, PlannedImage
+from wsss.pipeline.work_parts import Shard, cut_parts
 
 VOLATILE = ("log.txt", "times.json")
 
@@ -67,7 +67,7 @@ def photos(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(parts, "IMAGES_PER_PART", 2)
+    monkeypatch.setattr(work_parts, "IMAGES_PER_PART", 2)
 
 
 def call(name: str, photos: Path, out: Path, *more: str) -> int:
