@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def register(commands: Any) -> None:
     """Adds the subcommand."""
     parser = add_command(
-        commands, "calibrate", run=calibrate,
+        commands, "calibrate", run=calibrate, first="--run",
         help="Find one threshold per class from the scores of a run, with or without labelled images.",
         text="No model is needed. Give the file to `tagclip run` or `tag` as --class-thresholds: a run in the same "
         "folder then takes its tags anew.",

@@ -17,7 +17,7 @@ from wsss.cli.screen import Output
 def register(commands: Any) -> None:
     """Adds the subcommand."""
     parser = add_command(
-        commands, "merge", run=merge,
+        commands, "merge", run=merge, first="--run",
         help="Put a run whose shards are done into its final order: the same bytes as one process gives.",
         text="The last shard merges by itself; this is for the case that it was killed there. Parts that are missing "
         "are named.",

@@ -189,3 +189,13 @@ def test_scripts_are_their_subcommands():
     assert set(found) <= shown | families
     experiments = {f"reproduce {name}" for name in EXPERIMENTS}
     assert shown - set(found) == {"evaluate tags", "evaluate masks", "configs", "completion", *experiments}
+
+
+@pytest.mark.parametrize("name", ["review", "calibrate", "export", "merge"])
+def test_a_run_needs_no_option_in_front_where_it_is_what_a_command_is_about(name):
+    parse = build_parser().parse_args
+    expected = parse([name, "--run", "runs/mine", "--quiet"])
+    assert parse([name, "runs/mine", "--quiet"]) == expected
+    assert expected.run == Path("runs/mine")
+    with pytest.raises(SystemExit):
+        parse([name, "runs/mine", "--run", "runs/other"])
