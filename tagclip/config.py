@@ -6,7 +6,8 @@ docstring gives the paper's symbol in brackets; docs/constants.md is made from t
 """
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, Literal
@@ -134,10 +135,13 @@ class TagRuleConfig:
 
     Attributes:
         rule: How scores s become tags: "relative" (the paper) takes s_c > min(s) + t (max(s) - min(s)), "absolute"
-            takes s_c > t, "top_k" takes the best k.
-        threshold (t): The threshold of all classes, of the relative and the absolute rule.
+            takes s_c > t, "top_k" takes the best k, "zscore" takes z_c > t, where z_c is the score scaled by the mean
+            and standard deviation first of the image's scores and then of the class (`class_scales`).
+        threshold (t): The threshold of all classes, of every rule but "top_k".
         class_thresholds (t_c): Thresholds by class name, {"cat": 0.3}, from a calibration; classes that it does not
             name keep `threshold`. In Python, a tuple with one threshold per class works too. Empty: none.
+        class_scales (m_c, sd_c): Of the rule "zscore": mean and standard deviation of each class over a collection,
+            {"cat": (0.1, 0.8)}, of scores that were scaled per image; `tagclip calibrate --method zscore` finds them.
         top_k (k): Number of tags of each image under the rule "top_k".
         at_least_one: Give an image that no class passes its best class. None: with "relative" where it has no floor, as
             published, and not with "absolute". False: images may have no tag; "relative" then has the floor "auto" for
@@ -147,9 +151,10 @@ class TagRuleConfig:
             fewer than 10 classes, otherwise none (the published data sets have 20 and more). None: no floor.
     """
 
-    rule: Literal["relative", "absolute", "top_k"] = "relative"
+    rule: Literal["relative", "absolute", "top_k", "zscore"] = "relative"
     threshold: float = 0.5
     class_thresholds: dict[str, float] | tuple[float, ...] = ()
+    class_scales: dict[str, tuple[float, float]] | tuple[tuple[float, float], ...] = ()
     top_k: int = 3
     at_least_one: bool | None = None
     floor: float | Literal["auto"] | None = "auto"
@@ -159,6 +164,14 @@ class TagRuleConfig:
             raise UsageError(f"top_k {self.top_k} must be at least 1")
         if isinstance(self.floor, float | int) and not 0 <= self.floor < 1:
             raise UsageError(f"rule.floor {self.floor} is not in [0, 1), the range of the scores")
+        for place, value in (("threshold", self.threshold), *_named("class_thresholds", self.class_thresholds)):
+            if not math.isfinite(value):
+                raise UsageError(f"rule.{place}: {value} is not a threshold; give a finite number")
+        for place, (mean, deviation) in _named("class_scales", self.class_scales):
+            if not (math.isfinite(mean) and math.isfinite(deviation) and deviation > 0):
+                raise UsageError(
+                    f"rule.{place}: {mean} and {deviation} are not a mean and a standard deviation above 0"
+                )
 
     def floor_for(self, classes: int) -> float | None:
         """The floor that holds for a list of so many classes, None for none."""
@@ -174,25 +187,53 @@ class TagRuleConfig:
         return self.rule == "relative" and self.floor_for(classes) is None
 
     def for_classes(self, names: Sequence[str]) -> "TagRuleConfig":
-        """The same rule with one class threshold per class, in the order of `names`; none if it has none.
+        """The same rule with thresholds and scales in the order of `names`, where it has any.
 
         Raises:
-            UsageError: a threshold for a class that is not among `names`, or a tuple of another length.
+            UsageError: a threshold or scale for a class that is not among `names`, a tuple of another length, or
+                the rule "zscore" without the scale of each class.
         """
-        given = self.class_thresholds
-        if isinstance(given, dict):
-            unknown = [name for name in given if name not in names]
-            if unknown:
-                near = get_close_matches(unknown[0], names, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"the {len(names)} classes begin with {names[0]!r}"
-                raise UsageError(f"class_thresholds: {unknown[0]!r} is not a class; {hint}")
-            values = tuple(given.get(name, self.threshold) for name in names) if given else ()
-            return replace(self, class_thresholds=values)
-        if given and len(given) != len(names):
+        thresholds, scales = self.class_thresholds, self.class_scales
+        if isinstance(thresholds, dict):
+            _refuse_unknown("class_thresholds", thresholds, names)
+            thresholds = tuple(thresholds.get(name, self.threshold) for name in names) if thresholds else ()
+        if isinstance(scales, dict):
+            _refuse_unknown("class_scales", scales, names)
+            missing = [name for name in names if name not in scales]
+            if self.rule == "zscore" and missing:
+                raise UsageError(
+                    f"class_scales: none of {missing[0]!r}; `tagclip calibrate --method zscore` finds them"
+                )
+            scales = () if missing else tuple(scales[name] for name in names)
+        if thresholds and len(thresholds) != len(names):
             raise UsageError(
-                f"class_thresholds: {len(given)} values for {len(names)} classes; name the classes, {{'cat': 0.3}}"
+                f"class_thresholds: {len(thresholds)} values for {len(names)} classes; name the classes, {{'cat': 0.3}}"
             )
-        return self
+        if len(scales) != len(names) and (scales or self.rule == "zscore"):
+            raise UsageError(
+                f"class_scales: {len(scales)} values for {len(names)} classes; `tagclip calibrate --method zscore` "
+                "finds them"
+            )
+        return replace(self, class_thresholds=thresholds, class_scales=scales)
+
+    def or_thresholds(self, thresholds: Mapping[str, float]) -> "TagRuleConfig":
+        """The same rule, with these thresholds by class name where it has none of its own (those of a class file)."""
+        if self.class_thresholds or not thresholds:
+            return self
+        return replace(self, class_thresholds=dict(thresholds))
+
+
+def _named(what: str, values: Mapping[str, Any] | tuple[Any, ...]) -> list[tuple[str, Any]]:
+    pairs = values.items() if isinstance(values, Mapping) else enumerate(values)
+    return [(f"{what} of {name!r}", value) for name, value in pairs]
+
+
+def _refuse_unknown(what: str, given: Mapping[str, Any], names: Sequence[str]) -> None:
+    unknown = [name for name in given if name not in names]
+    if unknown:
+        near = get_close_matches(unknown[0], names, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"the {len(names)} classes begin with {names[0]!r}"
+        raise UsageError(f"{what}: {unknown[0]!r} is not a class; {hint}")
 
 
 def _tagging_templates() -> tuple[str, ...]:

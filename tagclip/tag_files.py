@@ -1,8 +1,7 @@
 """Tags on disk: JSON lines with scores, and the plain `id class class` text of the published lists."""
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -10,12 +9,35 @@ import numpy as np
 
 from tagclip.errors import UsageError
 from tagclip.image_ids import check_id, id_text, list_lines, split_line
-from tagclip.text_files import read_lines
+from tagclip.text_files import parse_json, read_lines
 from tagclip.vocabulary import Vocabulary
 
 IdKind = Literal["index", "raw", "auto"]
 
+State = Literal["checked", "rejected"]
+STATES = ("checked", "rejected")
 LONGEST_NUMBER = 20  # digits of a class number, far beyond any
+HIGHEST_SCORE = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True)
+class TagCorrection:
+    """What a person said of one image, and what the machine had said.
+
+    Attributes:
+        machine: classes that the run's own rule, or its tag file, gives the image, ascending.
+        added, removed: class index -> who said it ("" if nobody gave a name); these win over rule and thresholds.
+        state: the person has "checked" or "rejected" the image; None: neither.
+        note: a remark.
+        by: who gave the state and the note.
+    """
+
+    machine: tuple[int, ...]
+    added: Mapping[int, str] = field(default_factory=dict)
+    removed: Mapping[int, str] = field(default_factory=dict)
+    state: State | None = None
+    note: str = ""
+    by: str = ""
 
 
 @dataclass(frozen=True)
@@ -29,6 +51,7 @@ class TagRecord:
         size: (height, width) in pixels, upright; None in plain text.
         scores: (C,) float32, NaN where the file keeps only the top k; None in plain text.
         file_size: of the image file in bytes, by which a photo is known again; None where it was not recorded.
+        correction: what a person said of the image; None where nobody said anything. `indices` are the tags with it.
     """
 
     id: str
@@ -37,6 +60,12 @@ class TagRecord:
     size: tuple[int, int] | None = None
     scores: np.ndarray | None = None
     file_size: int | None = None
+    correction: TagCorrection | None = None
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether a person has taken the image out of the data set."""
+        return self.correction is not None and self.correction.state == "rejected"
 
 
 def tag_line(record: TagRecord, vocabulary: Vocabulary, *, top_k: int | None = None) -> dict[str, Any]:
@@ -47,16 +76,31 @@ def tag_line(record: TagRecord, vocabulary: Vocabulary, *, top_k: int | None = N
         top_k: keep only the k best scores (those of tags always); None keeps all.
 
     Returns:
-        {"id", "path", "size": [H, W], "file_size", "scores": [C numbers] or {name: number}, "tags": [names]}; no
-        "scores" or "file_size" without any. Scores are in class order while all are known, else by name. Numbers are
-        the shortest that read back as the same float32.
+        {"id", "path", "size": [H, W], "file_size", "scores": [C numbers] or {name: number}, "tags": [names],
+        "correction": {"machine": [names], "added": {name: by}, "removed": {name: by}, "state", "note", "by"}}; no
+        "scores", "file_size" or "correction" without any, and of a correction only what is not empty beside "machine".
+        Scores are in class order while all are known, else by name. Numbers are the shortest that read back as the
+        same float32.
     """
     line: dict[str, Any] = {"id": record.id, "path": record.path, "size": list(record.size or ())}
     if record.file_size is not None:
         line["file_size"] = record.file_size
     if record.scores is not None:
         line["scores"] = _stored_scores(record.scores, record.indices, vocabulary, top_k)
-    return {**line, "tags": [vocabulary.names[index] for index in record.indices]}
+    line["tags"] = [vocabulary.names[index] for index in record.indices]
+    if record.correction is not None:
+        line["correction"] = _correction_line(record.correction, vocabulary.names)
+    return line
+
+
+def _correction_line(correction: TagCorrection, names: Sequence[str]) -> dict[str, Any]:
+    said = {
+        kind: {names[index]: by for index, by in sorted(changes.items())}
+        for kind, changes in (("added", correction.added), ("removed", correction.removed))
+    }
+    others = {"state": correction.state, "note": correction.note, "by": correction.by}
+    given = {key: value for key, value in {**said, **others}.items() if value}
+    return {"machine": [names[index] for index in correction.machine], **given}
 
 
 def _stored_scores(
@@ -99,7 +143,36 @@ def parse_tag_line(line: dict[str, Any], vocabulary: Vocabulary, place: str = "t
     path, file_size = line.get("path"), line.get("file_size")
     if not isinstance(path, str | None) or not isinstance(file_size, int | None):
         raise UsageError(f"{place}: path {path!r} is not text, or file_size {file_size!r} not a number of bytes")
-    return TagRecord(line["id"], indices, path, size, values, file_size)
+    correction = None
+    if line.get("correction") is not None:
+        correction = _read_correction(line["correction"], known, place)
+    return TagRecord(line["id"], indices, path, size, values, file_size, correction)
+
+
+def _read_correction(values: Any, known: dict[str, int], place: str) -> TagCorrection:
+    shape = (
+        f'{place}: its correction is not {{"machine": [class], "added": {{class: by}}, "removed": {{class: by}}, '
+        f'"state": "checked" or "rejected", "note": text, "by": text}}'
+    )
+    if not isinstance(values, dict):
+        raise UsageError(shape)
+    machine, state = values.get("machine", []), values.get("state")
+    added, removed = values.get("added", {}), values.get("removed", {})
+    note, by = values.get("note", ""), values.get("by", "")
+    if not (isinstance(machine, list) and isinstance(added, dict) and isinstance(removed, dict)):
+        raise UsageError(shape)
+    texts = [note, by, *added.values(), *removed.values()]
+    if not all(isinstance(text, str) for text in texts) or (state is not None and state not in STATES):
+        raise UsageError(shape)
+    for name in (*machine, *added, *removed):
+        if not isinstance(name, str) or name not in known:
+            raise UsageError(f"{place}: its correction names {name!r}, which is not a class")
+    return TagCorrection(
+        tuple(sorted({known[name] for name in machine})),
+        {known[name]: by for name, by in added.items()},
+        {known[name]: by for name, by in removed.items()},
+        state, note, by,
+    )  # fmt: skip
 
 
 def _read_scores(scores: Any, known: dict[str, int], vocabulary: Vocabulary, place: str) -> np.ndarray:
@@ -118,8 +191,12 @@ def _read_scores(scores: Any, known: dict[str, int], vocabulary: Vocabulary, pla
     else:
         raise UsageError(f"{place}: scores must be a list, or a mapping from class to number")
     for index, value in pairs:
-        if not isinstance(value, int | float) or isinstance(value, bool) or not np.isfinite(value):
-            raise UsageError(f"{place}: score {value!r} of class {vocabulary.names[index]!r} is not a number")
+        if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= HIGHEST_SCORE:
+            shown = repr(value) if len(repr(value)) < 30 else f"{repr(value)[:27]}..."
+            raise UsageError(
+                f"{place}: score {shown} of class {vocabulary.names[index]!r} is not a number that float32 can hold; "
+                "scores lie between 0 and 1"
+            )
         values[index] = value
     return values
 
@@ -149,7 +226,7 @@ def read_tags(path: Path | str, vocabulary: Vocabulary, *, ids: IdKind = "index"
 
 def _loads(line: str, place: str) -> Any:
     try:
-        return json.loads(line)
+        return parse_json(line)
     except ValueError as error:
         raise UsageError(f"{place}: not valid JSON ({error})") from None
 

@@ -1,7 +1,7 @@
 """TagCLIP: images -> scores -> tags, with the batches that make it fast."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import overload
 
@@ -122,7 +122,8 @@ class TagCLIP:
     ):
         self.clip = clip
         self.vocabulary = vocabulary
-        self.config = config or TagCLIPConfig.preset(preset)
+        config = config or TagCLIPConfig.preset(preset)
+        self.config = replace(config, rule=config.rule.or_thresholds(vocabulary.thresholds))
         self._rule = self.config.rule.for_classes(vocabulary.names)
         rows = [*vocabulary.prompts, *((word,) for word in vocabulary.background)]
         self.classifier = build_text_classifier(clip, rows, self.config.templates, cache_dir=cache_dir)

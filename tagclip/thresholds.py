@@ -51,20 +51,22 @@ def select(scores: np.ndarray, config: TagRuleConfig) -> np.ndarray:
     Args:
         scores: (n, C) float.
         config: the rule; "relative" is s_c > min(s) + t (max(s) - min(s)) (TagCLIP, section 1 step 6 of our
-            specification), "absolute" s_c > t, "top_k" the k highest, the lower index first among equals. Then
-            the floor and `at_least_one`, see `TagRuleConfig`.
+            specification), "absolute" s_c > t, "top_k" the k highest, the lower index first among equals, "zscore"
+            z_c > t of `zscores`. Then the floor and `at_least_one`, see `TagRuleConfig`.
 
     Returns:
         (n, C) bool; an image may have none.
 
     Raises:
-        UsageError: class_thresholds of another length than C, or by name (see `TagRuleConfig.for_classes`).
+        UsageError: class_thresholds or class_scales of another length than C, or by name (see
+            `TagRuleConfig.for_classes`).
     """
     scores = np.asarray(scores)
     if scores.ndim != 2 or scores.shape[1] == 0:
         raise UsageError(f"scores of shape {scores.shape}: expected (images, classes)")
     classes = scores.shape[1]
     floor = config.floor_for(classes)
+    ranking = scores
     if config.rule == "top_k":
         ranked = np.argsort(-scores, axis=1, kind="stable")[:, : config.top_k]
         chosen = np.zeros(scores.shape, dtype=bool)
@@ -74,14 +76,48 @@ def select(scores: np.ndarray, config: TagRuleConfig) -> np.ndarray:
         if config.rule == "relative":
             low = _lowest(scores, floor is not None)
             chosen = scores > low + threshold * (scores.max(axis=1, keepdims=True) - low)
+        elif config.rule == "zscore":
+            ranking = zscores(scores, _scales(config, classes))
+            chosen = ranking > threshold
         else:
             chosen = scores > threshold
     if floor is not None:
         chosen &= scores > np.float32(floor)
     if config.keeps_best(classes):
         empty = ~chosen.any(axis=1)
-        chosen[empty, scores[empty].argmax(axis=1)] = True
+        chosen[empty, ranking[empty].argmax(axis=1)] = True
     return chosen
+
+
+def image_zscores(scores: np.ndarray) -> np.ndarray:
+    """Each image's scores less their mean, over their standard deviation (n - 1 in its denominator): (n, C) float64.
+
+    The first step of SPARC (arXiv 2502.16911). An image of equal scores, or with a single class, gives 0.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    spread = scores.std(axis=1, ddof=1, keepdims=True) if scores.shape[1] > 1 else np.zeros((len(scores), 1))
+    return (scores - scores.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, np.inf)
+
+
+def zscores(scores: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """Both steps of SPARC's normalisation (arXiv 2502.16911): per image, then per class.
+
+    Args:
+        scores: (n, C).
+        scales: mean and standard deviation of each class over a collection of `image_zscores`, (C, 2).
+
+    Returns:
+        (n, C) float64.
+    """
+    return (image_zscores(scores) - scales[:, 0]) / scales[:, 1]
+
+
+def _scales(config: TagRuleConfig, classes: int) -> np.ndarray:
+    if isinstance(config.class_scales, dict):
+        raise UsageError("class_scales by name: bring them into the order of the classes with rule.for_classes")
+    if len(config.class_scales) != classes:
+        raise UsageError(f"{len(config.class_scales)} class scales for {classes} classes")
+    return np.asarray(config.class_scales, dtype=np.float64)
 
 
 def _thresholds(config: TagRuleConfig, classes: int) -> np.ndarray:
@@ -113,17 +149,20 @@ def calibrate_without_labels(
         UsageError: too few images, or the rule "top_k".
     """
     config = config or CalibrationConfig()
-    values = np.sort(_as_read(scores, rule, config), axis=0)
-    images = len(values)
-    below = np.arange(1, images)[:, None]
-    sums = values.cumsum(axis=0)
-    mean_low = sums[:-1] / below
-    mean_high = (sums[-1] - sums[:-1]) / (images - below)
-    separation = below * (images - below) * (mean_high - mean_low) ** 2
-    split = separation.argmax(axis=0)
-    classes = np.arange(values.shape[1])
-    thresholds = (values[split, classes] + values[split + 1, classes]) / 2
+    values = _as_read(scores, rule, config)
+    thresholds = np.array([split_threshold(values[:, place]) for place in range(values.shape[1])])
     return _with_thresholds(rule, thresholds.clip(config.floor, config.ceiling))
+
+
+def split_threshold(values: np.ndarray) -> float:
+    """Otsu's criterion: halfway between the two groups of values that differ most, (n,) -> t, n >= 2."""
+    values = np.sort(np.asarray(values, dtype=np.float64))
+    count = len(values)
+    below = np.arange(1, count)
+    sums = values.cumsum()
+    mean_low, mean_high = sums[:-1] / below, (sums[-1] - sums[:-1]) / (count - below)
+    split = int((below * (count - below) * (mean_high - mean_low) ** 2).argmax())
+    return float((values[split] + values[split + 1]) / 2)
 
 
 def calibrate_with_labels(

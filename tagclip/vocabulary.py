@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -56,6 +57,8 @@ class Vocabulary:
         raw_ids: ids of the classes in the data set's own annotations, where these have gaps.
         coarse: super-class index of each class, for a coarser evaluation (COCO-Stuff-27).
         coarse_names: names of the super-classes.
+        thresholds: class name -> threshold of its tags, for a rule that has none of its own
+            (`TagRuleConfig.class_thresholds`); no part of the vocabulary's identity.
 
     Raises:
         VocabularyError: names that are missing, duplicate, empty or longer than CLIP's 77 tokens; tables that name
@@ -78,6 +81,7 @@ class Vocabulary:
     raw_ids: tuple[int, ...] | None
     coarse: tuple[int, ...] | None
     coarse_names: tuple[str, ...] | None
+    thresholds: Mapping[str, float] = field(compare=False, repr=False)
 
     def __init__(
         self,
@@ -94,6 +98,7 @@ class Vocabulary:
         raw_ids: Sequence[int] | None = None,
         coarse: Sequence[int] | None = None,
         coarse_names: Sequence[str] | None = None,
+        thresholds: Mapping[str, float] | None = None,
     ):
         if isinstance(names, str):
             raise VocabularyError(
@@ -129,6 +134,7 @@ class Vocabulary:
             "raw_ids": _ids(raw_ids, names, "raw_ids"),
             "coarse": _ids(coarse, names, "coarse"),
             "coarse_names": None if coarse_names is None else as_names(coarse_names, "coarse_names"),
+            "thresholds": _thresholds(thresholds or {}, names, name),
         }.items():
             object.__setattr__(self, attribute, value)
 
@@ -208,8 +214,8 @@ class Vocabulary:
         return cls(names, **{**options, "prompts": {**prompts, **options.get("prompts", {})}})
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, for manifests; `from_dict` makes an equal vocabulary of it."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        """JSON-ready, for manifests; `from_dict` makes an equal vocabulary of it. Thresholds stand in a run's rule."""
+        values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "thresholds"}
         return {**json.loads(json.dumps({**values, "palette": None})), "palette": self.palette.tolist()}
 
     @classmethod
@@ -276,6 +282,15 @@ def _palette(colours: Any, size: int, vocabulary: str) -> np.ndarray:
     palette = palette.astype(np.uint8)
     palette.setflags(write=False)
     return palette
+
+
+def _thresholds(given: Mapping[str, float], names: Sequence[str], vocabulary: str) -> dict[str, float]:
+    for key, value in given.items():
+        if key not in names:
+            raise VocabularyError(f"vocabulary {vocabulary!r}: thresholds: {key!r} is not a class")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise VocabularyError(f"vocabulary {vocabulary!r}: the threshold of {key!r} is {value!r}, no finite number")
+    return {key: float(value) for key, value in given.items()}
 
 
 def _checked_names(entries: list[ClassEntry], source: str) -> tuple[str, ...]:

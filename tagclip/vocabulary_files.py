@@ -337,6 +337,8 @@ def _option(key: str, value: Any, place: str) -> Any:
         return value
     if key == "has_background" and value in ("true", "false"):
         return value == "true"
+    if key == "thresholds" and isinstance(value, dict):
+        return {class_name(name): _threshold(name, text, place) for name, text in value.items()}
     try:
         if key in NUMBERS:
             return [int(item) for item in value]
@@ -344,7 +346,26 @@ def _option(key: str, value: Any, place: str) -> Any:
             return [[int(channel) for channel in colour] for colour in value]
     except (TypeError, ValueError) as error:
         raise VocabularyError(f"{place}: `{key}` must be a list of whole numbers") from error
-    known = (*TEXTS, *LISTS, *TABLES, *NUMBERS, "has_background", "palette")
+    known = (*TEXTS, *LISTS, *TABLES, *NUMBERS, "has_background", "palette", "thresholds")
     if key in known:
         raise VocabularyError(f"{place}: `{key}` has the wrong kind of value {value!r:.60}")
     raise VocabularyError(f"{place}: unknown key {key!r}; known: classes, {', '.join(known)}")
+
+
+def _threshold(name: str, text: Any, place: str) -> float:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        raise VocabularyError(f"{place}: the threshold of {name!r} is {text!r:.60}, not a number") from None
+
+
+def file_tree(text: str, suffix: str, source: str) -> Node:
+    """A YAML or JSON file as nodes that know where they were written; scalars stay text.
+
+    Args:
+        suffix: ".json", or anything else for YAML. source: what messages call the file.
+
+    Raises:
+        VocabularyError: not valid YAML or JSON.
+    """
+    return _json_tree(text, source) if suffix == ".json" else _yaml_tree(text, source)

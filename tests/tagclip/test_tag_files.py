@@ -8,6 +8,7 @@ import pytest
 
 from tagclip.errors import UsageError
 from tagclip.tag_files import (
+    TagCorrection,
     TagRecord,
     map_ids,
     parse_tag_line,
@@ -102,6 +103,10 @@ GOOD = '{"id": "a", "tags": ["cat"]}\n'
         (GOOD + '{"id": "b", "tags": [], "scores": [1, 2]}\n', "line 2: 2 scores, but vocabulary 'pets' has 3"),
         (GOOD + '{"id": "b", "tags": [], "scores": {"cow": 1}}\n', "line 2: score of 'cow'"),
         (GOOD + '{"id": "b", "tags": [], "scores": [1, 2, "x"]}\n', "line 2: score 'x' of class 'bird'"),
+        (GOOD + '{"id": "b", "tags": [], "scores": [1, 2, 1e39]}\n', r"line 2: score 1e\+39 of class 'bird' .*float32"),
+        (GOOD + '{"id": "b", "tags": [], "scores": [1, 2, -1e39]}\n', r"line 2: score -1e\+39 of class 'bird'"),
+        (GOOD + f'{{"id": "b", "tags": [], "scores": [1, 2, {10**400}]}}\n', r"score 10*\.\.\. of class 'bird'"),
+        (GOOD + '{"id": "b", "tags": [], "scores": [1, 2, NaN]}\n', "score nan of class 'bird'"),
         (GOOD + '{"id": "b", "tags": [], "scores": 3}\n', "line 2: scores must be"),
         (GOOD + '{"id": "b", "tags": [], "size": [3]}\n', r"line 2: size \[3\]"),
         (GOOD + GOOD, "image 'a' appears twice"),
@@ -140,3 +145,39 @@ def test_unreadable_files(tmp_path):
         read_tags(tmp_path / "photo.txt", PETS)
     with pytest.raises(UsageError, match="No such file"):
         read_tags(tmp_path / "missing.jsonl", PETS)
+
+
+def test_corrections_read_back():
+    said = TagCorrection((0, 2), {1: "ann"}, {0: ""}, "checked", "a <note>", "bob")
+    one = TagRecord("i", (1, 2), "i.jpg", (4, 5), None, 9, said)
+    line = tag_line(one, PETS)
+    assert line["tags"] == ["dog", "bird"]
+    assert line["correction"] == {
+        "machine": ["cat", "bird"], "added": {"dog": "ann"}, "removed": {"cat": ""}, "state": "checked",
+        "note": "a <note>", "by": "bob",
+    }  # fmt: skip
+    assert parse_tag_line(json.loads(json.dumps(line)), PETS) == one
+    assert not one.is_rejected
+    bare = TagRecord("i", (0,), "i.jpg", (4, 5), correction=TagCorrection((0,), state="rejected"))
+    assert tag_line(bare, PETS)["correction"] == {"machine": ["cat"], "state": "rejected"}
+    assert parse_tag_line(tag_line(bare, PETS), PETS).is_rejected
+
+
+@pytest.mark.parametrize(
+    ("correction", "message"),
+    [
+        ([], "its correction is not"),
+        ({"machine": "cat"}, "its correction is not"),
+        ({"added": ["cat"]}, "its correction is not"),
+        ({"added": {"cat": 1}}, "its correction is not"),
+        ({"state": "gone"}, "its correction is not"),
+        ({"state": ["checked"]}, "its correction is not"),
+        ({"note": None}, "its correction is not"),
+        ({"machine": ["cow"]}, "its correction names 'cow'"),
+        ({"machine": [["cat"]]}, "its correction names"),
+        ({"removed": {"cow": ""}}, "its correction names 'cow'"),
+    ],
+)
+def test_bad_corrections_are_named(correction, message):
+    with pytest.raises(UsageError, match=message):
+        parse_tag_line({"id": "i", "tags": [], "correction": correction}, PETS, "line 3")

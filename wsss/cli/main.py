@@ -12,6 +12,7 @@ from tagclip.version import __version__
 from wsss.cli import (
     ablate,
     benchmark,
+    calibrate,
     compare,
     completion,
     configs,
@@ -19,9 +20,13 @@ from wsss.cli import (
     diagnose,
     doctor,
     evaluate,
+    export,
     export_model,
     mask,
+    merge,
     remask,
+    reproduce,
+    review,
     run,
     segment,
     show,
@@ -32,8 +37,8 @@ from wsss.cli.console import run_main
 from wsss.cli.parser import Parser
 
 COMMANDS = (
-    run, tag, mask, remask, show, train, segment, export_model, evaluate, compare, ablate, benchmark, diagnose, demo,
-    configs, doctor, completion,
+    run, tag, mask, merge, remask, calibrate, show, review, export, train, segment, export_model, evaluate, compare,
+    ablate, reproduce, benchmark, diagnose, demo, configs, doctor, completion,
 )  # fmt: skip
 
 

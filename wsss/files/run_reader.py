@@ -12,10 +12,11 @@ import numpy as np
 from tagclip.errors import RunError, UsageError
 from tagclip.tag_files import TagRecord, parse_tag_line
 from tagclip.vocabulary import Vocabulary
+from wsss.files.confidence_files import read_confidence
 from wsss.files.map_files import read_maps
 from wsss.files.mask_files import read_mask
 from wsss.files.photos import PhotoLocator
-from wsss.files.run_files import json_lines, run_vocabulary
+from wsss.files.run_files import REJECTED_FILE, json_lines, manifest_digest, read_manifest, run_id, run_vocabulary
 
 
 class RunReader:
@@ -45,8 +46,31 @@ class RunReader:
             raise UsageError(f"{self.root}: no manifest.json there; give a run folder")
         return found
 
+    @property
+    def id(self) -> str:
+        """The run's id, which stays when thresholds change or photos are added.
+
+        Raises:
+            UsageError: not a run folder.
+        """
+        return run_id(self._manifest())
+
+    @property
+    def manifest_sha256(self) -> str:
+        """sha256 (hex) of the run's manifest.json as it is now; "" if there is none."""
+        return manifest_digest(self.root)
+
+    def _manifest(self) -> dict[str, Any]:
+        found = read_manifest(self.root)
+        if found is None:
+            raise UsageError(f"{self.root}: no manifest.json there; give a run folder")
+        return found
+
     def records(self) -> Iterator[TagRecord]:
-        """The tags of every image that has any or none, in the order of the images; failed ones are not among them.
+        """The tags of every image of the data set, in the order of the images.
+
+        Failed images are not among them, nor those that a person has rejected (see `rejected`) or whose photos have
+        left the collection.
 
         Raises:
             RunError: the run is not complete, or its tags are damaged.
@@ -55,6 +79,15 @@ class RunReader:
         if not path.is_file():
             raise RunError(f"{self.root}: no tags.jsonl, the run is not complete; run its command again")
         for line, place in json_lines(path):
+            yield parse_tag_line(line, self.vocabulary, place)
+
+    def rejected(self) -> Iterator[TagRecord]:
+        """The tags of the images that a person has taken out of the data set, in the order of the images.
+
+        Raises:
+            RunError: they are damaged.
+        """
+        for line, place in json_lines(self.root / REJECTED_FILE):
             yield parse_tag_line(line, self.vocabulary, place)
 
     def photo(self, record: TagRecord, image_root: Path | str | None = None) -> Path:
@@ -80,6 +113,16 @@ class RunReader:
         """
         return read_mask(self.mask_path(image_id))
 
+    def confidence(self, image_id: str) -> np.ndarray:
+        """Probability of each pixel's most probable label, (H, W) float32 in [0, 1], in steps of 1 / 255.
+
+        It is that of the label before doubtful pixels were ignored: a pixel that the mask ignores has one, too.
+
+        Raises:
+            ImageError: there is none (runs with --save-confidence have them), or it is damaged.
+        """
+        return read_confidence(self.confidence_path(image_id))
+
     def maps(self, image_id: str) -> dict[str, np.ndarray]:
         """Class maps of an image by tag name, (h, w) in [0, 1] on the patch grid, float16 or float32 as stored.
 
@@ -93,6 +136,10 @@ class RunReader:
     def maps_path(self, image_id: str) -> Path:
         """Where the image's maps are."""
         return self.root / "cams" / f"{image_id}.npz"
+
+    def confidence_path(self, image_id: str) -> Path:
+        """Where the confidence of the image's mask is, if the run was told to save it."""
+        return self.root / "confidence" / f"{image_id}.png"
 
     def mask_path(self, image_id: str) -> Path:
         """Where the image's mask is."""

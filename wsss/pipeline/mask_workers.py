@@ -22,8 +22,10 @@ from tagclip.errors import ImageError, RunError, TagclipError
 from tagclip.images import decode_image
 from wsss.config import MaskConfig
 from wsss.files.atomic import atomic_file
+from wsss.files.confidence_files import encode_confidence
 from wsss.files.map_files import read_maps
 from wsss.files.mask_files import count_labels, encode_mask
+from wsss.files.photos import require_same_file
 from wsss.files.spawning import without_main
 from wsss.masks.crf import crf_engine, is_cpu
 from wsss.masks.label_map import mask_from_maps
@@ -34,12 +36,20 @@ MOST_IDLE_DEATHS = 3  # times that workers may die before they begin a job, in a
 
 @dataclass(frozen=True)
 class MaskJob:
-    """One image whose CAMs are on disk and whose mask is to be made."""
+    """One image whose CAMs are on disk and whose mask is to be made.
+
+    Attributes:
+        image, maps, mask: the photo, its class maps, and the mask that is written.
+        file_size: of the photo that the maps were made of, in bytes; None: not known.
+        confidence: where the mask's confidence is written; None: nowhere.
+    """
 
     id: str
     image: Path
     maps: Path
     mask: Path
+    file_size: int | None = None
+    confidence: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ class MaskStage:
     @property
     def in_process(self) -> bool:
         """Whether masks are made in the model's process, whose device the refiner uses."""
-        return self.config.refiner == "pamr" or (self.crf_on_tensors and not is_cpu(self.device))
+        return self.config.refiner in ("pamr", "par") or (self.crf_on_tensors and not is_cpu(self.device))
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,7 @@ def make_mask(stage: MaskStage, job: MaskJob) -> MaskReport:
     try:
         stored = read_maps(job.maps)
         rgb = decode_image(job.image, apply_exif=stage.config.image.apply_exif)
+        require_same_file(job.image, job.file_size)
         if rgb.shape[:2] != stored.size:
             raise ImageError(f"{job.image}: its class maps were made of another size; delete {job.maps} and run again")
         labels = mask_from_maps(
@@ -115,6 +126,9 @@ def make_mask(stage: MaskStage, job: MaskJob) -> MaskReport:
         if isinstance(error, TagclipError):
             raise
         return MaskReport({}, time.perf_counter() - start, _one_line(job, error))
+    if job.confidence is not None:  # before the mask, so that a mask that is there has its confidence
+        with atomic_file(job.confidence, stage.scratch) as file:
+            file.write(encode_confidence(labels.confidence))
     with atomic_file(job.mask, stage.scratch) as file:
         file.write(encode_mask(labels.mask, stage.palette, stage.config.ignore_label))
     return MaskReport(count_labels(labels.mask), time.perf_counter() - start)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +13,7 @@ from tagclip.errors import UsageError
 from tagclip.image_lists import ImageFile, find_images
 from tagclip.settings import overlay
 from tagclip.tag_files import IdKind
+from tagclip.threshold_files import read_thresholds
 from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
 from wsss.configs import read_config
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from tagclip.clip import FrozenCLIP
 
-CAM = "cam"
+CAM, EXCEL = "cam", "excel"
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class TaggingRunConfig:
         preset: "default", or "reference" with the quirks of the published code; the constants are the same.
         tagging: fields of `TagCLIPConfig` over the preset's: the data set's constants, and others.
         top_k: keep only the k best scores of an image; None keeps all.
+        class_thresholds: file of thresholds by class name, in place of those of `tagging.rule` and of the class file.
         out: run folder.
     """
 
@@ -96,6 +98,7 @@ class TaggingRunConfig:
     images: ImageSettings = field(default_factory=ImageSettings)
     work: TagWork = field(default_factory=TagWork)
     top_k: int | None = None
+    class_thresholds: str | None = None
     out: str = "runs/tags"
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,6 +112,7 @@ class TaggingRunConfig:
         source = images["source"]
         images["source"] = tuple(map(_absolute, source)) if isinstance(source, tuple) else _absolute(source)
         images["root"] = _absolute(images["root"])
+        values["class_thresholds"] = _absolute(self.class_thresholds)
         for place, key in ((model, "name"), (model, "pretrained"), (values, "vocabulary")):
             if place[key] is not None and Path(place[key]).exists():
                 place[key] = _absolute(place[key])
@@ -119,14 +123,17 @@ class TaggingRunConfig:
         return Vocabulary.load(self.vocabulary)
 
     def tagger_config(self, vocabulary: Vocabulary) -> TagCLIPConfig:
-        """The preset with `tagging` written over it.
+        """The preset with `tagging` written over it, and the class thresholds of their file or of the class file.
 
         Raises:
             UsageError: an unknown field or value, or class thresholds that do not fit the vocabulary.
         """
         config = TagCLIPConfig.from_dict(self.tagging, TagCLIPConfig.preset(self.preset))
-        config.rule.for_classes(vocabulary.names)
-        return config
+        rule = config.rule.or_thresholds(vocabulary.thresholds)
+        if self.class_thresholds is not None:
+            rule = read_thresholds(self.class_thresholds, vocabulary.names).applied_to(config.rule)
+        rule.for_classes(vocabulary.names)
+        return replace(config, rule=rule)
 
 
 @dataclass(frozen=True)
@@ -150,9 +157,11 @@ class MaskRunConfig(TaggingRunConfig):
         tags: take the tags from here instead of the model: tags.jsonl, a plain list, VOC XML folder, COCO JSON.
         tag_ids: what the numbers of a plain list are: "index", "raw" or "auto".
         masks: fields of `MaskConfig` over the preset's: the data set's constants, and others.
-        method: where class maps come from: "cam", or a training-free strategy of `wsss.dense`; several: their mean.
+        method: where class maps come from: "cam", "excel", or a training-free strategy of `wsss.dense`; several: their
+            mean.
         dense: fields of `DenseConfig` for the strategies.
         raw_cams: keep the maps before the affinity too, to look at them.
+        save_confidence: write `confidence/<id>.png` with each mask, see `RunReader.confidence`.
     """
 
     work: MaskWork = field(default_factory=MaskWork)
@@ -162,6 +171,7 @@ class MaskRunConfig(TaggingRunConfig):
     method: str | tuple[str, ...] = CAM
     dense: dict = field(default_factory=dict)
     raw_cams: bool = True
+    save_confidence: bool = False
     out: str = "runs/masks"
 
     def to_dict(self) -> dict[str, Any]:

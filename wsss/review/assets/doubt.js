@@ -1,0 +1,83 @@
+"use strict";
+// How doubtful an image is. The same numbers come from Python, `wsss.review.doubt`: same operations, same order.
+globalThis.Review ??= {};
+
+Review.doubt = (() => {
+  // Lowest and highest level of each class and of each image; what has none keeps Infinity and -Infinity.
+  const bounds = (levels, images, classes, unknown) => {
+    const low = new Float64Array(classes).fill(Infinity), high = new Float64Array(classes).fill(-Infinity);
+    const imageLow = new Float64Array(images).fill(Infinity), imageHigh = new Float64Array(images).fill(-Infinity);
+    for (let c = 0, at = 0; c < classes; c++)
+      for (let i = 0; i < images; i++, at++) {
+        const level = levels[at];
+        if (level === unknown) continue;
+        if (level < low[c]) low[c] = level;
+        if (level > high[c]) high[c] = level;
+        if (level < imageLow[i]) imageLow[i] = level;
+        if (level > imageHigh[i]) imageHigh[i] = level;
+      }
+    return { low, high, imageLow, imageHigh };
+  };
+
+  // The threshold in force, as a level.
+  const threshold = (d, c, i) => {
+    if (d.relative === null || d.moved[c]) return d.handles[c];
+    const low = d.relative.from_zero ? d.zero : d.imageLow[i];
+    return Math.max(low + d.relative.t[c] * (d.imageHigh[i] - low), d.relative.floor);
+  };
+
+  // Doubt of one class of one image; 0 where the score is unknown or a person decided.
+  const margin = (d, c, i) => {
+    const at = c * d.images + i, level = d.levels[at];
+    if (level === d.unknown || d.decided[at]) return 0;
+    const t = threshold(d, c, i), distance = d.tags[at] ? level - t : t - level;
+    if (!(distance > 0)) return 1;
+    const below = t - d.low[c];
+    return 1 - distance / (level < t ? below : Math.max(below, d.high[c] - t));
+  };
+
+  const rivalry = (d, i) => {
+    let strongest = 0;
+    const pairs = d.rivals[i];
+    for (let place = 0; place < pairs.length; place += 3)
+      if (d.tags[pairs[place] * d.images + i] && d.tags[pairs[place + 1] * d.images + i])
+        strongest = Math.max(strongest, pairs[place + 2] / d.weights.parts);
+    return strongest;
+  };
+
+  const combined = (d, best, i) => {
+    if (d.settled[i]) return 0;
+    const ignored = d.ignored[i] / d.weights.parts;
+    return 1 - (1 - best) * (1 - d.weights.ignored * ignored) * (1 - d.weights.rivals * rivalry(d, i));
+  };
+
+  // The doubt of all images; `best` and `worst` are room for the highest doubt of a class, and which class it is.
+  const all = (d, out, best, worst) => {
+    best.fill(0);
+    worst.fill(-1);
+    for (let c = 0; c < d.classes; c++) {
+      if (!(d.high[c] >= d.low[c])) continue;
+      for (let i = 0; i < d.images; i++) {
+        const value = margin(d, c, i);
+        if (value > best[i]) { best[i] = value; worst[i] = c; }
+      }
+    }
+    for (let i = 0; i < d.images; i++) out[i] = combined(d, best[i], i);
+    return out;
+  };
+
+  const one = (d, i, out, best, worst) => {
+    best[i] = 0;
+    worst[i] = -1;
+    for (let c = 0; c < d.classes; c++) {
+      const value = margin(d, c, i);
+      if (value > best[i]) { best[i] = value; worst[i] = c; }
+    }
+    out[i] = combined(d, best[i], i);
+  };
+
+  // Places of images, the most doubtful first, in the run's order among equals.
+  const order = (values, places) => places.sort((a, b) => values[b] - values[a] || a - b);
+
+  return { bounds, threshold, margin, rivalry, all, one, order };
+})();
