@@ -222,7 +222,7 @@ class MaskWorkers:
                 self._finished.append((job, future.result()))
                 del waiting[job.id]
         self._jobs.clear()
-        self._executor.shutdown(wait=True)
+        _end(self._executor)
         suspects = [waiting.pop(name) for name in _ids_in_work(self.stage.scratch) if name in waiting]
         self._idle_deaths += not suspects
         if self._idle_deaths > MOST_IDLE_DEATHS:
@@ -253,7 +253,19 @@ class MaskWorkers:
 
     def close(self, *, cancel: bool = False) -> None:
         """Ends the workers; with `cancel`, jobs that have not begun are dropped."""
-        self._executor.shutdown(wait=True, cancel_futures=cancel)
+        _end(self._executor, cancel=cancel)
+
+
+def _end(executor: Executor, *, cancel: bool = False) -> None:
+    """Shuts down, without waiting for ever for a worker that was being started when another one died.
+
+    The pool ends all workers that it knows when one dies, and then waits for those that it knows by then: one that came
+    between waits for a lock which the dead one held.
+    """
+    if isinstance(executor, ProcessPoolExecutor) and executor._broken:
+        for process in list((executor._processes or {}).values()):
+            process.kill()
+    executor.shutdown(wait=True, cancel_futures=cancel)
 
 
 def _one_line(job: MaskJob, error: BaseException) -> str:
@@ -264,12 +276,14 @@ def _one_line(job: MaskJob, error: BaseException) -> str:
 
 
 def _ids_in_work(scratch: Path) -> list[str]:
-    """Ids of the jobs that workers were at when they ended; their notes are removed."""
+    """Ids of the jobs that workers were at when they ended; their notes and half-written masks are removed."""
     found = []
     for note in sorted(scratch.glob(f"{NOTE}*")):
         with contextlib.suppress(OSError, UnicodeDecodeError):
             found.append(note.read_text(encoding="utf-8"))
-        note.unlink(missing_ok=True)
+        process = note.name.removeprefix(NOTE).partition("-")[0]
+        for unfinished in [*scratch.glob(f"{process}-*"), note]:  # of `atomic_file` in that process
+            unfinished.unlink(missing_ok=True)
     return found
 
 
