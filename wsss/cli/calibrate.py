@@ -33,8 +33,8 @@ def register(commands: Any) -> None:
         "overwrite", "dry-run", "json", "quiet",
         required=("run",), choices={"tag-rule": ("absolute", "relative")},
         notes={
-            "method": "distribution, prevalence, zscore, class-zscore or labels; default: what --labels or --prevalence "
-            "ask for, otherwise distribution",
+            "method": "distribution, prevalence, zscore, class-zscore or labels; default: labels or prevalence where "
+            "they are given, otherwise distribution",
             "tag-rule": "the rule that the thresholds are for; default: absolute", "label-ids": "default: auto",
             "labels": "or a run folder: its checked images", "z-threshold": "default: found in the scores",
         },

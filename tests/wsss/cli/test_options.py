@@ -26,8 +26,8 @@ ACTIONS = [
 def test_every_subcommand_is_there():
     found = {parser.prog.removeprefix("tagclip ") for parser in LEAVES}
     assert found == {
-        "run", "tag", "mask", "remask", "calibrate", "review", "show", "train", "segment", "export-model", "evaluate tags", "evaluate masks",
-        "evaluate dense", "compare", "ablate", "benchmark", "diagnose", "demo scenes", "demo report", "demo train-clip",
+        "run", "tag", "mask", "remask", "calibrate", "review", "show", "train", "segment", "export-model",
+        "evaluate tags", "evaluate masks", "evaluate dense", "compare", "ablate", "benchmark", "diagnose", "demo scenes", "demo report", "demo train-clip",
         "demo train-backbone", "demo tag-rules", "demo sprites", "configs", "doctor", "completion",
     }  # fmt: skip
 
