@@ -142,6 +142,7 @@ def measure(binary: str, run: Path) -> dict[str, Any]:
             if len(loads) < LOADS:
                 page.context.close()
         page.evaluate(TIMER)
+        memory = {"loaded": max(renderer_memory(), default=0)}
         page.wait_for_timeout(2000)  # the order by name is made when the browser has nothing to do
         times = {}
         for name, code in WORK.items():
@@ -153,10 +154,12 @@ def measure(binary: str, run: Path) -> dict[str, Any]:
                     for place, what in enumerate(("script", "to_frame")) for share in (50, 95)
                 },
             }  # fmt: skip
+            memory[f"after {name}"] = max(renderer_memory(), default=0)
         client = page.context.new_cdp_session(page)
         client.send("HeapProfiler.collectGarbage")
         heap = page.evaluate("performance.memory.usedJSHeapSize")
-        private = renderer_memory()
+        page.wait_for_timeout(3000)
+        memory["at rest"] = max(renderer_memory(), default=0)
         browser.close()
     size = {path.relative_to(review).as_posix(): path.stat().st_size for path in review.rglob("*") if path.is_file()}
     return {
@@ -164,7 +167,7 @@ def measure(binary: str, run: Path) -> dict[str, Any]:
         "first_paint_ms": sorted(round(load[0] or 0) for load in loads),
         "interactive_ms": sorted(round(load[1]) for load in loads),
         "times_ms": times,
-        "js_heap_mb": round(heap / 1e6, 1), "renderer_private_mb": round(max(private, default=0) / 1e6, 1),
+        "js_heap_mb": round(heap / 1e6, 1), "renderer_private_mb": {when: round(size / 1e6) for when, size in memory.items()},
         "page_data_mb": round(sum(v for k, v in size.items() if not k.startswith("thumbs/")) / 1e6, 2),
         "thumbs_mb": round(sum(v for k, v in size.items() if k.startswith("thumbs/")) / 1e6, 1),
     }  # fmt: skip

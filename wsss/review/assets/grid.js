@@ -88,6 +88,13 @@ Review.Grid = class {
     this.spare.push(card);
   }
 
+  #drop(card) {
+    card.image = -1;
+    card.photo.removeAttribute("src");
+    Review.overlays.clear(card.canvas);
+    card.element.remove();
+  }
+
   // A card that is not shown: the one that has this image already, if there is one.
   #take(i) {
     const same = this.spare.findIndex((card) => card.image === i);
@@ -121,7 +128,9 @@ Review.Grid = class {
       } else this.#put(card, place, count, false);
       after = card.element;
     }
-    if (this.spare.length > 60) for (const card of this.spare.splice(60)) card.element.remove();
+    // Cards to spare keep their pictures for a while, but not many: pictures are what takes memory.
+    const most = 2 * this.columns;
+    if (this.spare.length > most) for (const card of this.spare.splice(0, this.spare.length - most)) this.#drop(card);
   }
 
   #newCard() {
