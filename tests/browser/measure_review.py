@@ -167,7 +167,8 @@ def measure(binary: str, run: Path) -> dict[str, Any]:
         "first_paint_ms": sorted(round(load[0] or 0) for load in loads),
         "interactive_ms": sorted(round(load[1]) for load in loads),
         "times_ms": times,
-        "js_heap_mb": round(heap / 1e6, 1), "renderer_private_mb": {when: round(size / 1e6) for when, size in memory.items()},
+        "js_heap_mb": round(heap / 1e6, 1),
+        "renderer_private_mb": {when: round(size / 1e6) for when, size in memory.items()},
         "page_data_mb": round(sum(v for k, v in size.items() if not k.startswith("thumbs/")) / 1e6, 2),
         "thumbs_mb": round(sum(v for k, v in size.items() if k.startswith("thumbs/")) / 1e6, 1),
     }  # fmt: skip

@@ -90,7 +90,7 @@ Review.Grid = class {
 
   #drop(card) {
     card.image = -1;
-    card.photo.removeAttribute("src");
+    Review.overlays.clear(card.photo);
     Review.overlays.clear(card.canvas);
     card.element.remove();
   }
@@ -135,7 +135,8 @@ Review.Grid = class {
 
   #newCard() {
     const { h } = Review, card = { image: -1, shape: "" };
-    card.photo = h("img", { alt: "", decoding: "async", draggable: false });
+    // A canvas, not an image: browsers keep what they decoded of images long after they have left the screen.
+    card.photo = h("canvas", { class: "photo", "aria-hidden": "true", width: 1, height: 1 });
     card.canvas = h("canvas", { class: "overlay", "aria-hidden": "true", width: 1, height: 1 });
     card.frame = h("span", { class: "frame" }, card.photo, card.canvas);
     card.missing = h("span", { class: "missing" });
@@ -194,7 +195,8 @@ Review.Grid = class {
 
   // The frame has the photo's own proportions, so that photo and overlay lie exactly over each other.
   #shape(card, i) {
-    const height = this.model.heights[i] || card.photo.naturalHeight || 3, width = this.model.widths[i] || card.photo.naturalWidth || 4;
+    const isDrawn = card.photo.width > 1, height = this.model.heights[i] || (isDrawn && card.photo.height) || 3;
+    const width = this.model.widths[i] || (isDrawn && card.photo.width) || 4;
     const factor = Math.min(this.cardWidth / width, this.pictureHeight / height);
     card.frame.style.width = `${Math.round(width * factor)}px`;
     card.frame.style.height = `${Math.round(height * factor)}px`;
@@ -203,15 +205,27 @@ Review.Grid = class {
   #picture(card, i) {
     const { model } = this, hasPhoto = model.marks[i] & Review.flags.thumb;
     this.#shape(card, i);
-    card.photo.hidden = !hasPhoto;
-    if (hasPhoto) {
-      card.photo.onload = model.heights[i] ? null : () => { if (card.image === i) this.#shape(card, i); };
-      card.photo.src = model.file(i, ".webp");
-    } else card.photo.removeAttribute("src");
+    Review.overlays.clear(card.photo);
+    if (hasPhoto) this.#draw(card, i);
     card.missing.textContent = hasPhoto ? "" : model.marks[i] & Review.flags.gone ? "The photo is not there any more" : "The photo cannot be read";
     card.missing.hidden = Boolean(hasPhoto);
     Review.overlays.clear(card.canvas);
     this.#overlay(card, i);
+  }
+
+  async #draw(card, i) {
+    const image = new Image();
+    image.src = this.model.file(i, ".webp");
+    await new Promise((resolve) => { image.onload = image.onerror = resolve; });
+    if (card.image !== i || !image.naturalWidth) return;
+    const bitmap = await createImageBitmap(image);
+    if (card.image === i) {
+      card.photo.width = bitmap.width;
+      card.photo.height = bitmap.height;
+      card.photo.getContext("2d").drawImage(bitmap, 0, 0);
+      if (!this.model.heights[i]) this.#shape(card, i);
+    }
+    bitmap.close();
   }
 
   async #overlay(card, i) {
