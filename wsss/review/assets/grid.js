@@ -47,6 +47,7 @@ Review.Grid = class {
     this.cards = new Map(); // place in the view -> card
     this.spare = [];
     this.at = 0; // place in the view of the current image
+    this.unpainted = new Set(); // cards whose pictures are still to be drawn
     this.follow = Review.perFrame(() => this.render());
     this.scroller.addEventListener("scroll", this.follow, { passive: true });
     new ResizeObserver(() => { this.measure(); this.render(); }).observe(this.scroller);
@@ -206,11 +207,32 @@ Review.Grid = class {
     const { model } = this, hasPhoto = model.marks[i] & Review.flags.thumb;
     this.#shape(card, i);
     Review.overlays.clear(card.photo);
-    if (hasPhoto) this.#draw(card, i);
     card.missing.textContent = hasPhoto ? "" : model.marks[i] & Review.flags.gone ? "The photo is not there any more" : "The photo cannot be read";
     card.missing.hidden = Boolean(hasPhoto);
     Review.overlays.clear(card.canvas);
-    this.#overlay(card, i);
+    this.#paintLater(card);
+  }
+
+  // The words of a card come with the next frame, its pictures after it: an answer is never late for their sake.
+  #paintLater(card) {
+    if (!this.unpainted.size) requestAnimationFrame(() => setTimeout(() => this.#paint(), 0));
+    this.unpainted.add(card);
+  }
+
+  async #paint() {
+    const start = performance.now();
+    for (const card of this.unpainted) {
+      this.unpainted.delete(card);
+      if (!card.element.isConnected || card.element.hidden) card.image = -1;
+      else {
+        if (this.model.marks[card.image] & Review.flags.thumb) await this.#draw(card, card.image);
+        this.#overlay(card, card.image);
+      }
+      if (performance.now() - start > 8 && this.unpainted.size) {
+        requestAnimationFrame(() => setTimeout(() => this.#paint(), 0));
+        return;
+      }
+    }
   }
 
   async #draw(card, i) {
@@ -218,7 +240,8 @@ Review.Grid = class {
     image.src = this.model.file(i, ".webp");
     await new Promise((resolve) => { image.onload = image.onerror = resolve; });
     if (card.image !== i || !image.naturalWidth) return;
-    const bitmap = await createImageBitmap(image);
+    const bitmap = await createImageBitmap(image).catch(() => null);
+    if (bitmap === null) return;
     if (card.image === i) {
       card.photo.width = bitmap.width;
       card.photo.height = bitmap.height;
