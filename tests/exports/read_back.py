@@ -290,11 +290,17 @@ def pillow_voc(truth: Truth) -> tuple[str, int, str]:
     )
 
 
-def pillow_fiftyone(truth: Truth) -> tuple[str, int, str]:
+def opencv_fiftyone(truth: Truth) -> tuple[str, int, str]:
     check_photos(truth, "fiftyone", [truth.export("fiftyone") / "data"])
     targets = json.loads((truth.export("fiftyone") / "mask_targets.json").read_text(encoding="utf-8"))
     assert list(targets.items()) == [(str(index + 1), name) for index, name in enumerate(truth.classes)]
-    return pillow_labels(truth, truth.export("fiftyone") / "labels", shift=1, ignored=False)
+    import cv2  # what FiftyOne reads masks with
+
+    found, root = Found(), truth.export("fiftyone") / "labels"
+    for path in root.rglob("*.png"):
+        values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+        found.masks[stem(path.relative_to(root).as_posix())] = values.astype(np.int32) - 1
+    return cv2.__version__, len(found.masks), compare(truth, found)
 
 
 def pillow_cvat_colours(truth: Truth) -> tuple[str, int, str]:
@@ -465,7 +471,7 @@ READERS: tuple[tuple[str, str, Reader, str], ...] = (
     ("cvat, ignored as a label", "datumaro (voc_segmentation)", datumaro_cvat_ignored, "narrow"),
     ("cvat, Segmentation mask 1.1", "Pillow (colours)", pillow_cvat_colours, ""),
     ("datumaro", "datumaro", datumaro_own, ""),
-    ("fiftyone", "Pillow (values; FiftyOne not tried)", pillow_fiftyone, ""),
+    ("fiftyone", "OpenCV, as FiftyOne does (itself not tried)", opencv_fiftyone, ""),
     ("hf", "datasets", hugging_face, ""),
     ("csv", "pandas", pandas_csv, ""),
     ("parquet", "pandas", pandas_parquet, ""),

@@ -18,7 +18,7 @@ from tagclip.errors import UsageError
 from tagclip.text_files import json_text
 from wsss.export.format_writer import PRODUCER, ExportJob, ExportSample, FormatWriter, MaskRegion, file_stem, read_data
 from wsss.export.json_parts import JsonLists
-from wsss.export.regions import bounding_box, bridged, coco_rle, connected_parts, edge_rings
+from wsss.export.mask_regions import bounding_box, bridged, coco_rle, connected_parts, edge_rings
 
 FORMAT_KEY = "instances"
 
@@ -31,8 +31,8 @@ score. Background and ignored pixels have no annotation.
 - supervision: `DetectionDataset.from_coco("images/{split}", "annotations/instances_{split}.json", force_masks=True)`
 - FiftyOne: `fiftyone.Dataset.from_dir(dataset_type=fiftyone.types.COCODetectionDataset, data_path="images/{split}",
   labels_path="annotations/instances_{split}.json", label_types="segmentations", use_polylines=False)`
-- CVAT: Upload annotations, format *COCO 1.0*, the JSON file. CVAT wants `iscrowd` for run lengths: use format `cvat`
-- Roboflow: drop `images/{split}` and the JSON file onto *Upload*; it reads polygons only, so export with `--polygons`
+- CVAT: Upload annotations, format *COCO 1.0*, the JSON file; format `cvat` keeps tags and scores as well
+- Roboflow and others that take run lengths only with `iscrowd` 1, or not at all: export with `--polygons`
 """
 
 

@@ -24,7 +24,7 @@ from wsss.export.coco import (
 )
 from wsss.export.format_writer import ExportJob, ExportSample, FormatWriter
 from wsss.export.json_parts import JsonLists
-from wsss.export.regions import bounding_box
+from wsss.export.mask_regions import bounding_box
 
 FORMAT_KEY = "panoptic"
 IDS = 256**3

@@ -26,7 +26,7 @@ from wsss.export.format_writer import (
     joined_lists,
     unique_colours,
 )
-from wsss.export.regions import bounding_box, row_runs
+from wsss.export.mask_regions import bounding_box, row_runs
 from wsss.export.voc import IGNORED, LABEL_MAP, known_of_lists, label_map_names, label_map_text, renamed_notes
 from wsss.files.atomic import disk_errors
 from wsss.files.mask_files import IGNORE_COLOUR

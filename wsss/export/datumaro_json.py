@@ -14,7 +14,7 @@ from tagclip.text_files import json_text
 from wsss.export.coco import scores_of
 from wsss.export.format_writer import ExportJob, ExportSample, FormatWriter, read_data, require_same
 from wsss.export.json_parts import JsonLists
-from wsss.export.regions import coco_rle
+from wsss.export.mask_regions import coco_rle
 
 FORMAT_VERSION = "1.0"
 IMAGE_MEDIA = 2  # datumaro's MediaType.IMAGE

@@ -118,12 +118,15 @@ class ExportFolder:
         """
         check_target(self.target, overwrite=overwrite)
         self._note(record, self.files())
+        with contextlib.suppress(OSError):
+            self.target.rmdir()  # an empty folder
         with disk_errors(self.target):
             if not self.target.exists():
                 self.root.replace(self.target)
                 return 0
         old = owned_files(self.target)
-        new = list(self.files())
+        # The record last: until then the old one tells what belongs to an export.
+        new = sorted(self.files(), key=lambda name: name.startswith(f"{RECORD}/"))
         with disk_errors(self.target):
             for name in new:
                 place = self.target / name
@@ -195,8 +198,6 @@ def check_target(target: Path, *, overwrite: bool) -> None:
     if not target.is_dir():
         raise UsageError(f"--out {target}: is a file; choose another folder")
     if not any(target.iterdir()):
-        with disk_errors(target):
-            target.rmdir()
         return
     is_ours = (target / RECORD / EXPORT_RECORD).is_file()
     if not is_ours:

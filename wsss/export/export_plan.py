@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tagclip.image_ids import id_text
+from tagclip.image_ids import escaped_id, id_text
 from tagclip.tag_files import TagRecord
 from wsss.export.export_options import ExportOptions
 from wsss.export.splits import parse_split, stratified
@@ -23,7 +23,7 @@ REJECTED, NOT_CHECKED, FAILED, NO_MASK, KNOWN = (
 
 
 @dataclass(frozen=True)
-class PlannedImage:
+class ImagePlace:
     """Where one image goes; see `ExportSample`."""
 
     name: str
@@ -43,7 +43,7 @@ class ExportPlan:
         records: number of images that the run has tags of.
     """
 
-    images: dict[str, PlannedImage] = field(default_factory=dict)
+    images: dict[str, ImagePlace] = field(default_factory=dict)
     splits: tuple[str, ...] = ()
     left_out: Counter[str] = field(default_factory=Counter)
     escaped: int = 0
@@ -96,7 +96,7 @@ def plan_export(run: RunReader, options: ExportOptions, default_split: str, *, n
     plan.left_out = +plan.left_out
     numbers, names = stable_numbers(ids), export_names(ids)
     for image_id, split in zip(chosen, stratified(tags, shares, options.seed), strict=True):
-        plan.images[image_id] = PlannedImage(names[image_id], numbers[image_id], split)
+        plan.images[image_id] = ImagePlace(names[image_id], numbers[image_id], split)
     plan.escaped = sum(1 for image_id, one in plan.images.items() if one.name != image_id)
     return plan
 
@@ -162,6 +162,16 @@ def _escaped_line(text: str) -> str:
         else character
         for place, character in enumerate(text)
     )
+
+
+def plain_path(path: str) -> str:
+    """A recorded path as text: one that is not UTF-8 with percent signs, like an id."""
+    return path if plain_text(path) == path else escaped_id(path)
+
+
+def plain_text(text: str) -> str:
+    """Text that every file can hold: halves of characters become question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def sizes_on_disk(run: RunReader, photos: Mapping[str, Path | None]) -> int:

@@ -1,23 +1,24 @@
-"""FiftyOne: its `ImageSegmentationDirectory` (data, labels), tags as classifications in JSON, and a script that loads
-both.
+"""FiftyOne: its `ImageSegmentationDirectory` (data, labels), tags as classifications in JSON, a script that loads both.
 
-Mask targets start at 1; 0 is what FiftyOne never shows: background, and ignored pixels, too. Written after FiftyOne's
-documentation; FiftyOne itself was not tried, as its database could not be started where this was made.
+Mask targets start at 1; 0 is what FiftyOne never shows: background, and ignored pixels, too. Masks are grey: FiftyOne
+reads them with OpenCV, which makes colours of a palette. Written after FiftyOne's documentation; FiftyOne itself was
+not tried, as its database could not be started where this was made.
 """
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from wsss.export.format_writer import ExportJob, ExportSample, FormatWriter, file_stem, read_data, require_same
 from wsss.export.json_parts import JsonLists
-from wsss.files.mask_files import encode_mask
 
 TARGETS, CLASSIFICATIONS, LOADER = "mask_targets.json", "classifications.json", "load_fiftyone.py"
-SAVED_TWICE = 255  # classes from 1 to 255 fit into 8 bits, as no value is ignored here
+MOST_OF_8_BITS = 255  # classes from 1, as no value is ignored here
 
 SCRIPT = """import json
 from pathlib import Path
@@ -51,16 +52,14 @@ class FiftyoneWriter(FormatWriter):
     def __init__(self, job: ExportJob):
         super().__init__(job)
         self.tags = JsonLists(job.folder.parts, "classifications", ("images",))
-        self.palette = np.concatenate([np.zeros((1, 3), np.uint8), job.vocabulary.label_palette[job.first :]])
-        self.dtype = np.uint8 if len(job.vocabulary) <= SAVED_TWICE else np.uint16
+        self.dtype = np.uint8 if len(job.vocabulary) <= MOST_OF_8_BITS else np.uint16
 
     def add(self, sample: ExportSample) -> None:
         labels = sample.labels
-        targets = np.where(labels == self.job.ignored, 0, labels.astype(np.int64) + 1 - self.job.first).astype(
-            self.dtype
-        )
-        # Value 255 may be a class here: black in the palette, which no reader of values looks at.
-        self.job.folder.write(f"labels/{sample.name}.png", encode_mask(targets, self.palette[:255]))
+        targets = np.where(labels == self.job.ignored, 0, labels.astype(np.int64) + 1 - self.job.first)
+        buffer = io.BytesIO()
+        Image.fromarray(targets.astype(self.dtype)).save(buffer, format="PNG")
+        self.job.folder.write(f"labels/{sample.name}.png", buffer.getvalue())
         tags = []
         for index in sample.tags:
             score = sample.score(index)

@@ -17,7 +17,7 @@ from tagclip.version import __version__
 from tagclip.vocabulary import Vocabulary, voc_palette
 from wsss.export.export_folder import ExportFolder
 from wsss.export.export_options import ExportOptions
-from wsss.export.regions import connected_parts
+from wsss.export.mask_regions import connected_parts
 from wsss.files.mask_files import IGNORE_COLOUR, encode_mask, ignore_label
 from wsss.files.provenance import read_record
 

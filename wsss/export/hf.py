@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tagclip.errors import UsageError
+from wsss.export.export_plan import plain_path
 from wsss.export.format_writer import ExportJob, ExportSample, FormatWriter, require_same
 from wsss.files.atomic import disk_errors
 
@@ -61,7 +62,7 @@ class HfWriter(FormatWriter):
     def add(self, sample: ExportSample) -> None:
         mask, names = self.job.mask_png(sample.labels), self.vocabulary.names
         content = sample.content
-        path = sample.file_name if content is not None or self.job.photo_root is None else str(sample.photo)
+        path = sample.file_name if content is not None or self.job.photo_root is None else plain_path(str(sample.photo))
         scores = [float("nan")] * len(names) if sample.scores is None else sample.scores.tolist()
         row = {
             "id": sample.id,

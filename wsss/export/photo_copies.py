@@ -88,7 +88,7 @@ class PhotoCopier:
             RunError: a full disk, or a link that the file system does not make.
         """
         if self.mode == "none":
-            self._count("named")
+            self.count("named")
             return
         with disk_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -96,12 +96,12 @@ class PhotoCopier:
             content = self.encoded(photo, plan)
             with disk_errors(target):
                 target.write_bytes(content)
-            self._count(plan.change)
+            self.count(plan.change)
             return
         if self.mode == "copy":
             with disk_errors(target):
                 shutil.copyfile(photo, target)
-            self._count("copied")
+            self.count("copied")
             return
         try:
             if self.mode == "symlink":
@@ -112,9 +112,10 @@ class PhotoCopier:
             raise RunError(
                 f"photos {self.mode}: {target} cannot be a link to {photo} ({error.strerror or error}); use copy"
             ) from None
-        self._count("linked")
+        self.count("linked")
 
-    def _count(self, what: str) -> None:
+    def count(self, what: str) -> None:
+        """Counts a photo; several threads do."""
         with self._lock:
             self.counts[what] += 1
 
@@ -124,7 +125,7 @@ class PhotoCopier:
         Raises:
             ImageError: it cannot be read.
         """
-        self._count(plan.change or "copied")
+        self.count(plan.change or "copied")
         if plan.change:
             return self.encoded(photo, plan)
         try:

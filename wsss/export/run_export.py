@@ -20,8 +20,10 @@ from wsss.export.export_options import ExportOptions
 from wsss.export.export_plan import (
     KNOWN,
     ExportPlan,
-    PlannedImage,
+    ImagePlace,
     added_tags,
+    plain_path,
+    plain_text,
     plan_export,
     record_state,
     sizes_on_disk,
@@ -209,7 +211,7 @@ class _Export:
             summary.splits = {split: done[split] for split in plan.splits}
             summary.counts, summary.photos = dict(writer.counts), dict(self.copier.counts)
             summary.notes += [*self._photo_notes(), *writer.notes()]
-            record = {"made_by": PRODUCER, "format": self.format, "run": str(self.run.root.absolute()),
+            record = {"made_by": PRODUCER, "format": self.format, "run": self.run.root.absolute().name,
                       "run_id": self.run_id, "options": asdict(self.options), "images": summary.images}  # fmt: skip
             if self.merge:
                 counts: MergeCounts = folder.merge(record, writer.combine)
@@ -238,7 +240,7 @@ class _Export:
         summary = ExportSummary(self.format, self.target, images, {name: splits[name] for name in plan.splits})
         summary.left_out, summary.failed = dict(plan.left_out), self.failed
         if plan.escaped:
-            summary.notes.append(f"{plan.escaped} names that lists cannot hold are written with percent signs")
+            summary.notes.append(f"names that lists cannot hold, written with percent signs: {plan.escaped}")
         unused = [
             name
             for name in ("instances", "stuff", "polygons", "ignored", "bom")
@@ -251,19 +253,21 @@ class _Export:
         counts, mode = self.copier.counts, self.copier.mode
         linked = f" (copies: a {mode} of them would show something else)" if mode in ("symlink", "hardlink") else ""
         notes = []
+        if mode == "none" and self.writer_class.wants_photos and not self.writer_class.holds_photos:
+            notes.append("the photos are not in the export: its README.md says where they are")
         if counts["upright"]:
             how = (
                 "turned upright and encoded anew" if self.apply_exif else "encoded anew without their EXIF orientation"
             )
-            notes.append(f"{counts['upright']} photos with an EXIF orientation were {how}, quality kept{linked}")
+            notes.append(f"{_photos(counts['upright'])} with an EXIF orientation: {how}, quality kept{linked}")
         if counts["png"]:
-            notes.append(f"{counts['png']} photos in formats that many tools do not read became PNG{linked}")
+            notes.append(f"{_photos(counts['png'])} in formats that many tools do not read: now PNG{linked}")
         if counts["jpeg"]:
-            notes.append(f"{counts['jpeg']} photos became JPEG (quality 95), as the format wants one suffix{linked}")
+            notes.append(f"{_photos(counts['jpeg'])} now JPEG (quality 95), as the format wants one suffix{linked}")
         if counts["turned"]:
             notes.append(
-                f"{counts['turned']} photos are turned by EXIF, which many trainers do not look at: their masks are "
-                "upright; export with copies of the photos"
+                f"{_photos(counts['turned'])} turned by EXIF, which many trainers do not look at; masks are upright: "
+                "export with copies of the photos"
             )
         return notes
 
@@ -311,7 +315,7 @@ class _Export:
             return None
 
     def _prepare(
-        self, record: TagRecord, planned: PlannedImage, folder: ExportFolder, writer: FormatWriter
+        self, record: TagRecord, planned: ImagePlace, folder: ExportFolder, writer: FormatWriter
     ) -> ExportSample:
         mask_path, mask = self.run.mask_path(record.id), None
         if writer.needs_masks or mask_path.is_file():
@@ -325,13 +329,14 @@ class _Export:
             if self.copier.mode != "none":
                 file_name = planned.name + photo_plan.suffix
             elif photo_plan.change == "upright":
-                self.copier.counts["turned"] += 1
+                self.copier.count("turned")
         size = Size(*mask.shape) if mask is not None else Size(*(record.size or (0, 0)))
         confidence = self._confidence(record.id, size)
         tags, mask = self._sure(record, mask, confidence)
+        note = "" if record.correction is None else plain_text(record.correction.note)
         sample = ExportSample(
             record.id, planned.name, file_name, planned.number, planned.split, size, tags, record.scores, mask,
-            confidence, record_state(record), "" if record.correction is None else record.correction.note, photo,
+            confidence, record_state(record), note, photo,
         )  # fmt: skip
         if photo is None or not writer.wants_photos or self.copier.mode == "none":
             return sample
@@ -343,7 +348,7 @@ class _Export:
 
     def _recorded_name(self, record: TagRecord) -> str:
         """The photo's path below the image root, or its absolute one, for exports without photos."""
-        recorded = record.path or record.id
+        recorded = plain_path(record.path or record.id)
         if self.locator.moved and PurePosixPath(recorded).is_absolute():
             return record.id + PurePosixPath(recorded).suffix
         return recorded
@@ -390,3 +395,7 @@ class _Export:
             ignored = 255 if mask.dtype == np.uint8 else 65535
             mask = np.where(np.isin(mask, [index + first for index in dropped]), ignored, mask).astype(mask.dtype)
         return tuple(index for index in tags if index not in dropped), mask
+
+
+def _photos(count: int) -> str:
+    return f"{count} photo" if count == 1 else f"{count} photos"

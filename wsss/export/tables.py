@@ -18,6 +18,7 @@ import numpy as np
 
 from tagclip.errors import UsageError
 from tagclip.text_files import json_text
+from wsss.export.export_plan import plain_path
 from wsss.export.format_writer import ExportJob, ExportSample, FormatWriter, require_same
 from wsss.files.atomic import disk_errors
 
@@ -51,7 +52,7 @@ class _TableWriter(FormatWriter):
         """Values by column; None where nothing is known."""
         names, job = self.vocabulary.names, self.job
         values: dict[str, Any] = {
-            "id": sample.id, "file": str(sample.photo or sample.file_name), "split": sample.split,
+            "id": sample.id, "file": plain_path(str(sample.photo or sample.file_name)), "split": sample.split,
             "width": sample.size.width, "height": sample.size.height, "tags": [names[index] for index in sample.tags],
             "state": sample.state, "note": sample.note or None,
         }  # fmt: skip

@@ -16,7 +16,7 @@ import yaml
 from tagclip.errors import UsageError
 from wsss.export.coco import polygon_notes
 from wsss.export.format_writer import ExportSample, FormatWriter, file_stem, list_lines_of, require_same
-from wsss.export.regions import bridged, pixel_rings
+from wsss.export.mask_regions import bridged, pixel_rings
 
 DATA_FILE = "data.yaml"
 SHORTEST = 3  # corners of a polygon

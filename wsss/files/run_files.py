@@ -82,3 +82,19 @@ def json_lines(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
             if not isinstance(row, dict):
                 raise RunError(f"{place}: not a record; make it again")
             yield row, place
+
+
+def stored_lines(root: Path) -> dict[str, dict[str, Any]]:
+    """The line of tags.jsonl of every image that a run has tagged, complete or not, by id."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in (root / "tags.jsonl", root / REJECTED_FILE, root / LEFT_FILE, root / ".partial" / "tags.jsonl"):
+        if not path.is_file():
+            continue
+        for text in path.read_bytes().splitlines():
+            try:
+                line = json.loads(text)
+            except ValueError:  # cut short by a kill
+                break
+            if isinstance(line, dict) and isinstance(line.get("id"), str):
+                found[line["id"]] = line
+    return found

@@ -14,7 +14,7 @@ from PIL import Image
 from pycocotools import mask as coco_masks
 from pycocotools.coco import COCO
 
-from tests.wsss.export.test_regions import decode_brush
+from tests.wsss.export.test_mask_regions import decode_brush
 
 BACKGROUND, IGNORED = -1, -2
 
@@ -187,8 +187,13 @@ def read_datumaro(root: Path, *_: int) -> dict[str, np.ndarray]:
 
 
 def read_fiftyone(root: Path, *_: int) -> dict[str, np.ndarray]:
+    """With OpenCV, as FiftyOne does: a palette would become colours."""
     assert len(json.loads((root / "classifications.json").read_text(encoding="utf-8"))["images"])
-    return {name: shifted(png(path), 1, None) for name, path in names_in(root / "labels", ".png").items()}
+    masks = {
+        name: cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+        for name, path in names_in(root / "labels", ".png").items()
+    }
+    return {name: shifted(mask.astype(np.int32), 1, None) for name, mask in masks.items()}
 
 
 def read_hf(root: Path, shift: int, ignored: int) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from tests.wsss.export.readers import BACKGROUND, HOLD_IGNORED, IGNORED, READERS
 from tests.wsss.export.small_runs import FAILED, NO_TAGS, PHOTOS, small_run
 from wsss.export import FORMATS, export_run
 from wsss.export.export_plan import export_names
-from wsss.export.regions import connected_parts
+from wsss.export.mask_regions import connected_parts
 from wsss.files.mask_files import ignore_label
 from wsss.files.run_reader import RunReader
 

@@ -12,11 +12,13 @@ from PIL import ExifTags, Image
 
 from tagclip.errors import RequirementError, RunError, UsageError
 from tagclip.tag_files import TagCorrection, TagRecord, tag_line
+from tagclip.vocabulary import Vocabulary
 from tests.wsss.export.readers import BACKGROUND, IGNORED, READERS
 from tests.wsss.export.small_runs import PHOTOS, small_run, write_photo
 from tests.wsss.runs import contents
 from wsss.export import FORMATS, export_run
 from wsss.export.export_plan import export_names, stable_numbers
+from wsss.export.format_writer import plain_names, unique_colours
 from wsss.export.formats import ExportFormat
 from wsss.files.run_reader import RunReader
 
@@ -297,7 +299,7 @@ def test_links_but_copies_of_turned_photos(mode, tmp_path):
 def test_without_photos_the_recorded_paths_are_named_and_turned_ones_warned_of(tmp_path):
     run = small_run(tmp_path, photos=FIRST)
     summary = export_run(run, "coco", photos="none")
-    assert any("1 photos are turned by EXIF" in note for note in summary.notes)
+    assert any("1 photo turned by EXIF" in note for note in summary.notes)
     content = json.loads((summary.out / "annotations" / "instances_train.json").read_text(encoding="utf-8"))
     assert all((tmp_path / "photos" / one["file_name"]).is_file() for one in content["images"])
     assert not (summary.out / "images").exists()
@@ -452,3 +454,38 @@ def test_memory_is_bounded_by_what_is_in_flight(tmp_path, monkeypatch):
     monkeypatch.setattr(VocWriter, "add", written)
     export_run(run, "voc")
     assert most <= 3
+
+
+def test_an_empty_folder_is_used_and_a_link_to_one_too(tmp_path):
+    run = small_run(tmp_path, photos=FIRST)
+    (tmp_path / "empty").mkdir()
+    export_run(run, "csv", out=tmp_path / "empty")
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    export_run(run, "csv", out=tmp_path / "link")
+    assert (tmp_path / "empty" / "images.csv").read_bytes() == (tmp_path / "real" / "images.csv").read_bytes()
+
+
+def test_a_photo_whose_name_is_no_text_can_be_named(tmp_path):
+    run = small_run(tmp_path, photos={"a": (".jpg", 1)})
+    odd = b"caf\xe9.jpg".decode("utf-8", "surrogateescape")
+    try:
+        (tmp_path / "photos" / "a.jpg").rename(tmp_path / "photos" / odd)
+    except OSError:
+        pytest.skip("the file system holds only text")
+    with_records(run, lambda record: TagRecord(**{**record.__dict__, "path": odd}))
+    for name in FORMATS:
+        assert export_run(run, name, out=tmp_path / name, photos="none").images == 1
+    assert "caf%E9.jpg" in (tmp_path / "csv" / "images.csv").read_text(encoding="utf-8")
+    assert export_run(run, "coco").images == 1
+
+
+def test_colours_and_names_become_unique():
+    palette = [(0, 0, 0), (9, 9, 9), (9, 9, 9), (0, 0, 0), (224, 224, 192)]
+    words = Vocabulary(["a:b", "a,b", "c", "d"], palette=palette)
+    colours = unique_colours(words).tolist()
+    assert len({tuple(colour) for colour in colours}) == 5
+    assert colours[:2] == [[0, 0, 0], [9, 9, 9]]
+    assert [224, 224, 192] not in colours
+    assert [0, 0, 0] not in unique_colours(Vocabulary(words.names, palette=palette, has_background=False)).tolist()
+    assert plain_names(["a:b", "a,b", "c", "ignored"], ":,", ["ignored"]) == ["a_b", "a_b_2", "c", "ignored_2"]

@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as arrays
 from pycocotools import mask as coco_masks
 
 from wsss.export.label_studio import brush_rle
-from wsss.export.regions import (
+from wsss.export.mask_regions import (
     bounding_box,
     bridged,
     coco_rle,
