@@ -34,6 +34,7 @@ DEV = [
     "ruff>=0.6,<1",
     "setuptools>=70.1",  # builds the wheel that a test installs
 ]
+BROWSER = ["playwright>=1.48,<2"]  # tools/test_browser.sh, with the browser of the system
 SPRITES = ["resvg-py"]  # tools/make_demo_sprites.py
 
 
@@ -91,6 +92,7 @@ setup(
         "heif": HEIF,
         "export": EXPORT,
         "dev": DEV,
+        "browser": BROWSER,
         "sprites": SPRITES,
         "all": sorted({*SEG, *HEIF, *EXPORT, *DEV}),
     },

@@ -10,8 +10,11 @@ from tagclip.image_ids import safe_id
 
 # What systems and shares leave beside files; names with a dot in front are hidden anyway.
 STRAY_NAMES = frozenset({"thumbs.db", "desktop.ini", "@eadir", "__macosx"})
-# Files of which a folder of results has all of one row: a run, masks made again, a trained model's answers.
-RESULTS = (("manifest.json", "config.py"), ("masks.json", "classes.json"), ("segmentation.json", "classes.json"))
+# Files of which a folder of results has all of one row: a run, masks made again, a trained model's answers, an export.
+RESULTS = (
+    ("manifest.json", "config.py"), ("masks.json", "classes.json"), ("segmentation.json", "classes.json"),
+    (".tagclip/export.json", ".tagclip/files.txt"),
+)  # fmt: skip
 NAMES_SHOWN = 4
 
 

@@ -1,6 +1,5 @@
 """Tags on disk: JSON lines with scores, and the plain `id class class` text of the published lists."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 
 from tagclip.errors import UsageError
 from tagclip.image_ids import check_id, id_text, list_lines, split_line
-from tagclip.text_files import read_lines
+from tagclip.text_files import parse_json, read_lines
 from tagclip.vocabulary import Vocabulary
 
 IdKind = Literal["index", "raw", "auto"]
@@ -227,7 +226,7 @@ def read_tags(path: Path | str, vocabulary: Vocabulary, *, ids: IdKind = "index"
 
 def _loads(line: str, place: str) -> Any:
     try:
-        return json.loads(line)
+        return parse_json(line)
     except ValueError as error:
         raise UsageError(f"{place}: not valid JSON ({error})") from None
 

@@ -149,17 +149,20 @@ def calibrate_without_labels(
         UsageError: too few images, or the rule "top_k".
     """
     config = config or CalibrationConfig()
-    values = np.sort(_as_read(scores, rule, config), axis=0)
-    images = len(values)
-    below = np.arange(1, images)[:, None]
-    sums = values.cumsum(axis=0)
-    mean_low = sums[:-1] / below
-    mean_high = (sums[-1] - sums[:-1]) / (images - below)
-    separation = below * (images - below) * (mean_high - mean_low) ** 2
-    split = separation.argmax(axis=0)
-    classes = np.arange(values.shape[1])
-    thresholds = (values[split, classes] + values[split + 1, classes]) / 2
+    values = _as_read(scores, rule, config)
+    thresholds = np.array([split_threshold(values[:, place]) for place in range(values.shape[1])])
     return _with_thresholds(rule, thresholds.clip(config.floor, config.ceiling))
+
+
+def split_threshold(values: np.ndarray) -> float:
+    """Otsu's criterion: halfway between the two groups of values that differ most, (n,) -> t, n >= 2."""
+    values = np.sort(np.asarray(values, dtype=np.float64))
+    count = len(values)
+    below = np.arange(1, count)
+    sums = values.cumsum()
+    mean_low, mean_high = sums[:-1] / below, (sums[-1] - sums[:-1]) / (count - below)
+    split = int((below * (count - below) * (mean_high - mean_low) ** 2).argmax())
+    return float((values[split] + values[split + 1]) / 2)
 
 
 def calibrate_with_labels(

@@ -44,7 +44,8 @@ NASTY = (
     b"/", b"C:\\", b"\\\\host\\", b"~", b"%s", b"{}", b"[]", b"{", b"]", b'"', b"'", b"#", b"-", b":", b",", b"null",
     b"NaN", b"Infinity", b"-1", b"1e309", b"999999999999999999999", b"0.5", b"true", b"cat", b"\xc3\xa9", b"e\xcc\x81",
     "\u202e".encode(), "\U0001f600".encode(), b"&x;", b"<!DOCTYPE a [<!ENTITY b 'c'>]>", b"<a>", b"</object>",
-    b"!!python/object:os.system", b"&a [*a]", b"background", b"CON", b"aux.png", b"." * 300, b"9" * 5000,
+    b"!!python/object:os.system", b"&a [*a]", b"background", b"CON", b"aux.png", b"." * 300, b"9" * 5000, b"[" * 5000,
+    b'{"a":' * 5000,
 )  # fmt: skip
 
 
@@ -132,6 +133,21 @@ def config(path: Path, folder: Path) -> None:
     resolve(path, {})
 
 
+def checkpoint() -> bytes:
+    """A trained model's file, as far as its reader looks."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save({"state_dict": {"weight": torch.ones(2, 3)}, "meta": {"epoch": 1, "classes": ("a", "b")}}, buffer)
+    return buffer.getvalue()
+
+
+def training_checkpoint(path: Path, folder: Path) -> None:
+    from wsss.segmentation.checkpoints import read_training_checkpoint
+
+    read_training_checkpoint(path)
+
+
 def resolve(name: Path | str, options: dict[str, object]) -> None:
     from wsss.pipeline.recipe import Recipe
     from wsss.pipeline.run_config import MaskRunConfig, load_run_config
@@ -187,6 +203,7 @@ def targets() -> list[Target]:
                 b"masks.views.scales=[1, 1.5]", b"tagging.rule.class_thresholds={'cat': 0.4}", b"vocabulary=cat,dog",
                 b"tagging.rule.floor=None", b"masks.confidence=.9", b"work.mask_workers=2", b"model.dtype=bfloat16"),
                setting),
+        Target("checkpoints", "iter_1.pth", (checkpoint(),), training_checkpoint),
         Target("configs", "config.py", CONFIGS, config),
     ]  # fmt: skip
 

@@ -15,9 +15,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from tagclip.boxes import box_masks
 from tagclip.clip import AttentionRequest, FrozenCLIP, Trunk, attention
+from tagclip.config import ImageConfig
+from tagclip.vocabulary import Vocabulary
 from tests.golden import golden_root, golden_text
-from wsss.config import PamrConfig
+from wsss.config import MaskConfig, PamrConfig
 from wsss.dense.anomalies import find_outliers, outlier_scores, repair_outliers
 from wsss.dense.calibration import average_alike, unit_rows
 from wsss.dense.features import (
@@ -43,7 +46,11 @@ from wsss.dense.text_propagation import (
     solve_propagation,
     word_relations,
 )
+from wsss.maps.affinity import sinkhorn
+from wsss.maps.excel_source import ExcelSource
+from wsss.maps.surgery import patch_text_maps, surgery_tokens
 from wsss.masks.pamr import refine_with_pamr
+from wsss.masks.par import refine_with_par
 
 CHUNK = 2**26
 LARGE = 5e-5  # of arrays with large values
@@ -59,6 +66,11 @@ class Difference:
 
     def __str__(self) -> str:
         return f"{self.value:.0f} differ" if self.counted else f"{self.value:.1e}"
+
+    @property
+    def shown_limit(self) -> str:
+        """The limit in the same way."""
+        return f"{self.limit:.0f}" if self.counted else f"{self.limit:.0e}"
 
 
 @dataclass(frozen=True)
@@ -380,6 +392,74 @@ def cliptrase_differences(clip: FrozenCLIP, case: MoreCase) -> dict[str, Differe
     return found
 
 
+def excel_source(clip: FrozenCLIP, square: int | None) -> ExcelSource:
+    """ExCEL as published on VOC, with the recorded text rows in the place of its own."""
+    config = MaskConfig.preset("reference")
+    config = replace(config, excel=replace(config.excel, published_input=square), image=ImageConfig())
+    source = ExcelSource(clip, Vocabulary.named("voc"), config=config)
+    text = golden_text("cam")
+    source.rows = torch.cat([tensor(text["voc"]), tensor(text["voc_background"])])
+    return source
+
+
+def excel_differences(clip: FrozenCLIP, case: MoreCase) -> dict[str, Difference]:
+    """excel_<case> on CLIP's own input, and excel320_<case> on the published square."""
+    recorded, rgb = case.arrays(), case.pixels()
+    square = 320 if case.name.startswith("excel320") else None
+    source = excel_source(clip, square)
+    config = source.config.excel
+    images = source.prepare(rgb)[None] if square else normalised(clip, rgb)
+    trunk = clip.trunk(images, source.request)
+    shape = (trunk.grid.height, trunk.grid.width)
+    tags, size = recorded["tags"].tolist(), rgb.shape[:2]
+    mean = source.mean_attention(trunk, 0)
+    found = {
+        "features": near(source.features(trunk, 0), recorded["features"]),
+        "attention_mean": near(mean[: len(recorded["attention_mean"])], recorded["attention_mean"]),
+    }
+    if "tokens" in recorded:
+        inputs = {number: tokens[0] for number, tokens in trunk.kept.items()}
+        tokens = surgery_tokens(clip, inputs, trunk.tokens[0], config)
+        found["tokens"] = near(tokens, recorded["tokens"], LARGE)
+    if "affinity" in recorded:
+        spread = sinkhorn(mean, config.affinity.sinkhorn_rounds)
+        found["affinity"] = near(spread(spread(torch.eye(len(mean)))), recorded["affinity"])
+    plain, text = source.rows, more_arrays("excel_text")
+    rows = {"plain": plain, "bank": tensor(text["rows_bank"]), "near": tensor(text["rows_near"])}
+    guide = F.interpolate(images, size, mode="bilinear", align_corners=True)[0]
+    for name, used in rows.items():
+        if f"maps_{name}" not in recorded:
+            continue
+        source.rows = used
+        maps = patch_text_maps(source.features(trunk, 0), used)
+        found[f"maps_{name}"] = near(maps[:20].T, recorded[f"maps_{name}"])
+        result = source.maps_from_trunk(trunk, [tags])[0]
+        found[f"refined_{name}"] = near(torch.from_numpy(result.refined), recorded[f"refined_{name}"])
+        boxes = box_masks(torch.from_numpy(result.raw), config.affinity.box_threshold, clip_last=True)
+        found[f"boxes_{name}"] = equal(boxes, boxes_to_masks(recorded[f"boxes_{name}"], shape))
+        if f"label_{name}" not in recorded:
+            continue
+        large = F.interpolate(torch.from_numpy(result.maps)[None], size, mode="bilinear", align_corners=False)[0]
+        stack = torch.cat([1 - large.amax(dim=0, keepdim=True), large])
+        after = refine_with_par(guide, stack, source.config.par)
+        found[f"before_par_{name}"] = equal(stack.argmax(dim=0), recorded[f"before_par_{name}"], 2)
+        labels = torch.tensor([0, *(tag + 1 for tag in tags)])[after.argmax(dim=0)]
+        found[f"label_{name}"] = equal(labels, recorded[f"label_{name}"], 2)
+        if f"par_in_{name}" in recorded:
+            found[f"par_in_{name}"] = near(stack[:, ::4, ::4], recorded[f"par_in_{name}"])
+            found[f"par_out_{name}"] = near(after[:, ::4, ::4], recorded[f"par_out_{name}"])
+    return found
+
+
+def boxes_to_masks(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """(K, n, 4) x0, y0, x1, y1, ends exclusive, padded with -1 -> (K, h, w) bool."""
+    masks = np.zeros((len(boxes), *shape), bool)
+    for mask, own in zip(masks, boxes, strict=True):
+        for x0, y0, x1, y1 in own[own[:, 0] >= 0]:
+            mask[y0:y1, x0:x1] = True
+    return masks
+
+
 METHODS: dict[str, Callable[[FrozenCLIP, MoreCase], dict[str, Difference]]] = {
     "scclip_": scclip_differences,
     "scclip_wide_": scclip_differences,
@@ -390,6 +470,8 @@ METHODS: dict[str, Callable[[FrozenCLIP, MoreCase], dict[str, Difference]]] = {
     "naclip_pamr_": naclip_pamr_differences,
     "cliptrase_": cliptrase_differences,
     "cliptrase336_": cliptrase_differences,
+    "excel_": excel_differences,
+    "excel320_": excel_differences,
     "pearl_": pearl_differences,
     "pearl_tlp_": pearl_tlp_differences,
 }

@@ -187,7 +187,7 @@ def mutated(source: str, number: int) -> tuple[str, str]:
     return after, " ".join((lines or [""])[0].split())
 
 
-def tests_of(root: Path, module: str) -> tuple[list[str], list[str]]:
+def judges_of(root: Path, module: str) -> tuple[list[str], list[str]]:
     """Test files that mirror or import a module, and those of its package's folder beside them."""
     path = Path(module)
     name = module.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
@@ -278,7 +278,7 @@ def judge(mutant: Mutant, judge_: Judge, clean: Path) -> dict[str, object]:
     text, reads = mutated(source, mutant.number)
     start, killer, unsound = time.monotonic(), "", []
     try:
-        for tests in tests_of(clean, mutant.module):
+        for tests in judges_of(clean, mutant.module):
             while tests:
                 path.write_text(text, encoding="utf-8")
                 found = judge_.failing(tests, unsound)

@@ -183,6 +183,13 @@ def test_a_wheel_makes_masks_without_the_clone(run_of_the_wheel):
     assert len(list((run_of_the_wheel / "masks").rglob("*.png"))) == 2
 
 
+def test_a_wheel_makes_a_review_page_without_the_clone(installed, elsewhere, run_of_the_wheel):
+    run_installed(installed, elsewhere, "-m", "wsss.cli.main", "review", "--run", "made", "--quiet")
+    names = {path.name for path in (run_of_the_wheel / "review" / "assets").iterdir()}
+    assert names == {path.name for path in (ROOT / "wsss" / "review" / "assets").glob("*.[jc]s*")}
+    assert (run_of_the_wheel / "review" / "index.html").is_file()
+
+
 def test_a_wheel_trains_without_the_clone(installed, elsewhere, run_of_the_wheel):
     small = {  # crops of 64 pixels, so that two iterations take seconds
         "train_dataloader.batch_size": 2, "train_dataloader.num_workers": 0, "model.data_preprocessor.size": "(64,64)",

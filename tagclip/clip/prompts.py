@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import tempfile
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,11 +29,10 @@ SCENE_TEMPLATES = (
     "this is the {} in the scene.",
     "this is one {} in the scene.",
 )
-# The 80 ImageNet templates of CLIP and five more: what TagCLIP's published classifiers average over.
-TAGGING_TEMPLATES: tuple[str, ...] = (
-    *(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES),
-    *SCENE_TEMPLATES,
-)
+# The 80 ImageNet templates of CLIP, which most training-free methods average over.
+IMAGENET_TEMPLATES: tuple[str, ...] = tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
+# The same and five more: what TagCLIP's published classifiers average over.
+TAGGING_TEMPLATES: tuple[str, ...] = (*IMAGENET_TEMPLATES, *SCENE_TEMPLATES)
 CAM_TEMPLATE = "a clean origami {}."  # CLIP-ES, arXiv 2212.09506, section 3.2
 CACHE_VERSION = 1
 PROMPTS_AT_ONCE = 20_000  # whose features are held together; a longer list goes through class by class, in such groups
@@ -126,7 +124,7 @@ def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
             classifier = stored["classifier"]
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy and zip raise all sorts on damaged bytes
         logger.warning("%s: damaged text cache (%s), made anew", path, error)
         return None
     if classifier.shape != shape or classifier.dtype != np.float32:

@@ -12,6 +12,7 @@ from tagclip.tagger import TagCLIP
 from tagclip.vocabulary import Vocabulary
 from wsss.files.run_folder import RunFolder
 from wsss.pipeline.planning import plan_images
+from wsss.pipeline.run_model import model_identity
 from wsss.pipeline.tags import run_identity, run_tagging
 
 PETS = Vocabulary(["cat", "dog", "bird"], background=("grass", "sky"))
@@ -25,5 +26,5 @@ def tag_folder(weights: Path, images: Path, out: Path, cache_dir: Path, pause: f
     files = find_images(images)
     plan = plan_images(files, config.image, clip.patch_size, batch_size=2, batch_patches=None)
     tagger = TagCLIP(clip, PETS, config=config, cache_dir=cache_dir)
-    with RunFolder.open(out, run_identity(clip, PETS, config, files, top_k=None), {}) as run:
+    with RunFolder.open(out, run_identity(model_identity(clip), PETS, config, files, top_k=None), {}) as run:
         run_tagging(run, tagger, plan, progress=lambda images: time.sleep(pause))

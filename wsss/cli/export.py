@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def register(commands: Any) -> None:
     """Adds the subcommand."""
     parser = add_command(
-        commands, "export", run=export,
+        commands, "export", run=export, first="--run",
         help="Export a run to COCO, VOC, YOLO, mmseg, Label Studio, CVAT, FiftyOne, Hugging Face, tables and more.",
         text="Each export is a folder with a README.md on how to import it. Photos that EXIF turns are written\n"
         "upright, as the masks are. Rejected and failed images are left out.",

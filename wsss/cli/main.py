@@ -12,6 +12,7 @@ from tagclip.version import __version__
 from wsss.cli import (
     ablate,
     benchmark,
+    calibrate,
     compare,
     completion,
     configs,
@@ -22,6 +23,7 @@ from wsss.cli import (
     export,
     export_model,
     mask,
+    merge,
     remask,
     reproduce,
     review,
@@ -35,8 +37,8 @@ from wsss.cli.console import run_main
 from wsss.cli.parser import Parser
 
 COMMANDS = (
-    run, tag, mask, remask, show, review, export, train, segment, export_model, evaluate, compare, ablate, reproduce,
-    benchmark, diagnose, demo, configs, doctor, completion,
+    run, tag, mask, merge, remask, calibrate, show, review, export, train, segment, export_model, evaluate, compare,
+    ablate, reproduce, benchmark, diagnose, demo, configs, doctor, completion,
 )  # fmt: skip
 
 

@@ -18,12 +18,14 @@ from wsss.cli.run_options import DEFAULT_CONFIG, require_own_data, run_fields
 from wsss.cli.screen import Output, Table
 
 if TYPE_CHECKING:
+    from wsss.pipeline.mask_run import MaskRun
     from wsss.pipeline.masks import Pipeline
     from wsss.pipeline.recipe import Recipe
 
 OPTIONS = (
     "images", "image-root", "classes", "config", "set", "out", "limit", "preset", "method", "scales", "flip", "refine",
-    "confidence", "batch-size", "workers", "mask-workers", "overwrite", "strict", "dry-run", "json", "quiet",
+    "confidence", "save-confidence", "corrections", "batch-size",
+    "workers", "mask-workers", "shard", "overwrite", "strict", "dry-run", "json", "quiet",
 )  # fmt: skip
 NOTES = {
     "config": f"default: {DEFAULT_CONFIG}",
@@ -49,8 +51,13 @@ def read_recipe(args: argparse.Namespace, settings: Mapping[str, Any]) -> Recipe
     return Recipe.resolve(config)
 
 
-def make_masks(args: argparse.Namespace, settings: Mapping[str, Any], output: Output) -> tuple[Path, dict[str, Any]]:
+def make_masks(
+    args: argparse.Namespace, settings: Mapping[str, Any], output: Output, recipe: Recipe | None = None
+) -> tuple[Path, dict[str, Any]]:
     """Runs to the end, or, with --dry-run, shows what a run would take.
+
+    Args:
+        recipe: settings in place of those that the command line describes.
 
     Returns:
         The run folder and its figures.
@@ -58,31 +65,57 @@ def make_masks(args: argparse.Namespace, settings: Mapping[str, Any], output: Ou
     Raises:
         UsageError, RunError: see `MaskRun`.
     """
-    recipe = read_recipe(args, settings)
+    recipe = recipe or read_recipe(args, settings)
+    from wsss.cli.shards import check_shard, do_share
     from wsss.pipeline.mask_run import MaskRun
 
-    set_threads(args.threads)
-    mask_run = MaskRun(recipe, device=args.device, limit=args.limit, cache_dir=args.cache_dir)
-    plan, out = mask_run.plan, Path(recipe.run.out)
-    logger.info("%d images in %d batches; %d classes (%s); %s on %s", len(plan.order), len(plan.batches),
-                len(recipe.vocabulary), recipe.vocabulary.name, mask_run.clip.name, mask_run.clip.device)  # fmt: skip
-    if args.dry_run:
-        from wsss.pipeline.estimate import estimate
+    shard = check_shard(args)
 
-        found = estimate(mask_run)
-        output.show(found.text())
-        return out, dataclasses.asdict(found)
+    set_threads(args.threads)
+    mask_run = MaskRun(
+        recipe, device=args.device, limit=args.limit, cache_dir=args.cache_dir, corrections=args.corrections,
+        overwrite=args.overwrite,
+    )  # fmt: skip
+    plan, out, model = mask_run.plan, Path(recipe.run.out), mask_run.model
+    name = recipe.run.model.name
+    name = f"{model.clip.name} on {model.clip.device}" if model.is_loaded else f"{name}, not loaded yet"
+    logger.info("%d images in %d batches; %d classes (%s); %s", len(plan.order), len(plan.batches),
+                len(recipe.vocabulary), recipe.vocabulary.name, name)  # fmt: skip
+    if args.dry_run:
+        return out, _plan_only(mask_run, output)
 
     @contextlib.contextmanager
     def watch(total: int, done: int) -> Iterator[Callable[[Pipeline], None]]:
         with progress_bar(total, "masks", done=done, quiet=args.quiet) as bar:
             yield StageRates(bar)
 
+    if shard is not None:
+        return out, do_share(mask_run, shard, out, args, output, watch)
     run = mask_run.execute(overwrite=args.overwrite, strict=args.strict, watch=watch)
     if run.times is None:
         output.show(f"{out}: complete already")
     show_summary(run.counts, run.times, output)
     return out, {"run": str(out), "counts": run.counts, "times": run.times}
+
+
+def _plan_only(mask_run: MaskRun, output: Output) -> dict[str, Any]:
+    """Shows what a run would change and take."""
+    from wsss.pipeline.estimate import estimate
+
+    preview = mask_run.preview()
+    if preview is None:
+        found = estimate(mask_run)
+        output.show(found.text())
+        return dataclasses.asdict(found)
+    for sentence in preview.sentences():
+        output.show(sentence)
+    changes = preview.changes
+    return {
+        "images": preview.images, "changed": list(preview.changed), "retagged": len(changes.remade),
+        "added": len(changes.added), "left": len(changes.left), "rejected": len(changes.rejected),
+        "gained": dict(changes.gained), "lost": dict(changes.lost), "masks": preview.masks,
+        "through_model": preview.through_model,
+    }  # fmt: skip
 
 
 def show_summary(counts: Mapping[str, Any], times: Mapping[str, Any] | None, output: Output) -> None:

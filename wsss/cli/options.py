@@ -18,7 +18,7 @@ PRESETS = ("reference", "default")
 DTYPES = ("float32", "bfloat16", "float16")
 TAG_RULES = ("relative", "absolute", "top_k", "zscore")
 ID_KINDS = ("auto", "index", "raw")
-REFINERS = ("crf", "pamr", "none")
+REFINERS = ("crf", "pamr", "par", "none")
 RESTRICTIONS = ("all", "tags", "labels")
 MODES = ("model", "whole", "slide")
 EXPORT_FORMATS = (
@@ -54,6 +54,14 @@ def size(text: str) -> tuple[int, int]:
     if not cross:
         raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, like 500x375")
     return positive(width), positive(height)
+
+
+def fraction(text: str) -> tuple[int, int]:
+    """argparse type of K/N, two whole numbers."""
+    number, slash, count = text.partition("/")
+    if not slash:
+        raise argparse.ArgumentTypeError(f"{text!r} is not K/N, such as 3/16")
+    return positive(number), positive(count)
 
 
 def share(text: str) -> float:
@@ -110,6 +118,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("labels", "Take the true tags from a plain list, a folder of VOC XML, or COCO JSON", "PATH", Path),
         Option("label-ids", "Say whether numbers in a plain label list are class indices or raw ids",
                choices=ID_KINDS),
+        Option("corrections", "Take corrections of tags and images from this file of `tagclip review`", "FILE", Path),
         Option("masks", "Use the masks (PNG) in this folder instead of the run's", "DIR", Path),
         Option("maps", "Use the class maps (npz) in this folder instead of the run's", "DIR", Path),
         Option("ground-truth", "Use the true masks in this folder; a training fits a second model to them", "DIR",
@@ -135,15 +144,20 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("tags-per-image", "Give each image its K best classes (rule top_k)", "K", positive),
         Option("at-least-one", "Give an image that no class passes its best class, or leave it without tags",
                kind=CHOICE),
+        Option("prevalence", "Take this share of images to show a class: one number, or CLASS=NUMBER of each", "SHARE",
+               several=True),
+        Option("z-threshold", "Tag a class this many standard deviations above its mean (zscore, class-zscore)", "Z",
+               float),
         Option("keep-scores", "Store only the K best scores of each image", "K", positive),
-        Option("method", "Make class maps by cam, a training-free strategy, or a strategy file", "NAME"),
+        Option("method", "Make class maps by cam, excel, a strategy or its file; calibrate by one of its methods",
+               "NAME"),
         Option("restrict", "Let an image have all classes, only its tags, or only its true labels",
                choices=RESTRICTIONS),
         Option("scales", "Average over the image at these scales; each one costs a pass of the model", "S", float,
                several=True),
         Option("flip", "Average over the mirrored image, too", kind=SWITCH),
         Option("tta", "Average over the scales and the mirrored image that the model's config asks for", kind=SWITCH),
-        Option("refine", "Sharpen masks along edges with a dense CRF, with PAMR, or not at all", choices=REFINERS),
+        Option("refine", "Sharpen masks along edges with a dense CRF, PAMR or PAR, or not at all", choices=REFINERS),
         Option("confidence", "Set pixels whose best class is less probable than P to 255 (ignored); 0: none", "P",
                share),
         Option("pixel-threshold", "Set pixels whose best class is less probable than P to background", "P", share),
@@ -200,6 +214,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
     ),
     "output": (
         Option("overlays", "Write coloured overlays beside the masks", kind=CHOICE),
+        Option("save-confidence", "Write how sure each pixel of a mask is, too, as grey PNGs of 8 bits", kind=SWITCH),
         Option("panel-height", "Draw panels this high", "PX", positive),
         Option("columns", "Put N pictures into one row of the sheet", "N", positive),
         Option("size", "Use images of this size", "WIDTHxHEIGHT", size),
@@ -239,6 +254,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("workers", "Read or draw images with N workers", "N", positive),
         Option("mask-workers", "Make masks in N processes", "N", positive),
         Option("seed", "Set the seed of all random choices", "N", not_negative),
+        Option("shard", "Take share K of N of the work, beside other machines with the other shares", "K/N", fraction),
         Option("overwrite", "Start anew, and replace what an earlier call has left in --out", kind=SWITCH),
         Option("strict", "End with an error if an image fails", kind=SWITCH),
         Option("dry-run", "Show the plan and what it would take, and write nothing", kind=SWITCH),

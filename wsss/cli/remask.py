@@ -21,11 +21,12 @@ def register(commands: Any) -> None:
         example="remask --run runs/mine --out runs/mine_sure --confidence 0.95",
     )  # fmt: skip
     pick(
-        parser, "run", "image-root", "out", "set", "refine", "confidence", "mask-workers", "device", "overwrite",
-        "json", "quiet",
+        parser, "run", "image-root", "out", "set", "refine", "confidence", "save-confidence", "mask-workers", "device",
+        "overwrite", "json", "quiet",
         required=("run", "out"),
         notes={"mask-workers": "default: one per core", "set": "only masks.*", "device": "of PAMR and the tensor CRF",
-               "refine": "default: the run's", "confidence": "default: the run's"},
+               "refine": "default: the run's", "confidence": "default: the run's",
+               "save-confidence": "into OUT-confidence"},
     )  # fmt: skip
 
 
@@ -42,8 +43,9 @@ def remask(args: argparse.Namespace) -> int:
     changes = mask_changes({**settings_of(args.set), **given})
     device = str(resolve_device(args.device))
     work = Remasking.plan(
-        args.run, args.out, changes, overwrite=args.overwrite, device=device, image_root=args.image_root
-    )
+        args.run, args.out, changes, overwrite=args.overwrite, device=device, image_root=args.image_root,
+        save_confidence=args.save_confidence,
+    )  # fmt: skip
     masks = work.done + len(work.jobs)
     with progress_bar(masks, "masks", done=work.done, quiet=args.quiet) as bar:
         work.execute(args.mask_workers or cores(), counted(bar))

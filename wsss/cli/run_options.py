@@ -37,6 +37,7 @@ FIELDS = {
     "method": "method",
     "refine": "masks.refiner",
     "confidence": "masks.confidence",
+    "save_confidence": "save_confidence",
     "scales": "masks.views.scales",
     "flip": "masks.views.flip",
 }

@@ -30,7 +30,7 @@ def register(commands: Any) -> None:
     )  # fmt: skip
     pick(
         parser, "images", "image-root", "classes", "config", "set", "out", "limit", "preset", *TAG_RULE, "keep-scores",
-        "batch-size", "workers", "overwrite", "strict", "dry-run", "json", "quiet", *MODEL,
+        "batch-size", "workers", "shard", "overwrite", "strict", "dry-run", "json", "quiet", *MODEL,
         notes={"config": f"default: {DEFAULT_CONFIG}"},
     )  # fmt: skip
 
@@ -43,16 +43,29 @@ def tag(args: argparse.Namespace) -> int:
     from wsss.pipeline.run_config import TaggingRunConfig, load_run_config
 
     config = load_run_config(args.config or DEFAULT_CONFIG, run_fields(args, settings), TaggingRunConfig())
+    from wsss.cli.shards import check_shard, do_share
     from wsss.pipeline.tag_run import TagRun
 
+    shard = check_shard(args)
+
     set_threads(args.threads)
-    run, output = TagRun(config, device=args.device, limit=args.limit, cache_dir=args.cache_dir), Output.of(args)
-    plan, clip = run.plan, run.clip
-    numbers = {"images": len(run.files), "batches": len(plan.batches), "unreadable": len(plan.unreadable)}
+    output = Output.of(args)
+    run = TagRun(
+        config, device=args.device, limit=args.limit, cache_dir=args.cache_dir, overwrite=args.overwrite
+    )
+    plan = run.plan
+    numbers: dict[str, Any] = {
+        "images": len(run.files), "batches": len(plan.batches), "unreadable": len(plan.unreadable)
+    }  # fmt: skip
+    model = f"{run.clip.name} on {run.clip.device}" if run.model.is_loaded else f"{config.model.name}, not loaded yet"
     line = (f"{numbers['images']} images in {numbers['batches']} batches, {numbers['unreadable']} unreadable; "
-            f"{len(run.vocabulary)} classes ({run.vocabulary.name}); {clip.name} on {clip.device}")  # fmt: skip
+            f"{len(run.vocabulary)} classes ({run.vocabulary.name}); {model}")  # fmt: skip
     if args.dry_run:
         output.show(line)
+        if (changes := run.preview()) is not None:
+            for sentence in changes.sentences():
+                output.show(sentence)
+            numbers |= {"added": len(changes.added), "left": len(changes.left), "changed": len(changes.remade)}
         output.figures(numbers)
         return 0
     logger.info(line)
@@ -62,6 +75,9 @@ def tag(args: argparse.Namespace) -> int:
         with progress_bar(total, "tags", quiet=args.quiet) as bar:
             yield bar.update
 
+    if shard is not None:
+        output.figures(do_share(run, shard, Path(config.out), args, output, watch))
+        return 0
     counts = run.execute(overwrite=args.overwrite, strict=args.strict, watch=watch).counts
     total, file = sum(counts["tags"].values()), Path(config.out) / "tags.jsonl"
     output.show(f"{counts['tagged']} of {counts['images']} images tagged, {total} tags: {file}")

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tagclip.errors import UsageError
-from wsss.dense.calibration import row_parts
+from wsss.maps.parts import row_parts
 
 SPARE_CANDIDATES = 8
 

@@ -1,26 +1,17 @@
 """Patch tokens averaged over, and attended by, patches that look like them (SC-CLIP, arXiv 2411.15869).
 
-Likeness is the cosine between tokens of an earlier block. The N x N matrices are made some rows at a time and never
-kept: at 8192 patches one takes a quarter of a gigabyte.
+Likeness is the cosine between tokens of an earlier block. The N x N matrices are made some rows at a time, never kept.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PART_BYTES = 64 * 2**20
+from wsss.maps.parts import row_parts
+
 SUM_EPSILON = 1e-6
-
-
-def row_parts(rows: int, columns: int) -> Iterator[slice]:
-    """Slices of the rows of an fp32 matrix, each of about `PART_BYTES`."""
-    step = max(1, PART_BYTES // (4 * max(1, columns)))
-    for first in range(0, rows, step):
-        yield slice(first, min(first + step, rows))
 
 
 def average_alike(values: Tensor, unit: Tensor, threshold: float) -> Tensor:

@@ -10,8 +10,8 @@ from sklearn import config_context
 from sklearn.cluster import DBSCAN
 from torch import Tensor
 
-from wsss.dense.calibration import row_parts
 from wsss.dense.logits import PatchField, WordMaps, row_chunks
+from wsss.maps.parts import row_parts
 
 NOISE = -1
 ENLARGEMENT, MEDIAN_SIZE = 4, 7  # of a region's map before it is compared with the others'

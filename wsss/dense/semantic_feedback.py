@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss.config import PamrConfig
-from wsss.dense.calibration import row_parts
 from wsss.dense.logits import PatchField
+from wsss.maps.parts import row_parts
 from wsss.masks.pamr import refine_with_pamr
 
 NO_LABEL = -1

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tagclip.text_files import json_text
+from tagclip.text_files import json_text, parse_json
 from wsss.files.atomic import atomic_file, disk_errors
 
 
@@ -23,13 +22,15 @@ class Journal:
             records count as written.
         partial: the growing file.
         scratch: folder for temporary files.
+        others: further ordered files that hold records, see `distribute`.
     """
 
-    def __init__(self, final: Path | None, partial: Path, scratch: Path):
+    def __init__(self, final: Path | None, partial: Path, scratch: Path, others: Sequence[Path] = ()):
         self.final, self.partial, self.scratch = final, partial, scratch
         self._places: dict[str, tuple[Path, int, int]] = {}
-        if final is not None and final.is_file():
-            self._index(final)
+        for path in (final, *others):
+            if path is not None and path.is_file():
+                self._index(path)
         if partial.is_file():
             end = self._index(partial)
             with disk_errors(partial), partial.open("r+b") as file:
@@ -41,7 +42,7 @@ class Journal:
         with path.open("rb") as file:
             for line in file:
                 try:
-                    key = json.loads(line)["id"] if line.endswith(b"\n") else None
+                    key = parse_json(line)["id"] if line.endswith(b"\n") else None
                 except (ValueError, KeyError, TypeError):
                     key = None
                 if not isinstance(key, str):
@@ -85,19 +86,38 @@ class Journal:
         path, offset, length = self._places[key]
         with path.open("rb") as file:
             file.seek(offset)
-            return json.loads(file.read(length))
+            return parse_json(file.read(length))
 
     def finish(self, order: Iterable[str]) -> None:
         """Writes the ordered file from the records whose ids `order` names."""
-        if self.final is None:
-            return
+        if self.final is not None:
+            self.distribute({self.final: list(order)})
+
+    def distribute(self, orders: Mapping[Path, Sequence[str]]) -> None:
+        """Writes several ordered files, each from the records whose ids it names; one without any is removed."""
+        # What goes from one file to another is kept elsewhere first: one may be replaced before the other is written.
+        moved = [
+            key
+            for path, order in orders.items()
+            for key in order
+            if key in self._places and self._places[key][0] not in (path, self.partial)
+        ]
+        if moved:
+            self.append([self[key] for key in moved])
+        for path, order in orders.items():
+            if order or path == self.final:
+                self._write(path, order)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _write(self, path: Path, order: Iterable[str]) -> None:
         with contextlib.ExitStack() as stack:
             sources = {
                 path: stack.enter_context(path.open("rb")) for path in {place[0] for place in self._places.values()}
             }
-            with atomic_file(self.final, self.scratch, durable=True) as out:
+            with atomic_file(path, self.scratch, durable=True) as out:
                 for key in order:
                     if key in self._places:
-                        path, offset, length = self._places[key]
-                        sources[path].seek(offset)
-                        out.write(sources[path].read(length))
+                        place, offset, length = self._places[key]
+                        sources[place].seek(offset)
+                        out.write(sources[place].read(length))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib.metadata
 import json
 import pprint
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tagclip.errors import RunError, UsageError
-from tagclip.text_files import json_text
+from tagclip.text_files import json_text, parse_json
 from tagclip.version import __version__
 from wsss.files.atomic import atomic_file, disk_errors
 
@@ -36,6 +37,15 @@ def differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
     old, new = flatten(there), flatten(wanted)
     keys = [*new, *(key for key in old if key not in new)]
     return [f"{key} {_shown(old, key)} there, {_shown(new, key)} here" for key in keys if old.get(key) != new.get(key)]
+
+
+def part_of(values: Mapping[str, Any], names: Sequence[str], *, inside: bool) -> dict[str, Any]:
+    """The flat settings that lie inside (or outside) of the named ones: "tagging.rule" holds "tagging.rule.top_k"."""
+    return {
+        key: value
+        for key, value in flatten(values).items()
+        if any(key == name or key.startswith(f"{name}.") for name in names) == inside
+    }
 
 
 def refuse_other(
@@ -70,7 +80,7 @@ def read_record(path: Path, remedy: str) -> dict[str, Any]:
         RunError: it cannot be read.
     """
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(parse_json(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise RunError(f"{path}: damaged ({error}); {remedy}") from None
 
@@ -135,6 +145,23 @@ def config_text(config: Mapping[str, Any]) -> str:
     """A config as Python assignments, which mmengine's Config.fromfile reads back."""
     lines = [f"{key} = {pprint.pformat(value, width=110, sort_dicts=False)}" for key, value in config.items()]
     return "\n".join(lines) + "\n"
+
+
+def config_values(path: Path) -> dict[str, Any]:
+    """What `config_text` wrote, read without running it.
+
+    Raises:
+        RunError: no such file, or something else than assignments of plain values.
+    """
+    try:
+        values = {}
+        for line in ast.parse(path.read_text(encoding="utf-8")).body:
+            if not isinstance(line, ast.Assign) or not isinstance(line.targets[0], ast.Name):
+                raise ValueError(f"line {line.lineno} assigns no value")
+            values[line.targets[0].id] = ast.literal_eval(line.value)
+        return values
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        raise RunError(f"{path}: not the settings of a run ({error})") from None
 
 
 def _shown(values: Mapping[str, Any], key: str) -> str:

@@ -8,25 +8,41 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from filelock import BaseFileLock
 
-from tagclip.errors import UsageError
+from tagclip.errors import RunError, UsageError
 from tagclip.text_files import json_text
 from wsss.files.atomic import atomic_file, disk_errors, is_whole
+from wsss.files.corrections import CORRECTIONS_FILE
+from wsss.files.digests import file_digest
 from wsss.files.journal import Journal
 from wsss.files.locks import take_lock
-from wsss.files.provenance import config_text, installed_versions, refuse_other
-from wsss.files.run_files import FORMAT, read_manifest
+from wsss.files.provenance import config_text, differences, installed_versions, part_of, refuse_other
+from wsss.files.run_files import FORMAT, LEFT_FILE, REJECTED_FILE, read_manifest, run_id
 from wsss.files.run_reader import RunReader
 
+PARTS, DONE = "parts", "done"  # below PARTIAL: a folder per part, and the file that says that it is done
+TRIES = 20  # tenths of a second that a part waits for others to look, too
 PARTIAL = ".partial"  # journals and temporary files of an unfinished run; gone when it is complete
-OWN_FILES = ("manifest.json", "config.py", "tags.jsonl", "tags.txt", "failures.jsonl", "log.txt", "times.json")
-OWN_FOLDERS = ("cams", "masks", PARTIAL)
-SUFFIXES = {"cams": ".npz", "masks": ".png"}
+ASIDE = "aside"  # maps and masks of images that are not in the data set: rejected ones, and those without a photo
+OWN_FILES = (
+    "manifest.json", "config.py", "tags.jsonl", "tags.txt", REJECTED_FILE, LEFT_FILE, CORRECTIONS_FILE,
+    "failures.jsonl", "log.txt", "times.json",
+)  # fmt: skip
+SUFFIXES = {"cams": ".npz", "masks": ".png", "confidence": ".png"}  # of the files that every image has
+OWN_FOLDERS = (*SUFFIXES, ASIDE, PARTIAL)
+LASTING = ("id", "photos", "corrections", "earlier_versions")  # notes that a run keeps
+NEEDS_MODEL = (
+    "scores or maps depend on that, so that every image needs the model again: choose another folder, or --overwrite"
+)
+NEEDS_MASKS = (
+    "every mask depends on that: `tagclip remask` makes others from these maps; or choose another folder, or "
+    "--overwrite"
+)
 logger = logging.getLogger(__name__)
 
 
@@ -41,6 +57,8 @@ class RunFolder(RunReader):
         coverage: journal of the pixels by label of each mask, for the summary of a run that was cut.
         is_complete: everything is written; what only an unfinished run needs goes when the folder is closed.
         manifest: what the folder held when it was opened, None if it is new.
+        changed: what is wanted otherwise than the folder has it, one phrase each.
+        is_adopted: `adopt` has made it the folder's own.
         counts: what the run holds, filled when it is complete; times: what it took, None if nothing was left to do.
     """
 
@@ -51,16 +69,32 @@ class RunFolder(RunReader):
         notes: Mapping[str, Any],
         manifest: Mapping[str, Any] | None,
         lock: BaseFileLock,
+        part: int | None = None,
     ):
         super().__init__(root)
+        self.part, self.only = part, None if part is None else frozenset[str]()
+        home = _home(root, part)
         self.identity, self.notes, self.manifest, self._lock = identity, dict(notes), manifest, lock
-        self.scratch = root / PARTIAL / "files"
+        self.changed: list[str] = []
+        self.is_adopted = False
+        self._config: Mapping[str, Any] = {}
+        for key in LASTING:
+            if manifest is not None and key in manifest:
+                self.notes.setdefault(key, manifest[key])
+        self.scratch = home / "files"
         with disk_errors(root):
             shutil.rmtree(self.scratch, ignore_errors=True)
             self.scratch.mkdir(parents=True, exist_ok=True)
-        self.tags = Journal(root / "tags.jsonl", root / PARTIAL / "tags.jsonl", self.scratch)
-        self.failures = Journal(root / "failures.jsonl", root / PARTIAL / "failures.jsonl", self.scratch)
-        self.coverage = Journal(None, root / PARTIAL / "coverage.jsonl", self.scratch)
+        self.was_finished = (root / "tags.jsonl").is_file()
+        # What parts have recorded is the run's, and what the run has recorded by itself need not be done in a part.
+        homes = [root / PARTIAL] if part is not None else sorted((root / PARTIAL / PARTS).glob("*/"))
+        elsewhere = {name: [one / name for one in homes] for name in ("tags.jsonl", "failures.jsonl", "coverage.jsonl")}
+        others = (root / REJECTED_FILE, root / LEFT_FILE, *elsewhere["tags.jsonl"])
+        self.tags = Journal(root / "tags.jsonl", home / "tags.jsonl", self.scratch, others)
+        self.failures = Journal(
+            root / "failures.jsonl", home / "failures.jsonl", self.scratch, elsewhere["failures.jsonl"]
+        )
+        self.coverage = Journal(None, home / "coverage.jsonl", self.scratch, elsewhere["coverage.jsonl"])
         self.is_complete = False
         self.counts: dict[str, Any] = {}
         self.times: dict[str, Any] | None = None
@@ -74,6 +108,9 @@ class RunFolder(RunReader):
         *,
         notes: Mapping[str, Any] | None = None,
         overwrite: bool = False,
+        changeable: Sequence[str] = (),
+        after_maps: Sequence[str] = (),
+        part: int | None = None,
     ) -> RunFolder:
         """Starts or resumes a run.
 
@@ -82,32 +119,44 @@ class RunFolder(RunReader):
                 image list). A folder whose identity differs is refused.
             config: the full resolved configuration, written to config.py.
             notes: what else the manifest shall say; a difference in it is no obstacle.
-            overwrite: empty the folder of a run's files first (exports, reports and trained models stay).
+            overwrite: empty the folder of a run's files first (exports, reports and trained models stay, and what a
+                person has corrected, as corrections-<id of the run>.json).
+            changeable: parts of the identity ("tagging.rule") that may differ: see `changed`.
+            after_maps: parts of it that masks depend on and class maps do not, for the message of a refusal.
+            part: number of the part that is worked on, beside other processes with other parts; None: all of the run.
 
         Raises:
             UsageError: `root` is a file, or holds files of ours without a manifest.
-            RunError: the folder belongs to a run that differs, or another process works in it.
+            RunError: the folder belongs to a run that differs, its tags.jsonl was edited, or another process works in
+                it.
         """
         if root.exists() and not root.is_dir():
             raise UsageError(f"--out {root}: is a file, not a folder")
         identity = json.loads(json.dumps(identity))
         with disk_errors(root):
-            (root / PARTIAL).mkdir(parents=True, exist_ok=True)
-        lock = take_lock(root / PARTIAL / "lock", f"--out {root}")
+            _home(root, part).mkdir(parents=True, exist_ok=True)
+        lock = take_lock(_home(root, part) / "lock", f"--out {root}")
         try:
+            _refuse_company(root, part)
             if overwrite:
                 _empty(root)
             manifest = read_manifest(root)
+            changed: list[str] = []
             if manifest is not None:
-                there = {key: value for key, value in manifest.items() if key in identity}
-                refuse_other(f"--out {root}", "belongs to a run", there, identity)
+                changed = check_identity(root, manifest, identity, changeable, after_maps)
                 _tell_versions(root, manifest.get("versions"))
-            elif strangers := [name for name in (*OWN_FILES, "cams", "masks") if (root / name).exists()]:
+            elif strangers := [name for name in (*OWN_FILES, *SUFFIXES) if (root / name).exists()]:
                 raise UsageError(
                     f"--out {root}: holds {strangers[0]}, but no manifest.json of a run; choose another folder, or "
                     "--overwrite"
                 )
-            run = cls(root, identity, dict(notes or {}), manifest, lock)
+            if changed and part is not None:
+                raise RunError(
+                    f"--out {root}: {'; '.join(changed)}; the same command without --shard brings the run up to date"
+                )
+            run = cls(root, identity, dict(notes or {}), manifest, lock, part)
+            run._config = config
+            run.changed = changed
             # The manifest first: a kill between the two must not leave a folder that belongs to nobody.
             if manifest is None:
                 run.write_manifest("running")
@@ -115,15 +164,31 @@ class RunFolder(RunReader):
                 run.write_text("config.py", config_text(config))
             return run
         except BaseException:
-            _leave(root)
+            _leave(root, part)
             lock.release()
             raise
 
+    def finish_part(self) -> None:
+        """Notes that the part is done."""
+        with disk_errors(self.root), atomic_file(_home(self.root, self.part) / DONE, self.scratch, durable=True):
+            pass
+
+    def adopt(self) -> None:
+        """Makes what is wanted otherwise the folder's own, before anything in it changes: a kill leaves no mixture."""
+        now, then = installed_versions(), (self.manifest or {}).get("versions")
+        if then is not None and then != now:
+            earlier = self.notes.get("earlier_versions", [])
+            self.notes["earlier_versions"] = [*earlier, *([then] if then not in earlier else [])]
+        self.write_text("config.py", config_text(self._config))
+        self.write_manifest("running")
+        self.is_adopted = True
+
     def close(self) -> None:
         """Releases the folder for other processes."""
-        shutil.rmtree(self.root / PARTIAL if self.is_complete else self.scratch, ignore_errors=True)
+        untouched = self.was_complete and not self.is_adopted  # as it was, if it was refused after all
+        shutil.rmtree(self.root / PARTIAL if self.is_complete or untouched else self.scratch, ignore_errors=True)
         self._lock.release()
-        if self.is_complete:  # where a held lock file cannot be removed
+        if self.is_complete or untouched:  # where a held lock file cannot be removed
             shutil.rmtree(self.root / PARTIAL, ignore_errors=True)
 
     @property
@@ -138,17 +203,37 @@ class RunFolder(RunReader):
         self.close()
 
     def existing(self, kind: str) -> set[str]:
-        """Ids whose file of a kind ("cams" or "masks") is there; masks that a power cut has damaged are not.
+        """Ids whose file of a kind ("cams", "masks", "confidence") is there; damaged PNGs are not.
 
-        Class maps are only looked at when a mask is made from them.
+        Class maps are only looked at when a mask is made from them. Of a part, only its own images (`only`).
         """
-        top = self.root / kind
-        return {
-            path.relative_to(top).as_posix()[:-4]  # both suffixes have four characters
-            for folder, _, names in os.walk(top)
-            for path in (Path(folder) / name for name in names)
-            if path.suffix == SUFFIXES[kind] and (path.stat().st_size if kind == "cams" else is_whole(path))
-        }
+        if self.only is not None:
+            return {name for name in self.only if _exists(self.root / kind / f"{name}{SUFFIXES[kind]}", kind)}
+        return existing_files(self.root, kind)
+
+    def drop(self, image_id: str) -> None:
+        """Removes the mask, confidence and class maps of an image, wherever they are, the mask first."""
+        with disk_errors(self.root):
+            for kind in ("masks", "confidence", "cams"):
+                for top in (self.root, self.root / ASIDE):
+                    (top / kind / f"{image_id}{SUFFIXES[kind]}").unlink(missing_ok=True)
+
+    def set_aside(self, ids: Collection[str]) -> None:
+        """Moves the files of all tagged images but these out of the data set, and theirs back into it."""
+        outside = self.tags.ids() - set(ids)
+        if not outside and not (self.root / ASIDE).is_dir():
+            return
+        with disk_errors(self.root):
+            for kind, suffix in SUFFIXES.items():
+                home, aside = self.root / kind, self.root / ASIDE / kind
+                for source, target, moved in ((home, aside, outside), (aside, home, set(ids))):
+                    for name in sorted(moved & existing_files(source.parent, kind)):
+                        path = target / f"{name}{suffix}"
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        (source / f"{name}{suffix}").replace(path)
+            for folder, _, _ in os.walk(self.root / ASIDE, topdown=False):
+                with contextlib.suppress(OSError):  # not empty
+                    Path(folder).rmdir()
 
     def file(self, path: Path, *, durable: bool = False) -> contextlib.AbstractContextManager[BinaryIO]:
         """`atomic_file` with this run's scratch folder."""
@@ -169,7 +254,7 @@ class RunFolder(RunReader):
             "format": FORMAT,
             "state": state,
             **self.identity,
-            **self.notes,
+            **dict(sorted(self.notes.items())),
             "versions": installed_versions(),
             "counts": dict(counts or {}),
         }
@@ -199,13 +284,126 @@ class RunFolder(RunReader):
         self.failures.append([{"id": image_id, "path": path, "stage": stage, "error": kind, "message": message}])
         self.log(f"failed {image_id} ({stage}): {message}")
 
-    def complete(self, order: Iterable[str], counts: Mapping[str, Any]) -> None:
-        """Puts the journals into order and writes the final manifest."""
-        ids = list(order)
-        self.tags.finish(ids)
-        self.failures.finish(ids)
+    def complete(
+        self, order: Iterable[str], counts: Mapping[str, Any], *, without_photo: Collection[str] = ()
+    ) -> None:
+        """Puts the journals into order and writes the final manifest.
+
+        Args:
+            order: ids of the images that the run is about. Rejected ones are written to rejected.jsonl, and tagged
+                images that are not named, whose photos have left, to left.jsonl.
+            counts: for the manifest.
+            without_photo: ids of images that the run is about and that are not there.
+        """
+        named = list(order)
+        ids = [name for name in named if name not in without_photo]
+        rejected = self.rejected_ids(ids)
+        self.tags.distribute(
+            {
+                self.root / REJECTED_FILE: [name for name in ids if name in rejected],
+                self.root / LEFT_FILE: sorted(self.tags.ids() - set(ids)),
+                self.root / "tags.jsonl": [name for name in ids if name not in rejected],
+            }
+        )
+        self.failures.finish(named)
+        self.notes["files"] = {"tags.jsonl": file_digest(self.root / "tags.jsonl")}
         self.write_manifest("complete", counts)
         self.is_complete = True
+
+    def rejected_ids(self, ids: Iterable[str]) -> set[str]:
+        """Which of these images a person has taken out of the data set."""
+        if not (self.root / CORRECTIONS_FILE).is_file():
+            return set()
+        return {
+            name
+            for name in ids
+            if name in self.tags and (self.tags[name].get("correction") or {}).get("state") == "rejected"
+        }
+
+
+def existing_files(root: Path, kind: str) -> set[str]:
+    """See `RunFolder.existing`."""
+    top = root / kind
+    return {
+        path.relative_to(top).as_posix()[:-4]  # all suffixes have four characters
+        for folder, _, names in os.walk(top)
+        for path in (Path(folder) / name for name in names)
+        if path.suffix == SUFFIXES[kind] and _exists(path, kind)
+    }
+
+
+def _exists(path: Path, kind: str) -> bool:
+    try:
+        return path.stat().st_size > 0 and (kind == "cams" or is_whole(path))
+    except FileNotFoundError:
+        return False
+
+
+def part_is_done(root: Path, part: int) -> bool:
+    """Whether a part of a run is done."""
+    return (_home(root, part) / DONE).is_file()
+
+
+def _home(root: Path, part: int | None) -> Path:
+    """Where the records of a run, or of a part of it, grow."""
+    return root / PARTIAL if part is None else root / PARTIAL / PARTS / f"{part:06}"
+
+
+def _refuse_company(root: Path, part: int | None) -> None:
+    """One process does all of a run, or several do parts of it; not both at the same time.
+
+    Raises:
+        RunError: there is such company.
+    """
+    if part is None:
+        for path in sorted((root / PARTIAL / PARTS).glob("*/lock")):
+            take_lock(path, f"--out {root}, part {path.parent.name}").release()
+        return
+    for left in reversed(range(TRIES)):  # another part may be looking at this very moment
+        try:
+            take_lock(root / PARTIAL / "lock", f"--out {root}").release()
+        except RunError:
+            if not left:
+                raise
+            time.sleep(0.1)
+        else:
+            return
+
+
+def check_identity(
+    root: Path,
+    manifest: Mapping[str, Any],
+    identity: Mapping[str, Any],
+    changeable: Sequence[str] = (),
+    after_maps: Sequence[str] = (),
+) -> list[str]:
+    """Whether a run folder can take up a run; see `RunFolder.open` for the arguments.
+
+    Returns:
+        What is wanted otherwise, one phrase each.
+
+    Raises:
+        RunError: another run, or one whose tags.jsonl was edited.
+    """
+    there = {key: value for key, value in manifest.items() if key in identity}
+    old, new = (part_of(values, changeable, inside=False) for values in (there, identity))
+    masks_only = part_of(old, after_maps, inside=False) == part_of(new, after_maps, inside=False)
+    refuse_other(f"--out {root}", "belongs to a run", old, new, NEEDS_MASKS if masks_only else NEEDS_MODEL)
+    _refuse_edited(root, manifest)
+    return differences(part_of(there, changeable, inside=True), part_of(identity, changeable, inside=True))
+
+
+def _refuse_edited(root: Path, manifest: Mapping[str, Any]) -> None:
+    """A finished run whose tags somebody has edited: what they say is not what its masks were made of."""
+    written = (manifest.get("files") or {}).get("tags.jsonl")
+    path = root / "tags.jsonl"
+    if manifest.get("state") != "complete" or written is None:
+        return
+    if not path.is_file() or file_digest(path) != written:
+        raise RunError(
+            f"--out {root}: its tags.jsonl was edited or removed since the run wrote it; bring it back and give "
+            f"changes as --corrections, or make masks of the edited tags in another folder: tagclip mask --tags {path}"
+        )
 
 
 def _tell_versions(root: Path, there: Any) -> None:
@@ -219,18 +417,25 @@ def _tell_versions(root: Path, there: Any) -> None:
                        "; ".join(changed))  # fmt: skip
 
 
-def _leave(root: Path) -> None:
+def _leave(root: Path, part: int | None) -> None:
     """Takes back what opening added to a folder that was then refused."""
     with contextlib.suppress(OSError):
+        if part is not None and [path.name for path in _home(root, part).iterdir()] == ["lock"]:
+            shutil.rmtree(_home(root, part))
+            (root / PARTIAL / PARTS).rmdir()
         if [path.name for path in (root / PARTIAL).iterdir()] == ["lock"]:
             shutil.rmtree(root / PARTIAL)
 
 
 def _empty(root: Path) -> None:
     with disk_errors(root):
+        said = root / CORRECTIONS_FILE
+        if said.is_file():
+            with contextlib.suppress(RunError):  # a damaged manifest
+                said.replace(root / f"corrections-{run_id(read_manifest(root) or {})}.json")
         for name in OWN_FILES:
             (root / name).unlink(missing_ok=True)
-        for name in ("cams", "masks"):
+        for name in (*SUFFIXES, ASIDE):
             shutil.rmtree(root / name, ignore_errors=True)
         for path in (root / PARTIAL).iterdir():
             if path.name != "lock":

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
+from PIL import Image
 
 from tagclip.images import decode_image
 from wsss.files.mask_files import IGNORE_8_BIT, IGNORE_16_BIT, read_mask, with_ignored_value
@@ -72,3 +73,36 @@ class LoadLabelMap(BaseTransform):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(ignore_index={self.ignore_index})"
+
+
+@TRANSFORMS.register_module()
+class ResizeCentreCrop(BaseTransform):
+    """Resizes image and label map to a short side of `size` pixels and keeps the square in the middle of both.
+
+    Some methods publish figures on such squares (CLIPtrase): what lies outside is then not scored. `ori_shape` becomes
+    the square's. Images are resized bicubically with antialiasing, labels by the nearest pixel.
+
+    Args:
+        size: side of the square in pixels.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def transform(self, results: dict) -> dict:
+        results["img"] = self._square(results["img"], Image.Resampling.BICUBIC)
+        for key in results.get("seg_fields", []):
+            results[key] = self._square(results[key], Image.Resampling.NEAREST)
+        results["img_shape"] = results["ori_shape"] = results["img"].shape[:2]
+        return results
+
+    def _square(self, values: np.ndarray, way: Image.Resampling) -> np.ndarray:
+        height, width = values.shape[:2]
+        short = min(height, width)
+        height, width = (self.size if side == short else side * self.size // short for side in (height, width))
+        resized = np.array(Image.fromarray(values).resize((width, height), way))
+        top, left = round((height - self.size) / 2), round((width - self.size) / 2)
+        return np.ascontiguousarray(resized[top : top + self.size, left : left + self.size])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(size={self.size})"

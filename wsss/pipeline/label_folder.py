@@ -33,6 +33,9 @@ def label_folder(
     method: str | Sequence[str] | None = None,
     refine: str | None = None,
     tags: str | Path | None = None,
+    class_thresholds: str | Path | None = None,
+    corrections: str | Path | None = None,
+    save_confidence: bool | None = None,
     image_root: str | Path | None = None,
     device: str | None = None,
     limit: int | None = None,
@@ -42,6 +45,9 @@ def label_folder(
     watch: Watch = watch_nothing,
 ) -> RunFolder:
     """Tags, class maps and masks of a collection, into a run folder; the same call resumes a run that was cut.
+
+    A call with another rule, other thresholds, photos or corrections brings a finished folder up to date: tags come
+    from the stored scores, and only images whose tags change go through the model again.
 
     Args:
         images: folder (searched recursively), glob, image, split list (.txt), or a list of paths.
@@ -53,8 +59,11 @@ def label_folder(
         settings: fields of the config by dotted name, {"tagging.rule.threshold": 0.4}.
         preset: "default", or "reference" for the published implementations' behaviour in every detail.
         method: where class maps come from: "cam", or a training-free strategy ("gclip"); several: their mean.
-        refine: how masks are refined: "crf", "pamr" or "none".
+        refine: how masks are refined: "crf", "pamr", "par" or "none".
         tags: take the tags from this file instead of the model: tags.jsonl, a run folder, a plain list, VOC XML, COCO.
+        class_thresholds: file of thresholds by class name, see `tagclip.threshold_files.read_thresholds`.
+        corrections: file of what a person has said of this run, see `wsss.files.corrections`.
+        save_confidence: write the confidence of each mask, too; see `RunReader.confidence`.
         image_root: ids of images of a split list are relative to it.
         device: of the model; None: the accelerator if there is one.
         limit: only the first images.
@@ -78,13 +87,16 @@ def label_folder(
     """
     options = {
         **_options(model, pretrained, preset, image_root, out), "masks.refiner": refine, "tags": _text(tags),
+        "class_thresholds": _text(class_thresholds), "save_confidence": save_confidence,
         "method": None if method is None else as_names(method, "method"),
     }  # fmt: skip
     run = _configured(MaskRunConfig(), config, options, settings, images)
     run, vocabulary = _with_classes(run, classes)
     recipe = Recipe.resolve(run, vocabulary)
-    mask_run = MaskRun(recipe, device=device, limit=limit, cache_dir=cache_dir)
-    return mask_run.execute(overwrite=overwrite, strict=strict, watch=watch)
+    mask_run = MaskRun(
+        recipe, device=device, limit=limit, cache_dir=cache_dir, corrections=corrections, overwrite=overwrite
+    )
+    return mask_run.execute(strict=strict, watch=watch)
 
 
 def tag_folder(
@@ -97,6 +109,7 @@ def tag_folder(
     pretrained: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     preset: str | None = None,
+    class_thresholds: str | Path | None = None,
     image_root: str | Path | None = None,
     device: str | None = None,
     limit: int | None = None,
@@ -117,10 +130,13 @@ def tag_folder(
         {'a': (0,), 'b': (0, 1)}
     """
     options = _options(model, pretrained, preset, image_root, out)
+    options["class_thresholds"] = _text(class_thresholds)
     run = _configured(TaggingRunConfig(), config, options, settings, images)
     run, vocabulary = _with_classes(run, classes)
-    tag_run = TagRun(run, vocabulary=vocabulary, device=device, limit=limit, cache_dir=cache_dir)
-    return tag_run.execute(overwrite=overwrite, strict=strict, watch=watch)
+    tag_run = TagRun(
+        run, vocabulary=vocabulary, device=device, limit=limit, cache_dir=cache_dir, overwrite=overwrite
+    )
+    return tag_run.execute(strict=strict, watch=watch)
 
 
 def _options(

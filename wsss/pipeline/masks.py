@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tagclip.clip import FrozenCLIP
 from tagclip.errors import ImageError
-from tagclip.tag_files import TagRecord, tag_line
+from tagclip.tag_files import TagCorrection, TagRecord, parse_tag_line, tag_line
 from tagclip.tagger import TagCLIP
 from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
@@ -26,7 +26,8 @@ from wsss.maps.class_maps import ClassMaps
 from wsss.maps.source import ClassMapSource
 from wsss.masks.crf import settle_engine
 from wsss.pipeline.batch import BatchRunner
-from wsss.pipeline.decoding import decode_batches
+from wsss.pipeline.changes import WantedTags
+from wsss.pipeline.decoding import DecodedBatch, decode_batches
 from wsss.pipeline.mask_workers import MaskJob, MaskReport, MaskStage, MaskWorkers
 from wsss.pipeline.planning import Plan, PlannedImage, Todo, survey
 from wsss.pipeline.shared_pass import SharedPass
@@ -42,12 +43,14 @@ class WorkShare:
         mask_workers: processes that make masks.
         mask_queue: jobs that may wait for a mask worker, for each worker.
         raw_cams: keep the maps before the affinity too (for looking at them).
+        save_confidence: write the confidence of each mask, too.
     """
 
     decoders: int = 2
     mask_workers: int = 2
     mask_queue: int = 8
     raw_cams: bool = True
+    save_confidence: bool = False
 
 
 class Pipeline:
@@ -55,12 +58,15 @@ class Pipeline:
 
     Args:
         run: open run folder.
-        clip: the frozen model.
+        clip: the frozen model; None where nothing is left but masks of class maps that are there.
         vocabulary: classes.
-        maps: makes the CAMs.
+        maps: makes the CAMs; None without a model.
         config: settings of CAMs and masks.
         tagger: makes the tags, in the same trunk pass; or
-        tags: tags from a file by image id; exactly one of the two.
+        tags: tags from a file by image id; exactly one of the two, unless there is no model.
+        wanted: the tags that images shall have in the end: corrections have a say in them. None: those of tagger or
+            file.
+        device: where masks are refined without a model.
         work: how the work is shared out.
         progress: called with this pipeline after every finished step.
     """
@@ -68,28 +74,33 @@ class Pipeline:
     def __init__(
         self,
         run: RunFolder,
-        clip: FrozenCLIP,
+        clip: FrozenCLIP | None,
         vocabulary: Vocabulary,
-        maps: ClassMapSource,
+        maps: ClassMapSource | None,
         config: MaskConfig,
         *,
         tagger: TagCLIP | None = None,
         tags: Mapping[str, TagRecord] | None = None,
+        wanted: WantedTags | None = None,
+        device: str = "cpu",
         work: WorkShare | None = None,
         progress: Callable[[Pipeline], None] = lambda pipeline: None,
     ):
-        if (tagger is None) == (tags is None):
+        if clip is not None and (tagger is None) == (tags is None):
             raise ValueError("give a tagger or tags")
         self.run, self.clip, self.vocabulary = run, clip, vocabulary
         self.config = config = config.for_labels(vocabulary.label_count)
-        self.tags, self.work, self.progress = tags, work or WorkShare(), progress
+        self.tags, self.wanted, self.work, self.progress = tags, wanted, work or WorkShare(), progress
+        device = device if clip is None else str(clip.device)
         self.stage = MaskStage(
-            settle_engine(config, clip.device), vocabulary.has_background, vocabulary.label_palette, run.scratch,
-            str(clip.device),
-        )  # fmt: skip
-        self.batches: BatchRunner[tuple[dict, ClassMaps]] = BatchRunner(clip, self._infer)
+            settle_engine(config, device), vocabulary.has_background, vocabulary.label_palette, run.scratch, device
+        )
         self.times = StageTimes()
-        self.shared = SharedPass(maps, tagger, times=self.times)
+        self.batches: BatchRunner[tuple[dict, ClassMaps]] | None = None
+        if clip is not None and maps is not None:
+            self.batches = BatchRunner(clip, self._infer)
+            self.shared = SharedPass(maps, tagger, times=self.times)
+        self.kept: set[str] = set()
         self.failed = 0
 
     def execute(self, plan: Plan, todo: Todo) -> None:
@@ -99,6 +110,7 @@ class Pipeline:
             RunError: a full disk, or a model whose scores are never finite; the run can be resumed.
         """
         start = time.perf_counter()
+        self.kept = todo.kept
         for name in todo.damaged:
             self.run.log(f"the class maps of {name} were damaged; they are made again")
         for file, error in plan.unreadable:
@@ -114,7 +126,8 @@ class Pipeline:
             )
             try:
                 self._feed(todo, decoders, workers)
-                self.batches.finish()
+                if self.batches is not None:
+                    self.batches.finish()
                 workers.close()
             except BaseException:
                 workers.close(cancel=True)
@@ -122,8 +135,8 @@ class Pipeline:
         self.times.wall = time.perf_counter() - start
 
     def _feed(self, todo: Todo, decoders: ThreadPoolExecutor, workers: MaskWorkers) -> None:
-        backlog = deque(todo.masks)
-        for decoded in decode_batches(todo.batches, decoders, self.clip, self.config.image):
+        backlog, done = deque(todo.masks), {*todo.masks_there, *todo.outside}
+        for decoded in self._decoded(todo, decoders):
             self.times.add("decode", decoded.seconds, len(decoded.images) + len(decoded.failures))
             for image, error in decoded.failures:
                 self._fail(image.id, image.file.recorded, "decode", error)
@@ -132,7 +145,7 @@ class Pipeline:
             if decoded.images:
                 self._model(decoded.images, decoded.inputs)
             for image in decoded.images:
-                if image.id not in todo.masks_there and image.id not in self.run.failures:
+                if image.id not in done and image.id not in self.run.failures:
                     self._submit(workers, image)
             self._note(workers.collect())
             self.progress(self)
@@ -140,11 +153,20 @@ class Pipeline:
             self._submit(workers, image)
         self._note(workers.finish())
 
+    def _decoded(self, todo: Todo, decoders: ThreadPoolExecutor) -> Iterator[DecodedBatch]:
+        if not todo.batches:
+            return iter(())
+        if self.clip is None:
+            raise ValueError("images are left that need the model")
+        return decode_batches(todo.batches, decoders, self.clip, self.config.image)
+
     def _model(self, batch: list[PlannedImage], inputs: list[Tensor]) -> None:
         """Trunk, tags and class maps of a batch, onto the disk; what fails is recorded."""
+        assert self.batches is not None  # there is a batch, so there is a model
         outcome = self.batches(batch, inputs)
         start = time.perf_counter()
-        for image, (_, found) in outcome.done:
+        done = [(image, found) for image, found in outcome.done if image.id not in self.kept]
+        for image, (_, found) in done:
             stored = StoredMaps(
                 found.maps.astype(self.config.storage_dtype),
                 np.asarray(found.indices, np.int32),
@@ -153,22 +175,36 @@ class Pipeline:
             )
             with self.run.file(self.run.maps_path(image.id)) as file:
                 stored.write(file)
-        self.run.tags.append([line for _, (line, _) in outcome.done])
+        self.run.tags.append([line for _, (line, _) in done])
         for image, error in outcome.failed:
             self._fail(image.id, image.file.recorded, "tags", error)
         self.times.add("write", time.perf_counter() - start, len(batch))
 
     def _infer(self, batch: Sequence[PlannedImage], images: Tensor) -> list[tuple[dict, ClassMaps] | None]:
         """(line of tags.jsonl, class maps) of each image, None for one whose scores or maps are not finite."""
-        results = self.shared(images, None if self.tags is None else [self.tags[image.id] for image in batch])
+        records = [self._known(image) for image in batch]
+
+        def decide(place: int, indices: Sequence[int], scores: np.ndarray | None) -> Sequence[int]:
+            record = replace(batch[place].tagged(indices, scores), correction=_correction(records[place]))
+            records[place] = record = record if self.wanted is None else self.wanted.of(record)
+            return record.indices
+
+        results = self.shared(images, list(records), decide)
         return [
-            None if one is None else (tag_line(image.tagged(one.indices, one.scores), self.vocabulary), one.maps)
-            for image, one in zip(batch, results, strict=True)
+            None if one is None or record is None else (tag_line(record, self.vocabulary), one.maps)
+            for record, one in zip(records, results, strict=True)
         ]
+
+    def _known(self, image: PlannedImage) -> TagRecord | None:
+        """Tags of the run itself or from the file; None where the tagger makes them."""
+        if image.id in self.run.tags:
+            return parse_tag_line(self.run.tags[image.id], self.vocabulary, f"image {image.id!r}")
+        return None if self.tags is None else self.tags[image.id]
 
     def _submit(self, workers: MaskWorkers, image: PlannedImage) -> None:
         run, name = self.run, image.id
-        job = MaskJob(name, image.file.path, run.maps_path(name), run.mask_path(name), image.file_size)
+        confidence = run.confidence_path(name) if self.work.save_confidence else None
+        job = MaskJob(name, image.file.path, run.maps_path(name), run.mask_path(name), image.file_size, confidence)
         self._note(workers.submit(job))
 
     def _note(self, finished: Iterator[tuple[MaskJob, MaskReport]]) -> None:
@@ -206,6 +242,10 @@ class Pipeline:
         self.run.fail(image_id, path, stage, error)
 
 
+def _correction(record: TagRecord | None) -> TagCorrection | None:
+    return None if record is None else record.correction
+
+
 def _coverage_line(image_id: str, counts: Mapping[int, int]) -> dict:
     return {"id": image_id, "pixels": {str(label): pixels for label, pixels in sorted(counts.items())}}
 
@@ -221,6 +261,7 @@ def run_pipeline(pipeline: Pipeline, plan: Plan, todo: Todo | None = None) -> di
     """
     run = pipeline.run
     pipeline.execute(plan, todo or survey(plan, run, pipeline.config.image))
+    run.set_aside(set(plan.present) - run.rejected_ids(plan.present))
     counts = count_run(run, plan, pipeline.vocabulary, pipeline.config.ignore_label)
-    run.complete(plan.order, counts)
+    run.complete(plan.order, counts, without_photo=set(plan.absent))
     return counts

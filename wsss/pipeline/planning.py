@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,16 +58,24 @@ class Plan:
         order: every id, in input order.
         batches: images that go through the model together.
         unreadable: (file, error) of images whose header cannot be read.
+        absent: ids, among `order`, of images that have tags in a file and are not there.
     """
 
     order: list[str]
     batches: list[list[PlannedImage]]
     unreadable: list[tuple[ImageFile, ImageError]] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
 
     @property
     def images(self) -> list[PlannedImage]:
         """All planned images, batch by batch."""
         return [image for batch in self.batches for image in batch]
+
+    @property
+    def present(self) -> list[str]:
+        """Ids of the images that are there, in order."""
+        absent = set(self.absent)
+        return [name for name in self.order if name not in absent]
 
     def restrict(self, ids: set[str]) -> Plan:
         """The same batches without the images outside `ids`; who stays keeps its companions of the full plan."""
@@ -159,54 +167,88 @@ class Todo:
         masks: have CAMs and need only a mask.
         masks_there: ids that have a mask.
         damaged: ids whose CAM file was unreadable and is made again.
+        kept: ids of images in `batches` whose tags and maps are there; they are not written again.
+        outside: ids of images that get no mask.
     """
 
     batches: list[list[PlannedImage]]
     masks: list[PlannedImage]
     masks_there: set[str]
     damaged: list[str]
+    kept: set[str] = field(default_factory=set)
+    outside: Collection[str] = ()
 
     @property
     def images(self) -> int:
         """Images that get a mask."""
-        waiting = sum(image.id not in self.masks_there for batch in self.batches for image in batch)
+        done = {*self.masks_there, *self.outside}
+        waiting = sum(image.id not in done for batch in self.batches for image in batch)
         return waiting + len(self.masks)
 
 
-def survey(plan: Plan, run: RunFolder, config: ImageConfig) -> Todo:
+def survey(
+    plan: Plan,
+    run: RunFolder,
+    config: ImageConfig,
+    *,
+    outside: Collection[str] = (),
+    with_confidence: bool = False,
+    regroup: Callable[[list[PlannedImage]], list[list[PlannedImage]]] | None = None,
+    confirmed: bool = False,
+) -> Todo:
     """Compares a plan with what a run folder holds.
 
     Images that failed to decode are tried again (a repaired one is then done); those that failed later as well.
 
+    Args:
+        outside: ids of images that get no mask: rejected ones.
+        with_confidence: a mask counts as done only with its confidence.
+        regroup: makes batches of the images that need the model, of a run that was complete before; None: the plan's
+            own batches go through the model whole, so that a killed run ends with the bytes of one that was not.
+        confirmed: `confirm_photos` has been called, for the plan that `plan` is a part of.
+
     Raises:
         RunError: other photos than the run began with, see `confirm_photos`.
     """
-    confirm_photos(plan, run)
+    if not confirmed:
+        confirm_photos(plan, run)
     cams, masks = run.existing("cams"), run.existing("masks")
+    if with_confidence:
+        masks &= run.existing("confidence")
     for name in run.failures.ids():
         if name in masks or run.failures[name]["stage"] == "masks":
             run.failures.discard(name)
-    todo = Todo([], [], masks, [])
+    todo = Todo([], [], masks, [], outside=set(outside))
+    needy: list[PlannedImage] = []
     for batch in plan.batches:
-        needs_model = False
+        waiting = []
         for image in batch:
-            if image.id in run.failures and not _decodes(image, config):
+            if image.id in run.failures and not decodes(image, config):
                 continue
             run.failures.discard(image.id)
-            if image.id in cams and image.id not in masks and not _readable(image, run):
+            if image.id in cams and image.id not in masks and image.id not in outside and not _readable(image, run):
                 cams.discard(image.id)
                 todo.damaged.append(image.id)
-            needs_model |= image.id not in cams or image.id not in run.tags
-        if needs_model:
+            if image.id not in run.tags or (image.id not in cams and image.id not in outside):
+                waiting.append(image)
+        done = {image.id for image in batch} - {image.id for image in waiting}
+        if waiting and regroup is None:
             todo.batches.append(batch)
+            todo.kept |= {name for name in done if name in run.tags and name in cams}
         else:
+            needy += waiting
             todo.masks.extend(
-                image for image in batch if image.id not in masks and image.id not in run.failures
-            )
+                image for image in batch
+                if image.id in done and image.id not in masks and image.id not in run.failures
+                and image.id not in outside
+            )  # fmt: skip
+    if regroup is not None:
+        todo.batches += regroup(needy)
     return todo
 
 
-def _decodes(image: PlannedImage, config: ImageConfig) -> bool:
+def decodes(image: PlannedImage, config: ImageConfig) -> bool:
+    """Whether the file of an image can be decoded by now."""
     try:
         decode_image(image.file.path, apply_exif=config.apply_exif)
     except ImageError:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tagclip.config import TagCLIPConfig
+from tagclip.errors import UsageError
 from tagclip.images import Size
+from tagclip.settings import overlay
 from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
 from wsss.files.digests import file_digest
+from wsss.files.provenance import config_values
+from wsss.files.run_files import read_manifest
 from wsss.pipeline.memory import workers_that_fit
-from wsss.pipeline.run_config import CAM, MaskRunConfig, load_run_config
+from wsss.pipeline.run_config import CAM, EXCEL, MaskRunConfig, load_run_config
 
 if TYPE_CHECKING:
     from tagclip.clip import FrozenCLIP
@@ -42,6 +46,19 @@ class Recipe:
         masks = run.mask_config().for_labels(vocabulary.label_count)
         return cls(run, vocabulary, run.tagger_config(vocabulary), masks)
 
+    @classmethod
+    def of_run(cls, root: Path) -> Recipe:
+        """The recipe of a run folder of stage two, to continue it with its own settings, classes and photos.
+
+        Raises:
+            UsageError: no such folder. RunError: its records are damaged.
+        """
+        manifest = read_manifest(root)
+        if manifest is None or "masks" not in manifest:
+            raise UsageError(f"--run {root}: no run of stage two (`tagclip run` or `tagclip mask` makes one)")
+        run = overlay(MaskRunConfig(), config_values(root / "config.py"), f"{root / 'config.py'}:")
+        return cls.resolve(replace(run, out=str(root)), Vocabulary.from_dict(manifest["vocabulary"]))
+
     def resolved(self) -> dict[str, Any]:
         """Every setting, presets written out, for the run folder's config.py; not where that folder lies."""
         written = {"tagging": self.tagging.to_dict(), "masks": self.masks.to_dict(), "class_thresholds": None}
@@ -52,14 +69,29 @@ class Recipe:
         sources = self.run.sources
         names = [Path(name).name if Path(name).is_file() else name for name in sources]
         method = names[0] if len(names) == 1 else names
-        settings: dict[str, Any] = {"stage": "masks", "masks": self.masks.to_dict(), "method": method}
+        settings: dict[str, Any] = {"stage": "masks", "masks": self._mask_settings(), "method": method}
         if sources != (CAM,):
             settings["dense"] = self.run.dense
         if files := [Path(name) for name in sources if name.endswith(".py") and Path(name).is_file()]:
             settings["strategy_files"] = {path.name: file_digest(path) for path in files}
         batches = {"batch_size": self.tagging.batch_size, "batch_patches": self.tagging.batch_patches}
         settings["tagging"] = self.tagging.to_dict() if self.run.tags is None else batches
+        if self.run.save_confidence:
+            settings["save_confidence"] = True
         return {**settings, "raw_cams": self.run.raw_cams}
+
+    def _mask_settings(self) -> dict[str, Any]:
+        """The settings of stage two less those of a refiner or a method that is not used."""
+        masks = self.masks.to_dict()
+        if masks["refiner"] != "par":
+            del masks["par"]
+        if masks["refiner"] != "pamr" or not masks["pamr"]["centre_per_dilation"]:
+            del masks["pamr"]["centre_per_dilation"]  # older runs know no such setting
+        if EXCEL not in self.run.sources:
+            del masks["excel"]
+        elif (attributes := masks["excel"]["attributes"]) is not None:
+            masks["excel"]["attributes"] = file_digest(Path(attributes))
+        return masks
 
     def work(self, sizes: Iterable[Size] = ()) -> WorkShare:
         """How the work is shared out, with numbers in place of None.
@@ -71,7 +103,7 @@ class Recipe:
 
         share = self.run.work
         mask_workers = share.mask_workers or workers_that_fit(sizes, self.masks)
-        return WorkShare(share.workers, mask_workers, share.mask_queue, self.run.raw_cams)
+        return WorkShare(share.workers, mask_workers, share.mask_queue, self.run.raw_cams, self.run.save_confidence)
 
     def tagger(self, clip: FrozenCLIP, cache_dir: Path | str | None = None) -> TagCLIP:
         """Stage one."""
@@ -97,6 +129,10 @@ class Recipe:
             from wsss.maps.gradcam_source import GradCamSource
 
             return GradCamSource(clip, self.vocabulary, config=self.masks, cache_dir=cache_dir)
+        if source == EXCEL:
+            from wsss.maps.excel_source import ExcelSource
+
+            return ExcelSource(clip, self.vocabulary, config=self.masks, cache_dir=cache_dir)
         from wsss.dense.dense_config import DenseConfig
         from wsss.dense.strategy_source import StrategySource
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tagclip.errors import RunError, UsageError
 from tagclip.vocabulary import Vocabulary
-from wsss.config import MaskConfig
+from wsss.config import AFTER_THE_MAPS, MaskConfig
 from wsss.files.atomic import disk_errors, is_whole
 from wsss.files.classes import write_vocabulary
 from wsss.files.locks import folder_lock
@@ -19,10 +19,6 @@ from wsss.files.run_files import read_manifest
 from wsss.files.sources import open_source, shown
 from wsss.masks.crf import settle_engine
 from wsss.pipeline.mask_workers import MaskJob, MaskReport, MaskStage, MaskWorkers
-
-AFTER_THE_MAPS = (
-    "refiner", "max_refine_side", "upsampling", "alpha", "sure_alpha", "confidence", "ignore_label", "crf", "pamr",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,6 +52,7 @@ class Remasking:
         overwrite: bool = False,
         device: str = "cpu",
         image_root: Path | str | None = None,
+        save_confidence: bool = False,
     ) -> Remasking:
         """Reads the run and what an earlier call has left in `out`.
 
@@ -64,6 +61,8 @@ class Remasking:
             overwrite: masks in `out` that were made with other settings are made again.
             device: where PAMR and the CRF on tensors will run.
             image_root: where the photos are now; None: where they were when the run was made.
+            save_confidence: write the confidence of each mask, too, into the folder beside `out` whose name ends in
+                "-confidence" (`confidence_folder`): every PNG in `out` is a mask.
 
         Raises:
             UsageError: no run with maps, a setting that the maps depend on, or a folder that is not ours.
@@ -82,14 +81,20 @@ class Remasking:
         vocabulary = Vocabulary.from_dict(manifest["vocabulary"])
         config = config.for_labels(vocabulary.label_count)
         source = open_source(run, layout="run", vocabulary=vocabulary, image_root=image_root)
+        sure = confidence_folder(out) if save_confidence else None
         with folder_lock(out, f"--out {out}"):
             claim_masks(out, {"masks": config.to_dict()}, overwrite=overwrite, name=f"--out {out}")
             write_vocabulary(out, vocabulary)
+            if sure is not None:
+                claim_masks(sure, {"masks": config.to_dict(), "confidence": True}, overwrite=overwrite, name=f"{sure}")
         jobs = [
-            MaskJob(one.id, one.image, run / "cams" / f"{one.id}.npz", out / f"{one.id}.png", one.file_size)
+            MaskJob(
+                one.id, one.image, run / "cams" / f"{one.id}.npz", out / f"{one.id}.png", one.file_size,
+                None if sure is None else sure / f"{one.id}.png",
+            )
             for one in source.samples
-        ]
-        left = tuple(job for job in jobs if not (job.mask.is_file() and is_whole(job.mask)))
+        ]  # fmt: skip
+        left = tuple(job for job in jobs if not _is_done(job))
         return cls(run, out, config, vocabulary, left, len(jobs) - len(left), device)
 
     def execute(self, workers: int, progress: Callable[[int], object] = lambda done: None) -> None:
@@ -135,6 +140,16 @@ class Remasking:
         shutil.rmtree(scratch, ignore_errors=True)
         if problems:
             raise RunError(f"{self.run}: {len(problems)} masks could not be made: {shown(problems[:3])}")
+
+
+def confidence_folder(out: Path) -> Path:
+    """Where `remask` writes the confidence of the masks in a folder."""
+    return out.with_name(f"{out.name}-confidence")
+
+
+def _is_done(job: MaskJob) -> bool:
+    files = [file for file in (job.mask, job.confidence) if file is not None]
+    return all(file.is_file() and is_whole(file) for file in files)
 
 
 def mask_changes(options: Mapping[str, Any]) -> dict[str, Any]:

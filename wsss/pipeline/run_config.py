@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tagclip.clip import FrozenCLIP
 
-CAM = "cam"
+CAM, EXCEL = "cam", "excel"
 
 
 @dataclass(frozen=True)
@@ -157,9 +157,11 @@ class MaskRunConfig(TaggingRunConfig):
         tags: take the tags from here instead of the model: tags.jsonl, a plain list, VOC XML folder, COCO JSON.
         tag_ids: what the numbers of a plain list are: "index", "raw" or "auto".
         masks: fields of `MaskConfig` over the preset's: the data set's constants, and others.
-        method: where class maps come from: "cam", or a training-free strategy of `wsss.dense`; several: their mean.
+        method: where class maps come from: "cam", "excel", or a training-free strategy of `wsss.dense`; several: their
+            mean.
         dense: fields of `DenseConfig` for the strategies.
         raw_cams: keep the maps before the affinity too, to look at them.
+        save_confidence: write `confidence/<id>.png` with each mask, see `RunReader.confidence`.
     """
 
     work: MaskWork = field(default_factory=MaskWork)
@@ -169,6 +171,7 @@ class MaskRunConfig(TaggingRunConfig):
     method: str | tuple[str, ...] = CAM
     dense: dict = field(default_factory=dict)
     raw_cams: bool = True
+    save_confidence: bool = False
     out: str = "runs/masks"
 
     def to_dict(self) -> dict[str, Any]:

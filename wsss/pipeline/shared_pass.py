@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -23,6 +23,8 @@ from wsss.maps.source import ClassMapSource
 from wsss.maps.views import maps_over_views
 from wsss.pipeline.batch import finite_results
 from wsss.pipeline.summary import StageTimes
+
+Decide = Callable[[int, Sequence[int], np.ndarray | None], Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -83,34 +85,44 @@ class SharedPass:
         self.clip, self.config = source.clip, source.config
         self.request = shared_request(source.request, *([tagger.request] if tagger else []))
 
-    def __call__(self, images: Tensor, known: Sequence[TagRecord] | None = None) -> list[PassResult | None]:
+    def __call__(
+        self, images: Tensor, known: Sequence[TagRecord | None] | None = None, decide: Decide | None = None
+    ) -> list[PassResult | None]:
         """Tags and maps of a batch of one patch grid.
 
         Args:
             images: prepared, (B, 3, H, W) on the model's device.
-            known: tags of each image, needed without a tagger.
+            known: tags of each image, None where the tagger makes them; without a tagger all are needed.
+            decide: has the last word on the tags of an image, before maps are made of them: takes its place in the
+                batch, its tags and its scores, and returns its tags.
 
         Returns:
             One result per image, None where scores or maps are not finite.
         """
         times, patch = self.times, self.clip.patch_size
         grid = Grid(images.shape[2] // patch, images.shape[3] // patch)
+        records: Sequence[TagRecord | None] = [None] * len(images) if known is None else known
         rounding = self.config.image.position_rounding
-        tagging_rounding = self.tagger.config.image.position_rounding if self.tagger else rounding
+        tagger = self.tagger if any(record is None for record in records) else None
+        if tagger is None and any(record is None for record in records):
+            raise UsageError("without a tagger the tags of every image are needed")
+        tagging_rounding = tagger.config.image.position_rounding if tagger else rounding
         trunk = self._trunk(images, tagging_rounding)
         tags: list[tuple[list[int], np.ndarray | None] | None]
-        if self.tagger is not None:
+        tags = [None if record is None else (list(record.indices), record.scores) for record in records]
+        if tagger is not None:
             start = time.perf_counter()
-            tagged = finite_results(self.tagger, self.tagger.score_trunk(trunk, images), grid)
-            tags = [None if found is None else (found.indices, found.scores) for found in tagged]
+            for place, found in enumerate(finite_results(tagger, tagger.score_trunk(trunk, images), grid)):
+                if records[place] is None:
+                    tags[place] = None if found is None else (found.indices, found.scores)
             times.add("tags", time.perf_counter() - start, len(images))
             if self._rounded(tagging_rounding, grid) != self._rounded(rounding, grid):
                 del trunk
                 trunk = self._trunk(images, rounding)
-        elif known is not None:
-            tags = [(list(record.indices), record.scores) for record in known]
-        else:
-            raise UsageError("without a tagger the tags of every image are needed")
+        if decide is not None:
+            tags = [
+                None if one is None else (list(decide(place, one[0], one[1])), one[1]) for place, one in enumerate(tags)
+            ]
         start = time.perf_counter()
         indices = [[] if one is None else one[0] for one in tags]
         maps = maps_over_views(self.source, trunk, images, indices, lambda seen: self._view_trunk(seen, rounding))

@@ -36,12 +36,16 @@ def count_run(run: RunFolder, plan: Plan, vocabulary: Vocabulary, ignore_label: 
 
     Returns:
         {"images", "masks", "failures", "untagged", "tags": {name: images, 0 for classes that were never found},
-        "pixels": {label name: pixels}, "ignored_share"}.
+        "pixels": {label name: pixels}, "ignored_share"}, and "rejected" where a person has rejected images, which then
+        count nowhere else but in "images".
     """
     tags: Counter[str] = Counter()
     pixels: Counter[int] = Counter()
     untagged = masks = failures = 0
+    rejected = run.rejected_ids(plan.order)
     for name in plan.order:
+        if name in rejected:
+            continue
         if name in run.failures:
             failures += 1
             continue
@@ -56,6 +60,7 @@ def count_run(run: RunFolder, plan: Plan, vocabulary: Vocabulary, ignore_label: 
     total = sum(pixels.values())
     return {
         "images": len(plan.order),
+        **({"rejected": len(rejected)} if rejected else {}),
         "masks": masks,
         "failures": failures,
         "untagged": untagged,
@@ -122,8 +127,9 @@ def summary_text(counts: Mapping[str, Any], times: Mapping[str, Any] | None = No
 
 def counts_line(counts: Mapping[str, Any]) -> str:
     """Images, masks, failures, images without tags, and the share of ignored pixels."""
+    rejected = f"{counts['rejected']} rejected, " if counts.get("rejected") else ""
     return (
-        f"{counts['images']} images: {counts['masks']} masks, {counts['failures']} failures, "
+        f"{counts['images']} images: {counts['masks']} masks, {rejected}{counts['failures']} failures, "
         f"{counts['untagged']} without tags; {100 * counts['ignored_share']:.1f} % of the pixels ignored"
     )
 

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from tagclip.devices import resolve_device
 from tagclip.errors import RunError
 from tagclip.tagger import TagCLIP
 from tagclip.vocabulary import Vocabulary
-from wsss.files.run_folder import RunFolder
-from wsss.pipeline.planning import Plan, plan_images
+from wsss.files.run_files import read_manifest, stored_lines
+from wsss.files.run_folder import RunFolder, check_identity, part_is_done
+from wsss.pipeline.changes import Changes, WantedTags, compare_tags, refuse_other_images
+from wsss.pipeline.planning import Plan, confirm_photos, plan_images
 from wsss.pipeline.run_config import TaggingRunConfig
+from wsss.pipeline.run_model import RunModel
 from wsss.pipeline.summary import floor_hint
-from wsss.pipeline.tags import run_identity, run_tagging
+from wsss.pipeline.tags import run_identity, run_tagging, tag_plan
 from wsss.pipeline.watching import watch_nothing
+from wsss.pipeline.work_parts import cut_parts, require_parts
 
 if TYPE_CHECKING:
     from tagclip.clip import FrozenCLIP
@@ -26,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class TagRun:
-    """A tagging run on its way: the model, and the plan of its images.
+    """A tagging run on its way: the plan of its images, and the model, which is loaded when it is first needed.
 
     Args:
         config: settings.
@@ -34,6 +41,7 @@ class TagRun:
         device: of the model; None: the accelerator if there is one.
         limit: only the first images; None: all.
         cache_dir: where text classifiers are kept between runs; None keeps nothing.
+        overwrite: drop the run that is in the folder.
 
     Raises:
         UsageError: no images, a device or weights that are not there, or an unknown vocabulary.
@@ -47,21 +55,58 @@ class TagRun:
         device: str | None = None,
         limit: int | None = None,
         cache_dir: Path | str | None = None,
+        overwrite: bool = False,
     ):
-        self.config, self.cache_dir = config, cache_dir
+        self.config, self.cache_dir, self.limit, self.overwrite = config, cache_dir, limit, overwrite
         self.vocabulary = vocabulary or config.load_vocabulary()
         self.settings = config.tagger_config(self.vocabulary)
         self.files = config.images.find(config.out)[:limit]
-        self.clip: FrozenCLIP = config.model.load(device)
-        self.plan: Plan = plan_images(
-            self.files, self.settings.image, self.clip.patch_size, workers=config.work.workers,
+        self.model = RunModel(config, resolve_device(device), overwrite=overwrite)
+
+    @property
+    def clip(self) -> FrozenCLIP:
+        """The model."""
+        return self.model.clip
+
+    @cached_property
+    def plan(self) -> Plan:
+        """All images, in batches."""
+        return plan_images(
+            self.files, self.settings.image, self.model.patch_size, workers=self.config.work.workers,
             batch_size=self.settings.batch_size, batch_patches=self.settings.batch_patches,
         )  # fmt: skip
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that the results depend on."""
+        return run_identity(
+            self.model.identity, self.vocabulary, self.settings, self.files, top_k=self.config.top_k
+        )
+
+    @property
+    def changeable(self) -> tuple[str, ...]:
+        """What may change in the folder: the rule too, where all scores are stored."""
+        return ("images",) if self.config.top_k is not None else ("images", "tagging.rule")
+
+    def preview(self) -> Changes | None:
+        """What a call would do to the tags of a folder that holds a run already; None if there is none.
+
+        Raises:
+            RunError: the call would be refused.
+        """
+        out = Path(self.config.out)
+        manifest = None if self.overwrite else read_manifest(out)
+        if manifest is None:
+            return None
+        check_identity(out, manifest, json.loads(json.dumps(self.identity())), self.changeable)
+        stored = stored_lines(out)
+        changes = self._compare(stored.__getitem__, stored, ())
+        refuse_other_images(out, changes, len(stored), self.plan.order, self.limit)
+        return changes
 
     def execute(
         self, *, overwrite: bool = False, strict: bool = False, watch: TagWatch = watch_nothing
     ) -> RunFolder:
-        """Starts the run or resumes it, up to a complete folder.
+        """Starts the run or resumes it, up to a complete folder; brings a complete one up to date.
 
         Args:
             overwrite: drop the run that is in the folder.
@@ -77,13 +122,19 @@ class TagRun:
                 when every image failed, or any with `strict`.
         """
         config, out = self.config, Path(self.config.out)
-        identity = run_identity(self.clip, self.vocabulary, self.settings, self.files, top_k=config.top_k)
-        with RunFolder.open(out, identity, config.to_dict(), overwrite=overwrite) as run:
-            tagger = TagCLIP(self.clip, self.vocabulary, config=self.settings, cache_dir=self.cache_dir)
+        overwrite = overwrite or self.overwrite
+        if overwrite:
+            self.model.recorded = None
+        with RunFolder.open(
+            out, self.identity(), config.to_dict(), overwrite=overwrite, changeable=self.changeable
+        ) as run:
+            confirm_photos(self.plan, run)
+            self._bring_up_to_date(run)
             with watch(len(self.plan.images)) as step:
                 counts = run.counts = run_tagging(
-                    run, tagger, self.plan, workers=config.work.workers, top_k=config.top_k, progress=step
-                )
+                    run, self._tagger, self.plan, settings=self.settings, vocabulary=self.vocabulary,
+                    workers=config.work.workers, top_k=config.top_k, progress=step,
+                )  # fmt: skip
             if hint := floor_hint(run, self.settings.rule, len(self.vocabulary)):
                 logger.warning(hint)
         if failures := counts["failures"]:
@@ -92,3 +143,73 @@ class TagRun:
                 raise RunError(message)
             logger.warning(message)
         return run
+
+    @cached_property
+    def parts(self) -> list[Plan]:
+        """The plan in parts that machines share."""
+        return cut_parts(self.plan)
+
+    def execute_parts(self, numbers: Iterable[int], *, watch: TagWatch = watch_nothing) -> None:
+        """Does parts of the run, beside other processes that do other parts; those that are done are skipped.
+
+        Args:
+            numbers: of the parts, from 0. watch: see `execute`; one call for each part.
+
+        Raises:
+            RunError: another run's folder, or one that a process without parts works in; other photos than the run
+                began with, a full disk, memory exhausted.
+        """
+        out, identity, confirmed = Path(self.config.out), self.identity(), False
+        for number in numbers:
+            if part_is_done(out, number):
+                continue
+            plan = self.parts[number]
+            with RunFolder.open(out, identity, self.config.to_dict(), changeable=self.changeable, part=number) as run:
+                if run.was_complete or part_is_done(out, number):
+                    continue
+                if not confirmed:
+                    confirm_photos(self.plan, run)
+                    confirmed = True
+                with watch(len(plan.images)) as step:
+                    tag_plan(
+                        run, lambda: self._part_tagger, plan, self.settings, workers=self.config.work.workers,
+                        top_k=self.config.top_k, progress=step,
+                    )  # fmt: skip
+                run.finish_part()
+
+    @cached_property
+    def _part_tagger(self) -> TagCLIP:
+        return self._tagger()
+
+    def merge(self, *, strict: bool = False, watch: TagWatch = watch_nothing) -> RunFolder:
+        """Puts a run whose parts are all done into its final order; see `execute`.
+
+        Raises:
+            RunError: parts are missing, or what `execute` raises.
+        """
+        out = Path(self.config.out)
+        manifest = read_manifest(out)
+        if manifest is None or manifest.get("state") != "complete":
+            require_parts(out, len(self.parts))
+        return self.execute(strict=strict, watch=watch)
+
+    def _tagger(self) -> TagCLIP:
+        return TagCLIP(self.clip, self.vocabulary, config=self.settings, cache_dir=self.cache_dir)
+
+    def _bring_up_to_date(self, run: RunFolder) -> None:
+        if run.manifest is None or (run.was_complete and not run.changed):
+            return
+        changes = self._compare(run.tags.__getitem__, run.tags.ids(), run.failures.ids())
+        refuse_other_images(run.root, changes, len(run.tags), self.plan.order, self.limit)
+        if changes.added:
+            self.model.clip  # noqa: B018  # refused now, if it is another one, and not after tags have changed
+        run.adopt()
+        for sentence in changes.sentences():
+            logger.info(sentence)
+            run.log(sentence)
+        run.tags.append(changes.lines)
+
+    def _compare(self, stored: Callable[[str], dict], tagged: Iterable[str], failed: Iterable[str]) -> Changes:
+        rule = self.settings.rule.for_classes(self.vocabulary.names) if self.config.top_k is None else None
+        wanted = WantedTags(self.vocabulary, rule)
+        return compare_tags(stored, tagged, self.plan.order, wanted, failed=failed, top_k=self.config.top_k)

@@ -5,32 +5,33 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from torch import Tensor
 
-from tagclip.clip import FrozenCLIP
+from tagclip.batches import plan_batches
 from tagclip.config import TagCLIPConfig
-from tagclip.errors import ImageError
 from tagclip.image_lists import ImageFile
 from tagclip.tag_files import tag_line, write_plain
 from tagclip.tagger import TagCLIP, TagResult
 from tagclip.vocabulary import Vocabulary
 from wsss.files.run_folder import RunFolder
 from wsss.pipeline.batch import BatchRunner, finite_results
-from wsss.pipeline.decoding import DecodedBatch, decode_batches, decode_planned
-from wsss.pipeline.planning import Plan, PlannedImage, confirm_photos
+from wsss.pipeline.decoding import DecodedBatch, decode_batches
+from wsss.pipeline.planning import Plan, PlannedImage, confirm_photos, decodes
 
 PLAIN_LIST = "tags.txt"
 
 
 def run_tagging(
     run: RunFolder,
-    tagger: TagCLIP,
+    tagger: TagCLIP | Callable[[], TagCLIP],
     plan: Plan,
     *,
+    settings: TagCLIPConfig | None = None,
+    vocabulary: Vocabulary | None = None,
     workers: int = 2,
     top_k: int | None = None,
     progress: Callable[[int], object] = lambda images: None,
@@ -38,11 +39,14 @@ def run_tagging(
     """Tag what a run folder still lacks of a plan, and put the folder into its final order.
 
     Batches are those of the whole plan, whatever was done before, so that a run killed at any moment and continued
-    ends with the same bytes as one that was not.
+    ends with the same bytes as one that was not. In a run that was complete before, images that were added make batches
+    of their own.
 
     Args:
         run: open run folder; its identity must cover the tagger's settings and weights.
+        tagger: or a function that makes it, called when there is something left to tag.
         plan: of all images.
+        settings, vocabulary: the tagger's; None: looked up in it.
         workers: decoding threads.
         top_k: keep only the k best scores of an image.
         progress: called with the number of images that were finished since its last call.
@@ -54,39 +58,80 @@ def run_tagging(
         RunError: a full disk, a model whose scores are never finite, or other photos than the run began with; the run
             can be resumed.
     """
+    if isinstance(tagger, TagCLIP):
+        settings, vocabulary = tagger.config, tagger.vocabulary
+    if settings is None or vocabulary is None:
+        raise ValueError("without a tagger, settings and vocabulary are needed")
+    confirm_photos(plan, run)
+    tag_plan(run, tagger, plan, settings, workers=workers, top_k=top_k, progress=progress)
+    for name in run.failures.ids() & run.tags.ids():  # failed earlier, then repaired
+        run.failures.discard(name)
+    counts = tag_counts(run, plan, vocabulary)
+    run.write_text(PLAIN_LIST, plain_list(run, plan, vocabulary))
+    run.complete(plan.order, counts)
+    return counts
 
-    def score(images: Sequence[PlannedImage], inputs: Tensor) -> list[TagResult | None]:
-        return finite_results(tagger, tagger.score_trunk(tagger.trunk(inputs), inputs), images[0].grid)
 
-    runner = BatchRunner(tagger.clip, score)
+def tag_plan(
+    run: RunFolder,
+    tagger: TagCLIP | Callable[[], TagCLIP],
+    plan: Plan,
+    settings: TagCLIPConfig,
+    *,
+    workers: int = 2,
+    top_k: int | None = None,
+    progress: Callable[[int], object] = lambda images: None,
+) -> None:
+    """Tags what is left of a plan, or of a part of one; see `run_tagging` for the arguments."""
     with ThreadPoolExecutor(max_workers=max(1, workers)) as threads:
-        confirm_photos(plan, run)
-        batches = _unfinished(plan, run, tagger)
+        batches = _unfinished(plan, run, settings)
         progress(len(plan.images) - sum(image.id not in run.tags for batch in batches for image in batch))
         for file, error in plan.unreadable:
             if file.id not in run.tags:
                 run.failures.discard(file.id)
                 run.fail(file.id, file.recorded, "decode", error)
-        for batch in decode_batches(batches, threads, tagger.clip, tagger.config.image):
-            missing = sum(image.id not in run.tags for image in batch.images)
-            for image, error in batch.failures:
-                if image.id not in run.tags:
-                    missing += 1
-                    run.fail(image.id, image.file.recorded, "decode", error)
-            if batch.images:
-                _tag(run, runner, batch, tagger.vocabulary, top_k)
-            progress(missing)
+        if batches:
+            maker = tagger if isinstance(tagger, TagCLIP) else tagger()
+            _tag_batches(run, maker, batches, threads, top_k, progress)
+
+
+def _tag_batches(
+    run: RunFolder,
+    tagger: TagCLIP,
+    batches: list[list[PlannedImage]],
+    threads: ThreadPoolExecutor,
+    top_k: int | None,
+    progress: Callable[[int], object],
+) -> None:
+    def score(images: Sequence[PlannedImage], inputs: Tensor) -> list[TagResult | None]:
+        return finite_results(tagger, tagger.score_trunk(tagger.trunk(inputs), inputs), images[0].grid)
+
+    runner = BatchRunner(tagger.clip, score)
+    for batch in decode_batches(batches, threads, tagger.clip, tagger.config.image):
+        missing = sum(image.id not in run.tags for image in batch.images)
+        for image, error in batch.failures:
+            if image.id not in run.tags:
+                missing += 1
+                run.fail(image.id, image.file.recorded, "decode", error)
+        if batch.images:
+            _tag(run, runner, batch, tagger.vocabulary, top_k)
+        progress(missing)
     runner.finish()
-    counts = tag_counts(run, plan, tagger.vocabulary)
-    run.write_text(PLAIN_LIST, plain_list(run, plan, tagger.vocabulary))
-    run.complete(plan.order, counts)
-    return counts
 
 
 def run_identity(
-    clip: FrozenCLIP, vocabulary: Vocabulary, config: TagCLIPConfig, files: Sequence[ImageFile], *, top_k: int | None
+    model: Mapping[str, Any],
+    vocabulary: Vocabulary,
+    config: TagCLIPConfig,
+    files: Sequence[ImageFile],
+    *,
+    top_k: int | None,
 ) -> dict[str, Any]:
-    """Everything that the bytes of a tagging run depend on, JSON-ready, for `RunFolder.open`."""
+    """Everything that the bytes of a tagging run depend on, JSON-ready, for `RunFolder.open`.
+
+    Args:
+        model: of `wsss.pipeline.run_model`.
+    """
     digest = hashlib.sha256()
     for file in files:
         # Not where it lies: photos may be moved.
@@ -95,12 +140,7 @@ def run_identity(
         "stage": "tags",
         "tagging": config.to_dict(),
         "top_k": top_k,
-        "model": {
-            "architecture": clip.architecture,
-            "weights": clip.weights_digest,
-            "dtype": str(clip.dtype).removeprefix("torch."),
-            "device": clip.device.type,
-        },
+        "model": dict(model),
         "vocabulary": vocabulary.to_dict(),
         "images": {"count": len(files), "digest": digest.hexdigest()},
     }
@@ -128,22 +168,24 @@ def plain_list(run: RunFolder, plan: Plan, vocabulary: Vocabulary) -> str:
     return stream.getvalue()
 
 
-def _unfinished(plan: Plan, run: RunFolder, tagger: TagCLIP) -> list[list[PlannedImage]]:
+def _unfinished(plan: Plan, run: RunFolder, settings: TagCLIPConfig) -> list[list[PlannedImage]]:
     """Batches with something left to do. Images that failed to decode earlier are tried again: they may be fixed."""
     batches = []
     for batch in plan.batches:
         waiting = [image for image in batch if image.id not in run.tags]
-        if any(image.id not in run.failures or not _still_fails(run, image, tagger) for image in waiting):
-            batches.append(batch)
+        if any(image.id not in run.failures or not _still_fails(run, image, settings) for image in waiting):
+            batches.append(waiting if run.was_finished else batch)
             for image in waiting:
                 run.failures.discard(image.id)
-    return batches
+    if not run.was_finished:
+        return batches
+    images = [image for batch in batches for image in batch]
+    groups = plan_batches([image.grid for image in images], settings.batch_size, settings.batch_patches)
+    return [[images[place] for place in group] for group in groups]
 
 
-def _still_fails(run: RunFolder, image: PlannedImage, tagger: TagCLIP) -> bool:
-    if run.failures[image.id]["stage"] != "decode":
-        return True
-    return isinstance(decode_planned(image, tagger.clip, tagger.config.image), ImageError)
+def _still_fails(run: RunFolder, image: PlannedImage, settings: TagCLIPConfig) -> bool:
+    return run.failures[image.id]["stage"] != "decode" or not decodes(image, settings.image)
 
 
 def _tag(

@@ -27,10 +27,10 @@ ACTIONS = [
 def test_every_subcommand_is_there():
     found = {parser.prog.removeprefix("tagclip ") for parser in LEAVES}
     assert found == {
-        "run", "tag", "mask", "remask", "show", "review", "export", "train", "segment", "export-model", "evaluate tags",
-        "evaluate masks", "evaluate dense", "compare", "ablate", "benchmark", "diagnose", "demo scenes", "demo report",
-        "demo train-clip", "demo train-backbone", "demo tag-rules", "demo sprites", "configs", "doctor", "completion",
-        *(f"reproduce {name}" for name in EXPERIMENTS),
+        "run", "tag", "mask", "merge", "remask", "calibrate", "show", "review", "export", "train", "segment",
+        "export-model", "evaluate tags", "evaluate masks", "evaluate dense", "compare", "ablate", "benchmark",
+        "diagnose", "demo scenes", "demo report", "demo train-clip", "demo train-backbone", "demo tag-rules",
+        "demo sprites", "configs", "doctor", "completion", *(f"reproduce {name}" for name in EXPERIMENTS),
     }  # fmt: skip
 
 
@@ -119,7 +119,7 @@ def test_old_spellings_are_gone_and_in_the_changelog():
         (["run", "--limit", "0"], "argument --limit: '0' is not a whole number above 0"),
         (["run", "--set", "alpha"], "argument --set: 'alpha' is not KEY=VALUE"),
         (["run", "--refine", "sharp"], "argument --refine: invalid choice: 'sharp'"),
-        (["mask", "--images", "photos"], "the following arguments are required: --tags"),
+        (["remask", "--run", "r"], "the following arguments are required: --out"),
         (["mask", "--tags", "t", "--tag-threshold", "0.3"], "--tag-threshold: the tags come from --tags, so a rule"),
         (["mask", "--tags", "t", "--no-at-least-one"], "--no-at-least-one: the tags come from --tags, so a rule"),
         (["segment", "--refine", "pamr"], "argument --refine: invalid choice: 'pamr'"),
@@ -189,3 +189,13 @@ def test_scripts_are_their_subcommands():
     assert set(found) <= shown | families
     experiments = {f"reproduce {name}" for name in EXPERIMENTS}
     assert shown - set(found) == {"evaluate tags", "evaluate masks", "configs", "completion", *experiments}
+
+
+@pytest.mark.parametrize("name", ["review", "calibrate", "export", "merge"])
+def test_a_run_needs_no_option_in_front_where_it_is_what_a_command_is_about(name):
+    parse = build_parser().parse_args
+    expected = parse([name, "--run", "runs/mine", "--quiet"])
+    assert parse([name, "runs/mine", "--quiet"]) == expected
+    assert expected.run == Path("runs/mine")
+    with pytest.raises(SystemExit):
+        parse([name, "runs/mine", "--run", "runs/other"])

@@ -57,7 +57,7 @@ def test_correlations_by_hand(monkeypatch):
     assert torch.allclose((factors @ factors.T).diagonal(), torch.ones(10))
     expected = (w[1:, 1:] - w[0, 1:]).clamp(min=0)
     for part_bytes in (2**20, 4 * 9 * 2):
-        monkeypatch.setattr("wsss.dense.calibration.PART_BYTES", part_bytes)
+        monkeypatch.setattr("wsss.maps.parts.PART_BYTES", part_bytes)
         assert torch.allclose(patch_correlations(factors), expected, atol=1e-6)
 
 

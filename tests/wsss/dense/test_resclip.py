@@ -47,7 +47,7 @@ def test_recorded_maps(size, monkeypatch):
     recorded = more_arrays("more_synthetic")
     labels = tensor(recorded[f"sfr_labels_{size}"])
     for part_bytes in (2**26, 4 * 4 * labels.numel() * 3):  # at once, and three rows at a time
-        monkeypatch.setattr("wsss.dense.calibration.PART_BYTES", part_bytes)
+        monkeypatch.setattr("wsss.maps.parts.PART_BYTES", part_bytes)
         found = feedback_map(labels, FeedbackConfig(path_check="code"))
         assert np.abs(found.numpy() - recorded[f"sfr_{size}"]).max() <= 1e-6
         plain = feedback_map(labels, FeedbackConfig(decay=False))

@@ -101,7 +101,7 @@ def test_calibration_by_hand(monkeypatch):
     logits = (likeness - likeness.mean()) * 3
     attended = logits.masked_fill(logits < 0, -torch.inf).softmax(-1) @ values
     for part_bytes in (2**20, 4 * 40 * 7):  # at once, and in parts of seven rows
-        monkeypatch.setattr("wsss.dense.calibration.PART_BYTES", part_bytes)
+        monkeypatch.setattr("wsss.maps.parts.PART_BYTES", part_bytes)
         assert torch.allclose(average_alike(values, unit, 0.4), averaged, atol=1e-6)
         assert torch.allclose(attend_alike(values, unit, 3.0), attended, atol=1e-6)
     ones = torch.ones(40, 1)

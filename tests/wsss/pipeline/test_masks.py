@@ -223,6 +223,7 @@ def test_pamr_runs_in_the_process_of_the_model(finished, golden_clip, tmp_path):
     np.testing.assert_array_equal(read_mask(tmp_path / "run" / "masks" / "part1" / "1.png"), found.mask)
 
 
+@pytest.mark.pydensecrf
 def test_the_reference_preset_sees_positions_as_each_publication_does(finished, golden_clip, tmp_path):
     """On the native grid TagCLIP rounds nothing and CLIP-ES does: the one case that needs two trunks."""
     (path,) = draw_images(tmp_path / "images", ((224, 224),))

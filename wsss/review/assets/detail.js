@@ -319,10 +319,10 @@ Review.Detail = class {
       }
       const score = known ? Review.score(model.value(level)) : "", by = decided === 1 ? ", added by hand" : decided === 2 ? ", removed by hand" : "";
       return h("li", { "data-name": name.toLocaleLowerCase() }, h("button", { type: "button", class: `score${on ? " is-on" : ""}`, "aria-pressed": String(on), "data-class": String(c),
-        "aria-label": `${name}${score ? `, score ${score}` : ""}${by}`, title: `Click to ${on ? "remove" : "add"} ${name}`, onclick: () => this.actions.toggleTag(c, i) },
+        title: `Click to ${on ? "remove" : "add"} ${name}`, onclick: () => this.actions.toggleTag(c, i) },
       h("span", { class: "tick", "aria-hidden": "true" }, on ? Review.icon("check") : null), Review.swatch(model.run.colours[c]),
       h("span", { class: "score-name" }, name), decided ? h("span", { class: "dot", "aria-hidden": "true" }) : null, bar,
-      h("span", { class: "score-value" }, score), h("kbd", { class: place < 9 ? "" : "is-blank", "aria-hidden": "true" }, place < 9 ? String(place + 1) : "")));
+      h("span", { class: "score-value" }, score), by === "" ? null : h("span", { class: "sr" }, by), h("kbd", { class: place < 9 ? "" : "is-blank", "aria-hidden": "true" }, place < 9 ? String(place + 1) : "")));
     });
     this.classes.replaceChildren(...rows);
     this.#filterClasses();

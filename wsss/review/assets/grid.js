@@ -28,10 +28,11 @@ Review.chip = (model, c, i, onToggle) => {
   const by = model.prior.get(i), said = by?.added[c] ?? by?.removed[c];
   const who = decided ? (said ? `, ${on ? "added" : "removed"} by ${said}` : on ? ", added by hand" : ", removed by hand") : "";
   const words = `${name}${score === null ? "" : `, score ${Review.score(score)}`}${doubt >= Review.doubtful ? ", doubtful" : ""}${who}`;
-  return h("button", { type: "button", class: kind, "aria-pressed": String(on), "aria-label": words, "data-class": String(c),
+  return h("button", { type: "button", class: kind, "aria-pressed": String(on), "data-class": String(c),
     title: `${words}: click to ${on ? "remove" : "add"}`, onclick: (event) => { event.stopPropagation(); onToggle(c, i); } },
   decided ? h("span", { class: "dot", "aria-hidden": "true" }) : null, Review.swatch(model.run.colours[c]),
-  h("span", { class: "chip-name" }, name), score === null ? null : h("span", { class: "chip-score" }, Review.score(score)));
+  h("span", { class: "chip-name" }, name), " ", score === null ? null : h("span", { class: "chip-score" }, Review.score(score)),
+  h("span", { class: "sr" }, `${doubt >= Review.doubtful ? ", doubtful" : ""}${who}`));
 };
 
 Review.Grid = class {

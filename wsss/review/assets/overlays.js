@@ -25,7 +25,7 @@ Review.overlays = (() => {
     }
   };
 
-  const queued = (work, wanted) => new Promise((resolve) => { waiting.push({ work, wanted, resolve }); next(); });
+  const queued = (work, wanted) => new Promise((resolve) => { waiting.push({ work, wanted, resolve }); queueMicrotask(next); });
 
   const read = async (model, i) => {
     const number = model.thumbs[i];
