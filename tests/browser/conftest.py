@@ -23,7 +23,8 @@ BROWSER = os.environ.get("TAGCLIP_BROWSER", "")  # the binary; tools/test_browse
 AXE = os.environ.get("TAGCLIP_AXE", "")  # axe.min.js of axe-core
 SHOTS = os.environ.get("TAGCLIP_SHOTS", "")  # folder for screenshots; none are kept without it
 FLAGS = (
-    "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run",
+    "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--no-first-run",
 )  # fmt: skip
 SCENES = 6
 WIDE, PHONE = (1440, 900), (380, 780)
@@ -106,7 +107,7 @@ def made_run(tmp_path_factory) -> Path:
 
 
 def until(page: Page, expression: str, seconds: float = 20) -> None:
-    """Waits for a JavaScript expression to be true; Playwright's own way to wait needs `eval`, which the page forbids."""
+    """Waits for a JavaScript expression to be true; Playwright's own way needs `eval`, which the page forbids."""
     end = time.monotonic() + seconds
     while not page.evaluate(f"Boolean({expression})"):
         assert time.monotonic() < end, f"still not true after {seconds:g} s: {expression}"

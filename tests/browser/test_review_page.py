@@ -2,11 +2,13 @@
 
 import json
 import re
+import shutil
 
 import pytest
 
 from tagclip.vocabulary import Vocabulary
 from tests.browser.conftest import PHONE, SCENES, shot, until
+from tests.tools.commands import command
 from tests.wsss.review.doubt_cases import PAGE_CODE, as_page_input, doubt_case
 from wsss.files.corrections import corrected_tags, read_corrections
 from wsss.files.run_reader import RunReader
@@ -37,7 +39,8 @@ def settle(page) -> None:
 
 def class_with_tags(page) -> int:
     return page.evaluate("""(() => { const m = Review.app.model; let best = 0;
-        for (let c = 0; c < m.classes; c++) if (m.counts(c).tagged > m.counts(best).tagged) best = c; return best; })()""")
+        for (let c = 0; c < m.classes; c++) if (m.counts(c).tagged > m.counts(best).tagged) best = c;
+        return best; })()""")
 
 
 def save(page, folder):
@@ -55,8 +58,8 @@ def test_the_grid_shows_the_most_doubtful_first(made_run, visit):
     values = page.evaluate("Review.app.view.places.map((i) => Review.app.model.doubts[i])")
     assert values == sorted(values, reverse=True)
     assert page.locator(".card:visible").count() == SCENES
-    until(page, "[...document.querySelectorAll('.card:not([hidden]) .frame img')].every((i) => i.naturalWidth)")
-    until(page, "[...document.querySelectorAll('.card:not([hidden]) canvas')].some((c) => c.width > 100)")
+    for kind, wanted in (("photo", "every"), ("overlay", "some")):
+        until(page, f"[...document.querySelectorAll('.card:not([hidden]) .{kind}')].{wanted}((c) => c.width > 100)")
 
 
 def test_a_class_filters(made_run, visit):
@@ -128,12 +131,13 @@ def test_a_threshold_is_dragged_typed_and_reset(made_run, visit):
     c = class_with_tags(page)
     row = page.locator(".class").nth(c)
     before = {name: tags(page, name) for name in ids(page)}
+    row.scroll_into_view_if_needed()
     box = row.locator(".handle").bounding_box()
     start = page.evaluate(f"Review.app.model.handles[{c}] / Review.app.model.highest")
     page.mouse.move(box["x"] + 5 + start * (box["width"] - 10), box["y"] + box["height"] / 2)
     page.mouse.down()
     for step in range(1, 9):
-        page.mouse.move(box["x"] + 5 + (start + step * (0.97 - start) / 8) * (box["width"] - 10), box["y"] + 10)
+        page.mouse.move(box["x"] + 5 + (start + step * (1 - start) / 8) * (box["width"] - 10), box["y"] + 10)
     page.mouse.up()
     settle(page)
     counts = page.evaluate(f"Review.app.model.counts({c})")
@@ -167,7 +171,8 @@ def test_a_threshold_by_keyboard(made_run, visit):
     page.keyboard.press("ArrowRight")
     after = page.evaluate(f"Review.app.model.handles[{c}]")
     assert 0 < after - before < 0.05 * page.evaluate("Review.app.model.highest")
-    assert str(page.evaluate(f"Review.app.model.value({after})")) in page.locator(".handle").nth(c).get_attribute("aria-valuetext")
+    words = page.locator(".handle").nth(c).get_attribute("aria-valuetext")
+    assert str(page.evaluate(f"Review.app.model.value({after})")) in words
 
 
 def test_tags_are_toggled_undone_and_done_again(made_run, visit):
@@ -338,13 +343,43 @@ def test_work_survives_a_reload_and_is_saved(made_run, visit, tmp_path):
     assert corrections.by == "Anna"
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", corrections.saved)
     assert corrections.thresholds == {NAMES[c]: 0.3}
-    assert {name: said.state for name, said in corrections.images.items()} == {order[0]: "checked", order[1]: "rejected"}
+    states = {name: said.state for name, said in corrections.images.items()}
+    assert states == {order[0]: "checked", order[1]: "rejected"}
     # The command line gives the same tags as the page.
     for record in reader.records():
         assert set(corrected_tags(record, corrections, NAMES)) == expected[record.id]
     page.reload()
     assert asked == ["beforeunload"]  # saved: nothing to ask
     assert {name: tags(page, name) for name in order} == expected
+
+
+def test_saved_corrections_become_masks_and_a_second_review_shows_them(made_run, visit, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(made_run, run)
+    page = visit(run).page
+    order = ids(page)
+    expected = tags(page, order[0]) ^ {"sofa"}
+    page.evaluate("Review.app.toggleTag(Review.app.model.index.get('sofa'), Review.app.view.places[0])")
+    page.keyboard.press("c")
+    page.keyboard.press("x")
+    path = save(page, tmp_path)
+    before = {mask: mask.stat().st_mtime_ns for mask in (run / "masks").rglob("*.png")}
+    assert command("mask")(["--run", str(run), "--corrections", str(path), "--mask-workers", "1", "--quiet"]) == 0
+    changed = {mask.stem for mask in (run / "masks").rglob("*.png") if mask.stat().st_mtime_ns != before.get(mask)}
+    assert changed == {order[0]}
+    records = {record.id: record for record in RunReader(run).records()}
+    assert {NAMES[index] for index in records[order[0]].indices} == expected
+    assert order[1] not in records
+    assert [record.id for record in RunReader(run).rejected()] == [order[1]]
+    assert command("review")(["--run", str(run), "--workers", "1", "--quiet"]) == 0
+    page.reload()
+    assert page.evaluate("Review.app.model.said.size") == 0  # what the run has taken over is no news
+    assert page.locator("#save").is_disabled()
+    for words in ("1 checked", "1 corrected", "1 rejected"):
+        assert words in page.locator("#counts").inner_text()
+    assert tags(page, order[0]) == expected
+    page.evaluate("(id) => Review.app.detail.open(Review.app.model.place.get(id))", order[0])
+    assert "Corrected before: " in page.locator("#detail").inner_text()
 
 
 def test_a_saved_file_continues_elsewhere(made_run, visit, tmp_path):

@@ -42,5 +42,6 @@ def test_a_folder_that_is_no_run(tmp_path):
 
 
 def test_the_script_is_the_same(run):
-    done = subprocess.run([sys.executable, TOOLS / "review.py", "--run", run, "--dry-run"], capture_output=True, text=True)
+    command = [sys.executable, TOOLS / "review.py", "--run", run, "--dry-run"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout[:8]) == (0, "2 images")

@@ -28,8 +28,8 @@ from tagclip.tagger import TagCLIP
 from tagclip.thresholds import select
 from tagclip.vocabulary import Vocabulary
 from wsss.demo.few_classes import SceneSettings, scenes
-from wsss.evaluation.calibration import CalibrationRequest, calibrate_records
 from wsss.evaluation.scorer import MaskEvaluationConfig, MaskScorer
+from wsss.evaluation.threshold_calibration import CalibrationRequest, calibrate_records
 from wsss.maps.class_maps import weigh_by_scores
 from wsss.masks.label_map import mask_from_maps
 from wsss.pipeline.recipe import dataset_settings

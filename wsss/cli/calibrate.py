@@ -16,13 +16,13 @@ from wsss.cli.screen import Output, Table
 
 if TYPE_CHECKING:
     from tagclip.vocabulary import Vocabulary
-    from wsss.evaluation.calibration import Calibration
+    from wsss.evaluation.threshold_calibration import Calibration
 
 
 def register(commands: Any) -> None:
     """Adds the subcommand."""
     parser = add_command(
-        commands, "calibrate", run=calibrate,
+        commands, "calibrate", run=calibrate, first="--run",
         help="Find one threshold per class from the scores of a run, with or without labelled images.",
         text="No model is needed. Give the file to `tagclip run` or `tag` as --class-thresholds: a run in the same "
         "folder then takes its tags anew.",
@@ -46,7 +46,7 @@ def calibrate(args: argparse.Namespace) -> int:
     setup_logging(args.quiet)
     if args.out is None and not args.dry_run:
         raise UsageError("--out: needed, a file for the thresholds (.yaml); or --dry-run to see them only")
-    from wsss.evaluation.calibration import METHODS, BootstrapConfig, CalibrationRequest, calibrate_run
+    from wsss.evaluation.threshold_calibration import METHODS, BootstrapConfig, CalibrationRequest, calibrate_run
     from wsss.files.run_reader import RunReader
 
     if args.method is not None and args.method not in METHODS:
@@ -129,7 +129,7 @@ def _share(text: str, word: str) -> float:
 
 def _labels(args: argparse.Namespace, vocabulary: Vocabulary) -> Any:
     from tagclip.labels import read_labels
-    from wsss.evaluation.calibration import checked_labels
+    from wsss.evaluation.threshold_calibration import checked_labels
 
     checked = checked_labels(Path(args.labels))
     return checked if checked is not None else read_labels(args.labels, vocabulary, ids=args.label_ids or "auto")

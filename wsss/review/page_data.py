@@ -34,7 +34,7 @@ SAFE = "/!$'()*,;=@-_.~"  # characters of a path that an address may hold as the
 
 @dataclass
 class RunContent:
-    """A run as the page shows it, images in the run's order, those that only failed last.
+    """A run as the page shows it: images in the run's order, then those rejected before, then those that only failed.
 
     Attributes:
         reader: of the run folder.
@@ -74,7 +74,7 @@ class RunContent:
         if manifest is None:
             raise UsageError(f"--run {root}: no manifest.json there; give a run folder")
         classes, locator = len(reader.vocabulary), PhotoLocator.of_run(root, image_root)
-        records = list(reader.records())
+        records = [*reader.records(), *reader.rejected()]
         known = {record.id for record in records}
         failures: dict[str, dict[str, Any]] = {}
         for line in reader.failed():

@@ -22,10 +22,8 @@ def doubt_case(seed: int, count: int = 300, classes: int = 7) -> tuple[DoubtInpu
     handles = rng.integers(0, int(levels[levels != UNKNOWN].max()), classes)
     relative = None if seed % 3 == 0 else rng.choice([0.5, 0.35, 0.1], classes)
     rule = DoubtRule(handles, rng.random(classes) < 0.4, relative, bool(seed % 2), -1.0 if seed % 4 else 12.5)
-    pairs = [
-        [(int(a), int(b), int(rng.integers(0, 10_001))) for a, b in rng.integers(0, classes, (int(rng.integers(0, 3)), 2))]
-        for _ in range(count)
-    ]
+    rivals = [rng.integers(0, classes, (int(rng.integers(0, 3)), 2)) for _ in range(count)]
+    pairs = [[(int(a), int(b), int(rng.integers(0, 10_001))) for a, b in those] for those in rivals]
     images = DoubtInput(
         levels, np.zeros(levels.shape, bool), rng.random(levels.shape) < 0.1, rng.random(count) < 0.1,
         rng.integers(0, 10_001, count), pairs, zero=3 if seed % 2 else 0,
@@ -42,7 +40,8 @@ def as_page_input(images: DoubtInput, rule: DoubtRule) -> dict[str, Any]:
         "images": count, "classes": classes, "unknown": UNKNOWN, "zero": images.zero,
         "levels": images.levels.T.ravel().tolist(), "tags": images.tags.T.ravel().astype(int).tolist(),
         "decided": images.decided.T.ravel().astype(int).tolist(), "settled": images.settled.astype(int).tolist(),
-        "ignored": images.ignored.tolist(), "rivals": [[value for pair in pairs for value in pair] for pairs in images.rivals],
+        "ignored": images.ignored.tolist(),
+        "rivals": [[value for pair in pairs for value in pair] for pairs in images.rivals],
         "handles": rule.handles.tolist(), "moved": rule.moved.astype(int).tolist(),
         "relative": None if relative is None
         else {"t": relative.tolist(), "from_zero": rule.from_zero, "floor": rule.floor},

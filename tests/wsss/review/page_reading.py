@@ -14,7 +14,8 @@ import numpy as np
 def read_run(folder: Path) -> dict[str, Any]:
     """What `data/run.js` assigns."""
     text = (folder / "data" / "run.js").read_text(encoding="utf-8")
-    return json.loads(re.fullmatch(r"var REVIEW = \{chunks: \[\], overlays: \{\}, masks: \{\}, run: (.*)\};\n", text)[1])
+    pattern = r"var REVIEW = \{chunks: \[\], overlays: \{\}, masks: \{\}, run: (.*)\};\n"
+    return json.loads(re.fullmatch(pattern, text)[1])
 
 
 def read_chunks(folder: Path) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from tagclip.thresholds import select
 from tagclip.vocabulary import Vocabulary
 from wsss.files.map_files import StoredMaps
 from wsss.files.mask_files import encode_mask, ignore_label, label_dtype
+from wsss.files.run_files import REJECTED_FILE
 
 NASTY = (
     "a b", "1#2", "50%", "what?", 'say "hi"', "it's", "<script>alert(1)</script>", "<img src=x onerror=alert(1)>",
@@ -71,7 +72,7 @@ def make_run(root: Path, photos: Path, recipe: RunRecipe) -> Path:
     tagging = TagCLIPConfig.from_dict({"rule": recipe.rule or {}})
     tags = select(scores, tagging.rule.for_classes(vocabulary.names))
     root.mkdir(parents=True)
-    lines, failures = [], []
+    lines, rejected, failures = [], [], []
     for place, name in enumerate(recipe.ids):
         path = f"{name}.png"
         if recipe.with_photos:
@@ -89,9 +90,11 @@ def make_run(root: Path, photos: Path, recipe: RunRecipe) -> Path:
         record = TagRecord(
             name, tuple(sorted(indices)), path, recipe.size, scores[place] if recipe.has_scores else None, 1, said
         )
-        lines.append(tag_line(record, vocabulary))
+        (rejected if record.is_rejected else lines).append(tag_line(record, vocabulary))
         _write_pictures(root, recipe, vocabulary, record, rng)
     (root / "tags.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    if rejected:
+        (root / REJECTED_FILE).write_text("".join(json.dumps(line) + "\n" for line in rejected), encoding="utf-8")
     (root / "failures.jsonl").write_text("".join(json.dumps(line) + "\n" for line in failures), encoding="utf-8")
     manifest = {
         "format": 1, "state": "complete", "stage": "masks", "vocabulary": vocabulary.to_dict(),

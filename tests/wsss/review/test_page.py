@@ -264,6 +264,14 @@ def test_a_corrected_run_says_what_was_corrected(tmp_path):
                                    "note": "a note", "by": "Anna"}}  # fmt: skip
 
 
+def test_rejected_images_are_still_in_the_page(tmp_path):
+    said = {"b": TagCorrection((0,), {}, {}, "rejected", "", "Anna")}
+    folder = reviewed(tmp_path, RunRecipe(["a", "b", "c"], corrections=said))
+    (chunk,) = read_chunks(folder)
+    assert chunk["id"] == ["a", "c", "b"]
+    assert chunk["said"]["2"]["state"] == "rejected"
+
+
 def test_thresholds_of_an_earlier_round_are_where_the_handles_start(tmp_path):
     run = make_run(tmp_path / "run", tmp_path / "photos", RunRecipe(["a", "b"]))
     write_corrections(Corrections("id", thresholds={"dog": 0.123, "gone": 0.5}), run / "corrections.json")
@@ -281,7 +289,8 @@ def test_an_empty_run(tmp_path):
 
 def test_more_than_one_chunk(tmp_path):
     ids = [f"{place:04d}" for place in range(1_003)]
-    run = make_run(tmp_path / "run", tmp_path / "photos", RunRecipe(ids, has_masks=False, has_maps=False, with_photos=False))
+    recipe = RunRecipe(ids, has_masks=False, has_maps=False, with_photos=False)
+    run = make_run(tmp_path / "run", tmp_path / "photos", recipe)
     page = ReviewPage.plan(run)
     page.make(1)
     assert [len(chunk["id"]) for chunk in read_chunks(page.folder)] == [1_000, 3]
