@@ -19,7 +19,7 @@ SEG = [
     "onedl-mmsegmentation>=1.4.2,<1.5",
     "tensorboard>=2.16,<3",
     "onnx>=1.16,<2",
-    "onnxruntime>=1.18,<2",
+    "onnxruntime>=1.19,<2",  # the first for numpy 2
 ]
 HEIF = ["pillow-heif>=1,<2"]  # photos of phones; Pillow reads all other formats
 EXPORT = ["pycocotools>=2.0.8,<3", "pyarrow>=17,<26"]  # what some formats of `tagclip export` are written with
@@ -71,7 +71,7 @@ setup(
         "huggingface_hub>=0.23,<3",
         "numpy>=2.0.1,<3",
         "pillow>=10,<14",
-        "opencv-python>=4.9,<6",
+        "opencv-python>=4.10.0.84,<6",  # the first for numpy 2
         "onedl-mmengine>=0.10.12,<0.11",
         "pyyaml>=6,<7",
         "tqdm>=4.66,<5",

@@ -121,7 +121,8 @@ def new_labels(
     """The next round's label map of one image, (H, W) uint8 or uint16; `maps` where `config.needs_maps`."""
     rgb = decode_image(sample.image, apply_exif=config.apply_exif)
     count = len(predictor.segmentor.classes)
-    dtype, allowed = label_dtype(count), np.arange(count)
+    dtype = label_dtype(count)
+    allowed: np.ndarray = np.arange(count)
     if config.restrict_to_tags:
         if not sample.tags:
             return read_mask(sample.mask).astype(dtype)

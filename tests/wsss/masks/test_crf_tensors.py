@@ -176,7 +176,7 @@ def test_golden_labels(case):
 
 
 @pytest.mark.skipif(not PHOTOS, reason="no photos beside the checkout")
-@pytest.mark.parametrize("photo", PHOTOS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("photo", PHOTOS, ids=lambda path: getattr(path, "stem", "none"))
 @pytest.mark.parametrize("labels", [2, 5])
 def test_photos_equal_pydensecrf(photo, labels):
     rgb = np.asarray(Image.open(photo).convert("RGB"))
