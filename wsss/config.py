@@ -182,7 +182,8 @@ class ExcelConfig:
         temperature: Of the softmax over a class's centres. 1, as published, is nearly flat: cosines differ by less.
         seed: Of k-means.
         published_input: Side of the square input, normalised by ImageNet's constants, of the published code (320); None
-            shows the model the image as all other methods do. It counts only where no other source shares the input.
+            shows the model the image as all other methods do. For `MaskGenerator` in Python only: in a run the tagger
+            and other sources share the input.
     """
 
     template: str = "a clean origami {}."
@@ -330,7 +331,6 @@ class MaskConfig:
                 affinity=replace(config.excel.affinity, clip_boxes=True),
                 affinity_sums_heads=True,
                 drop_rounds_down=True,
-                published_input=320,
             ),
             storage_dtype="float32",
             round_upsampled=True,

@@ -58,8 +58,8 @@ def test_the_grid_shows_the_most_doubtful_first(made_run, visit):
     values = page.evaluate("Review.app.view.places.map((i) => Review.app.model.doubts[i])")
     assert values == sorted(values, reverse=True)
     assert page.locator(".card:visible").count() == SCENES
-    until(page, "[...document.querySelectorAll('.card:not([hidden]) .frame img')].every((i) => i.naturalWidth)")
-    until(page, "[...document.querySelectorAll('.card:not([hidden]) canvas')].some((c) => c.width > 100)")
+    for kind, wanted in (("photo", "every"), ("overlay", "some")):
+        until(page, f"[...document.querySelectorAll('.card:not([hidden]) .{kind}')].{wanted}((c) => c.width > 100)")
 
 
 def test_a_class_filters(made_run, visit):

@@ -42,7 +42,7 @@ def test_pipeline_prints_a_summary_and_writes_the_resolved_config(scene, capsys)
     assert manifest["vocabulary"]["names"] == ["cat", "dog", "bird"]
     times = json.loads((base / "run" / "times.json").read_text())
     assert times["images"] == {"decode": 3, "trunk": 3, "tags": 3, "cams": 3, "write": 3, "masks": 3}
-    assert "confidence = " not in (base / "run" / "config.py").read_text()
+    assert "\nconfidence = " not in (base / "run" / "config.py").read_text()
     assert "'confidence': 0.5" in (base / "run" / "config.py").read_text()
     assert run([*options, *RULE, "--out", str(base / "run"), "--confidence", "0.5"]) == 0
     said = capsys.readouterr().out

@@ -16,7 +16,7 @@ from wsss.cli.screen import Output, Table
 
 if TYPE_CHECKING:
     from tagclip.vocabulary import Vocabulary
-    from wsss.evaluation.calibration import Calibration
+    from wsss.evaluation.threshold_calibration import Calibration
 
 
 def register(commands: Any) -> None:
@@ -33,8 +33,8 @@ def register(commands: Any) -> None:
         "overwrite", "dry-run", "json", "quiet",
         required=("run",), choices={"tag-rule": ("absolute", "relative")},
         notes={
-            "method": "distribution, prevalence, zscore, class-zscore or labels; default: what --labels or "
-            "--prevalence ask for, otherwise distribution",
+            "method": "distribution, prevalence, zscore, class-zscore or labels; default: labels or prevalence where "
+            "they are given, otherwise distribution",
             "tag-rule": "the rule that the thresholds are for; default: absolute", "label-ids": "default: auto",
             "labels": "or a run folder: its checked images", "z-threshold": "default: found in the scores",
         },
@@ -46,7 +46,7 @@ def calibrate(args: argparse.Namespace) -> int:
     setup_logging(args.quiet)
     if args.out is None and not args.dry_run:
         raise UsageError("--out: needed, a file for the thresholds (.yaml); or --dry-run to see them only")
-    from wsss.evaluation.calibration import METHODS, BootstrapConfig, CalibrationRequest, calibrate_run
+    from wsss.evaluation.threshold_calibration import METHODS, BootstrapConfig, CalibrationRequest, calibrate_run
     from wsss.files.run_reader import RunReader
 
     if args.method is not None and args.method not in METHODS:
@@ -129,7 +129,7 @@ def _share(text: str, word: str) -> float:
 
 def _labels(args: argparse.Namespace, vocabulary: Vocabulary) -> Any:
     from tagclip.labels import read_labels
-    from wsss.evaluation.calibration import checked_labels
+    from wsss.evaluation.threshold_calibration import checked_labels
 
     checked = checked_labels(Path(args.labels))
     return checked if checked is not None else read_labels(args.labels, vocabulary, ids=args.label_ids or "auto")

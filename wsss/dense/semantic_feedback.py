@@ -68,7 +68,7 @@ class FirstAnswer:
 
 
 def first_answer(
-    cosines: Tensor, image: Tensor | None, size: tuple[int, int], config: FeedbackConfig, part_bytes: int = 2**27
+    cosines: Tensor, image: Tensor | None, size: tuple[int, int], config: FeedbackConfig, part_bytes: int = 2**26
 ) -> FirstAnswer:
     """Cosines on the patch grid brought to pixels, refined by the image's colours, some words at a time.
 

@@ -45,7 +45,8 @@ def stratified(tags: Sequence[Sequence[int]], shares: Mapping[str, float], seed:
     """Which list each image goes to: iterative stratification (Sechidis, Tsoumakas, Vlahavas 2011).
 
     The class with the fewest images left is shared out first, each image to the list that lacks most of that class,
-    so that rare classes are in every list as far as they suffice. Images without tags fill up at the end.
+    so that rare classes are in every list as far as they suffice. Images without tags fill up at the end. A list never
+    gets more images than its share, rounded up.
 
     Args:
         tags: class indices of each image.
@@ -71,6 +72,7 @@ def stratified(tags: Sequence[Sequence[int]], shares: Mapping[str, float], seed:
     chosen = [-1] * len(tags)
 
     def give(image: int, need: np.ndarray) -> None:
+        need = np.where(wanted > 0, need, -np.inf) if (wanted > 0).any() else need  # a list that is full takes no more
         most = np.flatnonzero(need >= need.max() - 1e-9)
         place = int(most[np.argmax(wanted[most])])
         chosen[image] = place

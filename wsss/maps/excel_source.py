@@ -142,7 +142,7 @@ class ExcelSource(ClassMapSource):
     def prepare(self, rgb: np.ndarray) -> Tensor:
         """See `ClassMapSource.prepare`; with `excel.published_input` a square normalised by ImageNet's constants.
 
-        A mean of sources prepares images in its own way, whatever this one would do.
+        A mean of sources prepares images in its own way, whatever this one would do, and runs refuse the setting.
         """
         size = self.config.excel.published_input
         if size is None:

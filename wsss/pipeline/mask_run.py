@@ -409,7 +409,8 @@ class MaskRun:
         tagged = read_manifest(source if source.is_dir() else source.parent) if source is not None else None
         if tagged is None or run_id(tagged) != new.run_id:
             check_corrections(new, identity, file, f"--out {out}", self.recipe.vocabulary.names)
-        unknown = [name for name in new.images if name not in set(self.plan.order)]
+        here = set(self.plan.order)
+        unknown = [name for name in new.images if name not in here]
         if unknown:
             logger.warning("%s: %d of its images are not in this run: %s", file, len(unknown), shown_ids(unknown))
         return kept, composed(kept, new)

@@ -132,6 +132,12 @@ class Recipe:
         if source == EXCEL:
             from wsss.maps.excel_source import ExcelSource
 
+            side = self.masks.excel.published_input
+            if side is not None:
+                raise UsageError(
+                    f"masks.excel.published_input {side}: in a run the tagger sees the same input; set it to None, or "
+                    "use MaskGenerator from Python"
+                )
             return ExcelSource(clip, self.vocabulary, config=self.masks, cache_dir=cache_dir)
         from wsss.dense.dense_config import DenseConfig
         from wsss.dense.strategy_source import StrategySource

@@ -78,3 +78,13 @@ def test_the_seed_decides():
 def test_one_list_takes_all():
     assert stratified([(0,), ()], {"train": 1.0}) == ["train", "train"]
     assert stratified([], {"a": 0.5, "b": 0.5}) == []
+
+
+@pytest.mark.parametrize("count", [4, 5, 37])
+def test_sizes_are_the_shares_however_few_images_there_are(count):
+    """Four images of four classes: each class wants to be in the larger list, and one has to go to the other."""
+    each = stratified([(index,) for index in range(count)], {"train": 0.75, "val": 0.25})
+    for tags in ([(index,) for index in range(count)], drawn_tags(count, seed=count)):
+        lists = stratified(tags, {"train": 0.75, "val": 0.25}, seed=1)
+        assert abs(lists.count("val") - 0.25 * count) <= 1
+    assert Counter(each)["val"] >= 1

@@ -258,7 +258,7 @@ def test_presets_differ_in_quirks_only():
     reference, default = MaskConfig.preset("reference").excel, MaskConfig.preset().excel
     differing = {name for name in vars(default) if getattr(reference, name) != getattr(default, name)}
     assert differing == {
-        "heads", "normalise_over_tokens", "affinity", "affinity_sums_heads", "drop_rounds_down", "published_input"
+        "heads", "normalise_over_tokens", "affinity", "affinity_sums_heads", "drop_rounds_down"
     }  # fmt: skip
     assert dataclasses.replace(reference.affinity, clip_boxes=False) == default.affinity
 
@@ -268,6 +268,8 @@ def test_recipes_make_it_and_runs_know_its_settings(golden_clip, sentences):
         return Recipe.resolve(MaskRunConfig(vocabulary="cat,bird", method=method, masks=masks))
 
     assert isinstance(recipe("excel").maps(golden_clip), ExcelSource)
+    with pytest.raises(UsageError, match=r"masks\.excel\.published_input 320: in a run"):
+        recipe("excel", excel={"published_input": 320}).maps(golden_clip)
     assert isinstance(recipe(("cam", "excel")).maps(golden_clip), MeanSource)
     told = recipe("excel", excel={"attributes": str(sentences)}).identity()
     before = told["masks"]["excel"]["attributes"]

@@ -132,7 +132,8 @@ def test_what_is_missing_or_damaged_is_made_again(finished, golden_clip, tmp_pat
 
 def test_another_config_is_refused_unless_overwritten(finished, golden_clip, tmp_path):
     out = copy_of(finished, tmp_path)
-    with pytest.raises(RunError, match=r"masks\.alpha 1\.0 there, 2\.0 here; choose another folder, or --overwrite"):
+    refusal = r"masks\.alpha 1\.0 there, 2\.0 here; .*: choose another folder, or --overwrite"
+    with pytest.raises(RunError, match=refusal):
         start(golden_clip, finished.images, out, alpha=2.0, cache_dir=finished.cache)
     assert contents(out) == finished.files
     run, _, _ = start(golden_clip, finished.images, out, alpha=2.0, overwrite=True, cache_dir=finished.cache)

@@ -8,6 +8,7 @@ Review.Charts = class {
     this.view = view;
     this.panel = document.getElementById("charts");
     this.open = new Set(); // titles of tables that are open, which stay so when a threshold moves
+    addEventListener("resize", () => this.later());
     this.later = Review.perFrame(() => { if (!this.panel.hidden) this.draw(); });
   }
 
@@ -16,6 +17,7 @@ Review.Charts = class {
     const classes = Array.from({ length: model.classes }, (_, c) => c), tagged = classes.map((c) => model.counts(c).tagged);
     const used = classes.filter((c) => tagged[c] > 0).sort((a, b) => tagged[b] - tagged[a] || a - b);
     if (!model.images) { this.panel.replaceChildren(h("p", { class: "notice" }, "This run has no images, so there is nothing to draw.")); return; }
+    this.width = Math.max(260, Math.min(640, this.panel.clientWidth - 72)); // so that letters keep their size on a phone
     charts.push(this.#bars("Tags per class", "Images that have each class as a tag, with your thresholds and corrections.", used.map((c) => [c, tagged[c]]), ["Class", "Images"], (value) => value.toLocaleString("en")));
     const masked = this.#coverage(classes);
     if (masked.some(([, share]) => share > 0)) charts.push(this.#bars("Coverage per class", "Mean share of the pixels, in images whose mask has the class.", masked.filter(([, share]) => share > 0).sort((a, b) => b[1] - a[1]), ["Class", "Mean share of pixels"], Review.percent));
@@ -64,11 +66,11 @@ Review.Charts = class {
   }
 
   #bars(title, text, pairs, head, format) {
-    const shown = pairs.slice(0, 40), { svg } = Review, line = 24, left = 150, width = 640, most = Math.max(...shown.map(([, value]) => value), 1e-9);
+    const shown = pairs.slice(0, 40), { svg } = Review, line = 24, { width } = this, left = Math.min(150, Math.round(0.33 * width)), most = Math.max(...shown.map(([, value]) => value), 1e-9);
     const rest = pairs.length > shown.length ? ` The picture has the first ${shown.length} of ${pairs.length}; the table has all.` : "";
     const parts = shown.flatMap(([c, value], place) => {
       const y = place * line + 4, long = ((width - left - 70) * value) / most;
-      return [this.#text(left - 8, y + 13, this.#short(this.model.run.classes[c], 20), { class: "label", "text-anchor": "end" }),
+      return [this.#text(left - 8, y + 13, this.#short(this.model.run.classes[c], Math.floor(left / 7)), { class: "label", "text-anchor": "end" }),
         svg("rect", { x: left, y, width: Math.max(1, long).toFixed(1), height: 16, rx: 2, class: "bar-own", fill: this.model.run.colours[c] }),
         this.#text(left + long + 6, y + 13, format(value), { class: "value" })];
     });
@@ -100,7 +102,7 @@ Review.Charts = class {
   }
 
   #together(used) {
-    const { model } = this, { svg } = Review, shown = used.slice(0, 30), k = shown.length, n = model.images, cell = Math.max(14, Math.min(28, Math.floor(520 / k))), left = 130;
+    const { model } = this, { svg } = Review, shown = used.slice(0, 30), k = shown.length, n = model.images, left = Math.min(130, Math.round(0.3 * this.width)), cell = Math.max(8, Math.min(28, Math.floor((this.width - left) / k))), letters = Math.floor(left / 7);
     const counts = shown.map((a) => shown.map((b) => {
       let both = 0;
       for (let i = 0; i < n; i++) both += model.tags[a * n + i] & model.tags[b * n + i];
@@ -110,8 +112,8 @@ Review.Charts = class {
     for (let a = 0; a < k; a++) for (let b = 0; b < k; b++) if (a !== b) most = Math.max(most, counts[a][b]);
     const parts = [], rows = [];
     for (let a = 0; a < k; a++) {
-      parts.push(this.#text(left - 6, left + a * cell + cell / 2 + 4, this.#short(model.run.classes[shown[a]], 17), { class: "label", "text-anchor": "end" }));
-      parts.push(this.#text(0, 0, this.#short(model.run.classes[shown[a]], 17), { class: "label", transform: `translate(${left + a * cell + cell / 2 + 4} ${left - 6}) rotate(-90)` }));
+      parts.push(this.#text(left - 6, left + a * cell + cell / 2 + 4, this.#short(model.run.classes[shown[a]], letters), { class: "label", "text-anchor": "end" }));
+      parts.push(this.#text(0, 0, this.#short(model.run.classes[shown[a]], letters), { class: "label", transform: `translate(${left + a * cell + cell / 2 + 4} ${left - 6}) rotate(-90)` }));
       for (let b = 0; b < k; b++) {
         const isSelf = a === b, value = counts[a][b];
         parts.push(svg("rect", { x: left + b * cell, y: left + a * cell, width: cell - 1, height: cell - 1, rx: 2, class: isSelf ? "cell is-self" : "cell", "fill-opacity": isSelf ? 1 : value ? (0.15 + (0.85 * value) / most).toFixed(3) : 0.04 }));
@@ -121,33 +123,34 @@ Review.Charts = class {
     }
     rows.sort((a, b) => b[2] - a[2]);
     const size = left + k * cell + 4, rest = used.length > k ? ` The ${k} most frequent classes of ${used.length}.` : "";
-    return this.#chart("Classes that occur together", `Images with both tags.${rest}`, this.#picture(Math.max(640, size), size, ...parts), ["Class", "Class", "Images with both"], rows);
+    return this.#chart("Classes that occur together", `Images with both tags.${rest}`, this.#picture(Math.max(this.width, size), size, ...parts), ["Class", "Class", "Images with both"], rows);
   }
 
   #ignored() {
     const { model } = this, bins = new Array(20).fill(0), { svg } = Review;
     let masks = 0;
     for (let i = 0; i < model.images; i++) if (model.marks[i] & Review.flags.mask) { bins[Math.min(19, Math.floor(model.ignored[i] / 500))]++; masks++; }
+    const part = (this.width - 40) / 20, isWide = part > 24;
     const most = Math.max(1, ...bins), parts = bins.flatMap((count, place) => [
-      svg("rect", { x: 20 + place * 30, width: 26, y: (140 - (120 * count) / most).toFixed(1), height: ((120 * count) / most).toFixed(1), class: "above" }),
-      count ? this.#text(33 + place * 30, (135 - (120 * count) / most).toFixed(1), count.toLocaleString("en"), { class: "value", "text-anchor": "middle" }) : this.#text(0, 0, "")]);
-    for (const share of [0, 25, 50, 75, 100]) parts.push(this.#text(20 + share * 6, 158, `${share}\u202f%`, { class: "value", "text-anchor": "middle" }));
-    parts.push(svg("path", { d: "M20 140.5H620", class: "axis" }));
-    return this.#chart("Ignored share", `Images by the share of pixels that their mask leaves open, of ${Review.plural(masks, "mask")}.`, this.#picture(640, 166, ...parts), ["Ignored share", "Images"],
+      svg("rect", { x: 20 + place * part, width: 0.86 * part, y: (140 - (120 * count) / most).toFixed(1), height: ((120 * count) / most).toFixed(1), class: "above" }),
+      count && isWide ? this.#text(20 + (place + 0.43) * part, (135 - (120 * count) / most).toFixed(1), count.toLocaleString("en"), { class: "value", "text-anchor": "middle" }) : this.#text(0, 0, "")]);
+    for (const share of [0, 25, 50, 75, 100]) parts.push(this.#text(20 + share * part / 5, 158, `${share}\u202f%`, { class: "value", "text-anchor": "middle" }));
+    parts.push(svg("path", { d: `M20 140.5H${this.width - 20}`, class: "axis" }));
+    return this.#chart("Ignored share", `Images by the share of pixels that their mask leaves open, of ${Review.plural(masks, "mask")}.`, this.#picture(this.width, 166, ...parts), ["Ignored share", "Images"],
       bins.map((count, place) => [`${place * 5} to ${place * 5 + 5}\u202f%`, count]));
   }
 
   #ranks() {
-    const { model } = this, sorted = Float64Array.from(model.doubts).sort().reverse(), n = sorted.length, { svg } = Review, points = Math.min(n, 300), at = (rank) => sorted[Math.min(n - 1, Math.round(rank))];
+    const { model } = this, sorted = Float64Array.from(model.doubts).sort().reverse(), n = sorted.length, { svg } = Review, points = Math.min(n, 300), long = this.width - 64, at = (rank) => sorted[Math.min(n - 1, Math.round(rank))];
     let line = "";
     for (let place = 0; place < points; place++) {
       const rank = points > 1 ? (place * (n - 1)) / (points - 1) : 0;
-      line += `${place ? "L" : "M"}${(44 + (points > 1 ? (576 * place) / (points - 1) : 0)).toFixed(1)} ${(140 - 130 * at(rank)).toFixed(1)}`;
+      line += `${place ? "L" : "M"}${(44 + (points > 1 ? (long * place) / (points - 1) : 0)).toFixed(1)} ${(140 - 130 * at(rank)).toFixed(1)}`;
     }
-    const parts = [svg("path", { d: "M44 140.5H620M44 10V140.5", class: "axis" }), svg("path", { d: line, class: "line" })];
+    const parts = [svg("path", { d: `M44 140.5H${44 + long}M44 10V140.5`, class: "axis" }), svg("path", { d: line, class: "line" })];
     for (const value of [0, 0.5, 1]) parts.push(this.#text(38, 144 - 130 * value, value.toFixed(1), { class: "value", "text-anchor": "end" }));
-    for (const share of [0, 0.25, 0.5, 0.75, 1]) parts.push(this.#text(44 + 576 * share, 158, Math.max(1, Math.round(share * n)).toLocaleString("en"), { class: "value", "text-anchor": "middle" }));
+    for (const share of [0, 0.25, 0.5, 0.75, 1]) parts.push(this.#text(44 + long * share, 158, Math.max(1, Math.round(share * n)).toLocaleString("en"), { class: "value", "text-anchor": "middle" }));
     const rows = [...new Set([0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1].map((share) => Math.min(n - 1, Math.round(share * (n - 1)))))].map((rank) => [(rank + 1).toLocaleString("en"), at(rank).toFixed(3)]);
-    return this.#chart("Doubt over rank", "The doubt of the images, the most doubtful first: where the line falls, reviewing begins to pay less.", this.#picture(640, 166, ...parts), ["Rank", "Doubt"], rows);
+    return this.#chart("Doubt over rank", "The doubt of the images, the most doubtful first: where the line falls, reviewing begins to pay less.", this.#picture(this.width, 166, ...parts), ["Rank", "Doubt"], rows);
   }
 };

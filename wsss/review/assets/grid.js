@@ -47,6 +47,7 @@ Review.Grid = class {
     this.cards = new Map(); // place in the view -> card
     this.spare = [];
     this.at = 0; // place in the view of the current image
+    this.unpainted = new Set(); // cards whose pictures are still to be drawn
     this.follow = Review.perFrame(() => this.render());
     this.scroller.addEventListener("scroll", this.follow, { passive: true });
     new ResizeObserver(() => { this.measure(); this.render(); }).observe(this.scroller);
@@ -88,6 +89,13 @@ Review.Grid = class {
     this.spare.push(card);
   }
 
+  #drop(card) {
+    card.image = -1;
+    Review.overlays.clear(card.photo);
+    Review.overlays.clear(card.canvas);
+    card.element.remove();
+  }
+
   // A card that is not shown: the one that has this image already, if there is one.
   #take(i) {
     const same = this.spare.findIndex((card) => card.image === i);
@@ -121,12 +129,15 @@ Review.Grid = class {
       } else this.#put(card, place, count, false);
       after = card.element;
     }
-    if (this.spare.length > 60) for (const card of this.spare.splice(60)) card.element.remove();
+    // Cards to spare keep their pictures for a while, but not many: pictures are what takes memory.
+    const most = 2 * this.columns;
+    if (this.spare.length > most) for (const card of this.spare.splice(0, this.spare.length - most)) this.#drop(card);
   }
 
   #newCard() {
     const { h } = Review, card = { image: -1, shape: "" };
-    card.photo = h("img", { alt: "", decoding: "async", draggable: false });
+    // A canvas, not an image: browsers keep what they decoded of images long after they have left the screen.
+    card.photo = h("canvas", { class: "photo", "aria-hidden": "true", width: 1, height: 1 });
     card.canvas = h("canvas", { class: "overlay", "aria-hidden": "true", width: 1, height: 1 });
     card.frame = h("span", { class: "frame" }, card.photo, card.canvas);
     card.missing = h("span", { class: "missing" });
@@ -185,7 +196,8 @@ Review.Grid = class {
 
   // The frame has the photo's own proportions, so that photo and overlay lie exactly over each other.
   #shape(card, i) {
-    const height = this.model.heights[i] || card.photo.naturalHeight || 3, width = this.model.widths[i] || card.photo.naturalWidth || 4;
+    const isDrawn = card.photo.width > 1, height = this.model.heights[i] || (isDrawn && card.photo.height) || 3;
+    const width = this.model.widths[i] || (isDrawn && card.photo.width) || 4;
     const factor = Math.min(this.cardWidth / width, this.pictureHeight / height);
     card.frame.style.width = `${Math.round(width * factor)}px`;
     card.frame.style.height = `${Math.round(height * factor)}px`;
@@ -194,15 +206,49 @@ Review.Grid = class {
   #picture(card, i) {
     const { model } = this, hasPhoto = model.marks[i] & Review.flags.thumb;
     this.#shape(card, i);
-    card.photo.hidden = !hasPhoto;
-    if (hasPhoto) {
-      card.photo.onload = model.heights[i] ? null : () => { if (card.image === i) this.#shape(card, i); };
-      card.photo.src = model.file(i, ".webp");
-    } else card.photo.removeAttribute("src");
+    Review.overlays.clear(card.photo);
     card.missing.textContent = hasPhoto ? "" : model.marks[i] & Review.flags.gone ? "The photo is not there any more" : "The photo cannot be read";
     card.missing.hidden = Boolean(hasPhoto);
     Review.overlays.clear(card.canvas);
-    this.#overlay(card, i);
+    this.#paintLater(card);
+  }
+
+  // The words of a card come with the next frame, its pictures after it: an answer is never late for their sake.
+  #paintLater(card) {
+    if (!this.unpainted.size) requestAnimationFrame(() => setTimeout(() => this.#paint(), 0));
+    this.unpainted.add(card);
+  }
+
+  async #paint() {
+    const start = performance.now();
+    for (const card of this.unpainted) {
+      this.unpainted.delete(card);
+      if (!card.element.isConnected || card.element.hidden) card.image = -1;
+      else {
+        if (this.model.marks[card.image] & Review.flags.thumb) await this.#draw(card, card.image);
+        this.#overlay(card, card.image);
+      }
+      if (performance.now() - start > 8 && this.unpainted.size) {
+        requestAnimationFrame(() => setTimeout(() => this.#paint(), 0));
+        return;
+      }
+    }
+  }
+
+  async #draw(card, i) {
+    const image = new Image();
+    image.src = this.model.file(i, ".webp");
+    await new Promise((resolve) => { image.onload = image.onerror = resolve; });
+    if (card.image !== i || !image.naturalWidth) return;
+    const bitmap = await createImageBitmap(image).catch(() => null);
+    if (bitmap === null) return;
+    if (card.image === i) {
+      card.photo.width = bitmap.width;
+      card.photo.height = bitmap.height;
+      card.photo.getContext("2d").drawImage(bitmap, 0, 0);
+      if (!this.model.heights[i]) this.#shape(card, i);
+    }
+    bitmap.close();
   }
 
   async #overlay(card, i) {

@@ -3,7 +3,7 @@
 globalThis.Review ??= {};
 
 Review.overlays = (() => {
-  const MOST_KEPT = 200, MOST_LOADING = 6;
+  const MOST_KEPT = 60, MOST_LOADING = 6;
   const kept = new Map(), waiting = [];
   let loading = 0;
 

@@ -12,7 +12,7 @@ from tagclip.tag_files import TagRecord
 from tagclip.threshold_files import read_thresholds
 from tagclip.thresholds import image_zscores, relative_scores, select, zscores
 from tests.tools.commands import command
-from wsss.evaluation.calibration import (
+from wsss.evaluation.threshold_calibration import (
     BootstrapConfig,
     CalibrationRequest,
     calibrate_records,
