@@ -22,6 +22,7 @@ SEG = [
     "onnxruntime>=1.18,<2",
 ]
 HEIF = ["pillow-heif>=1,<2"]  # photos of phones; Pillow reads all other formats
+EXPORT = ["pycocotools>=2.0.8,<3", "pyarrow>=17,<26"]  # what some formats of `tagclip export` are written with
 DEV = [
     "hypothesis>=6.100,<7",
     "import-linter>=2.1,<3",
@@ -61,7 +62,7 @@ setup(
     include_package_data=True,
     package_data={
         "tagclip": ["py.typed", "vocabularies/*.yaml", "demo/assets/*"],
-        "wsss": ["py.typed", "demo/assets/*", "files/*.schema.json", "review/assets/*"],
+        "wsss": ["py.typed", "demo/assets/*", "files/*.schema.json", "reproduction/*.yaml", "review/assets/*"],
     },
     install_requires=[
         "torch>=2.5,<3",
@@ -77,6 +78,7 @@ setup(
         "rich>=13,<16",
         "argcomplete>=3.1,<4",
         "scikit-learn>=1.4,<2",
+        "scipy>=1.11,<2",
         "matplotlib>=3.8,<4",
         "psutil>=5.9,<8",
         "filelock>=3.12,<4",
@@ -88,9 +90,10 @@ setup(
         "crf": CRF,
         "seg": SEG,
         "heif": HEIF,
+        "export": EXPORT,
         "dev": DEV,
         "browser": BROWSER,
         "sprites": SPRITES,
-        "all": sorted({*SEG, *HEIF, *DEV}),
+        "all": sorted({*SEG, *HEIF, *EXPORT, *DEV}),
     },
 )

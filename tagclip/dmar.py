@@ -10,6 +10,8 @@ from tagclip.clip import Grid
 from tagclip.config import DMARConfig
 from tagclip.devices import to_double
 
+CLASSES_AT_ONCE = 512  # whose maps and boxes are worked out together; more classes go in parts that bound the memory
+
 
 class Refined(NamedTuple):
     """Both passes of the refinement, (B, N, C) fp32. Not distributions: attention rows are not renormalised."""
@@ -44,14 +46,29 @@ def masked_affinity(affinity: Tensor, votes: Tensor | None, needed: int) -> Tens
 def refine_scores(coarse: Tensor, affinity: Tensor, grid: Grid, config: DMARConfig) -> Refined:
     """R = A (B * P): scores spread along attention, from source patches inside the boxes of their class only.
 
+    No class depends on another, so that wide vocabularies are refined in parts of `CLASSES_AT_ONCE` classes.
+
     Args:
         coarse: P, class probabilities of each patch, (B, N, C).
         affinity: A, (B, N, N), masked by the votes.
         grid: patch grid, grid.count == N.
     """
-    first = affinity @ coarse
+    classes = coarse.shape[2]
     if not config.class_mask:
+        first = affinity @ coarse
         return Refined(first, first)
+    if classes <= CLASSES_AT_ONCE:
+        return _refine_classes(coarse, affinity, grid, config)
+    refined = Refined(torch.empty_like(coarse), torch.empty_like(coarse))
+    for start in range(0, classes, CLASSES_AT_ONCE):
+        part = slice(start, start + CLASSES_AT_ONCE)
+        for whole, values in zip(refined, _refine_classes(coarse[..., part], affinity, grid, config), strict=True):
+            whole[..., part] = values
+    return refined
+
+
+def _refine_classes(coarse: Tensor, affinity: Tensor, grid: Grid, config: DMARConfig) -> Refined:
+    first = affinity @ coarse
     batch, patches, classes = first.shape
     maps = scale_maps(first.transpose(1, 2).reshape(batch, classes, grid.height, grid.width))
     # In double precision, so that the order of summation, which depends on the batch, cannot move the threshold.

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from tagclip.errors import UsageError
@@ -10,6 +10,11 @@ from tagclip.image_ids import safe_id
 
 # What systems and shares leave beside files; names with a dot in front are hidden anyway.
 STRAY_NAMES = frozenset({"thumbs.db", "desktop.ini", "@eadir", "__macosx"})
+# Files of which a folder of results has all of one row: a run, masks made again, a trained model's answers, an export.
+RESULTS = (
+    ("manifest.json", "config.py"), ("masks.json", "classes.json"), ("segmentation.json", "classes.json"),
+    (".tagclip/export.json", ".tagclip/files.txt"),
+)  # fmt: skip
 NAMES_SHOWN = 4
 
 
@@ -53,12 +58,23 @@ def is_stray(name: str) -> bool:
     return name.startswith(".") or name.lower() in STRAY_NAMES
 
 
-def visible_files(top: Path, what: str = "files", exclude: Collection[Path] = frozenset()) -> Iterator[Path]:
+def is_results(folder: Path) -> bool:
+    """Whether a command of this project has written its results into a folder, masks and overlays among them."""
+    return any(all((folder / name).is_file() for name in names) for names in RESULTS)
+
+
+def visible_files(
+    top: Path,
+    what: str = "files",
+    exclude: Collection[Path] = frozenset(),
+    leave_out: Callable[[Path], bool] = lambda folder: False,
+) -> Iterator[Path]:
     """Files in a folder and its subfolders that are not stray; links are followed, each folder is seen once.
 
     Args:
         what: is looked for, for the message.
         exclude: resolved folders that are left out; `top` is not.
+        leave_out: whether a folder below `top` is left out with all that is in it.
 
     Raises:
         UsageError: a folder that cannot be read.
@@ -71,7 +87,7 @@ def visible_files(top: Path, what: str = "files", exclude: Collection[Path] = fr
     for folder, folders, files in os.walk(top, onerror=refuse, followlinks=True):
         real = Path(folder).resolve()
         # A link back up, a folder that was here already, or one that is left out.
-        if real in seen or (seen and real in exclude):
+        if real in seen or (seen and (real in exclude or leave_out(Path(folder)))):
             folders.clear()
             continue
         seen.add(real)

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 
 from tagclip.errors import UsageError
-from tagclip.folders import is_stray, visible_files
+from tagclip.folders import is_results, is_stray, visible_files
 from tagclip.image_formats import FOREIGN_SUFFIXES, HEIF_EXTRA, HEIF_SUFFIXES, IMAGE_SUFFIXES, readable_suffixes
 from tagclip.image_ids import distinct_ids, line_candidates, list_lines, original_name
 
@@ -59,7 +59,8 @@ def find_images(
             relative to `root`, at the start of each line; or a sequence of folders, globs and images.
         root: image root of a list (default: the list's folder); ids are relative to it, of other sources too.
         exclude: folders that folders and globs do not look into, such as the run's own output; one that holds the
-            source itself has no effect.
+            source itself has no effect. Folders below the source that hold the results of another run are left out,
+            too, and named in the log.
 
     Raises:
         UsageError: nothing there, no image in it, an unreadable folder, or a list line that leaves the root.
@@ -106,7 +107,7 @@ class _Search:
     def _folder(self, top: Path) -> list[tuple[str, Path]]:
         root = top if self.root is None else self.root
         foreign: Counter[str] = Counter()
-        files = self._readable(visible_files(top, "images", self.exclude), foreign)
+        files = self._readable(visible_files(top, "images", self.exclude, self._is_results), foreign)
         pairs = sorted((_relative(path, root), path) for path in files)
         if not pairs:
             looked = f"looked for {', '.join(sorted(self.suffixes))}"
@@ -125,12 +126,17 @@ class _Search:
         @cache
         def is_excluded(folder: Path) -> bool:
             real = folder.resolve()
-            return not exclude.isdisjoint((real, *real.parents))
+            if not exclude.isdisjoint((real, *real.parents)):
+                return True
+            inside = folder.relative_to(base).parts
+            return any(map(is_in_results, (base.joinpath(*inside[:depth]) for depth in range(1, len(inside) + 1))))
+
+        is_in_results = cache(self._is_results)
 
         try:
             matches = base.glob(str(Path(*parts[first:])))
             shown = (path for path in matches if not any(map(is_stray, path.relative_to(base).parts)))
-            kept = (path for path in shown if not exclude or not is_excluded(path.parent))
+            kept = (path for path in shown if not is_excluded(path.parent))
             paths = [path for path in self._readable(kept, foreign) if path.is_file()]
         except (OSError, ValueError, NotImplementedError) as error:
             raise UsageError(f"glob {str(pattern)!r}: {error}") from error
@@ -139,6 +145,12 @@ class _Search:
             raise UsageError(f"glob {str(pattern)!r}: no image matches ({reason})")
         _tell(foreign, f"glob {str(pattern)!r}")
         return sorted((_relative(path, top), path) for path in paths)
+
+    def _is_results(self, folder: Path) -> bool:
+        found = is_results(folder)
+        if found:
+            logger.warning("folder %s: left out, it holds the results of another run", folder)
+        return found
 
     def _readable(self, paths: Iterable[Path], foreign: Counter[str]) -> Iterator[Path]:
         """Those in a format that is read here; the other pictures are counted."""

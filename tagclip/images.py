@@ -17,7 +17,10 @@ from tagclip.image_lists import ImageFile, find_images
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ImageFile", "Size", "decode_image", "find_images", "image_size", "prepare_image", "target_size"]
+__all__ = [
+    "ImageFile", "Size", "decode_image", "find_images", "image_size", "prepare_image", "stored_orientation",
+    "target_size",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +89,16 @@ def image_size(path: Path | str, *, apply_exif: bool = True, max_pixels: int = M
         if apply_exif and _orientation(image) in SWAPS_SIDES:
             width, height = height, width
         return Size(height, width)
+
+
+def stored_orientation(path: Path | str) -> tuple[str, int]:
+    """Format of an image's file, as Pillow names it, and its EXIF orientation (1: as stored), from the header alone.
+
+    Raises:
+        ImageError: no such file, or not an image.
+    """
+    with _open(Path(path)) as image:
+        return str(image.format), _orientation(image)
 
 
 def target_size(height: int, width: int, patch_size: int, max_long_side: int | None = None) -> Size:

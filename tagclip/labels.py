@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 from xml.etree import ElementTree
 
 from tagclip.errors import UsageError
@@ -17,6 +17,7 @@ from tagclip.vocabulary import Vocabulary
 from tagclip.vocabulary_files import class_key
 
 Labels = dict[str, tuple[int, ...]]
+Label = TypeVar("Label")
 
 DECLARATION = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["'][^>]*?\?>""")
 WIDE = re.compile(r"(utf|ucs|iso-10646-ucs)[-_]?(16|32|2|4)", re.IGNORECASE)
@@ -49,10 +50,11 @@ def read_labels(path: Path | str, vocabulary: Vocabulary, *, ids: IdKind = "auto
     return {name: numbers for (name, _), numbers in zip(rows, mapped, strict=True)}
 
 
-def find_labels(labels: Labels, image_id: str, path: str | None = None) -> tuple[int, ...] | None:
+def find_labels(labels: Mapping[str, Label], image_id: str, path: str | None = None) -> Label | None:
     """Labels of an image: under its id, or, where two labelled images differ only in suffix, under id and suffix.
 
     Args:
+        labels: by image id.
         path: of the image file, which tells its suffix.
     """
     suffix = "" if path is None else PurePosixPath(path).suffix

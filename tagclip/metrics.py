@@ -108,7 +108,7 @@ def measure_tags(
         average_precision(ranked[:, index], labels[:, index]) if ranked is not None and support[index] else None
         for index in range(len(names))
     ]
-    micro = PRF(*map(float, _prf(hits.sum(), tags.sum(), labels.sum())))
+    micro = PRF(*(values.item() for values in _prf(*(counts.sum(keepdims=True) for counts in (hits, tags, labels)))))
     samples = PRF(*(float(values.mean()) for values in _prf(hits.sum(axis=1), tags.sum(axis=1), labels.sum(axis=1))))
     macro = PRF(*(float(values[counted].mean()) if counted.any() else 0.0 for values in per_class))
     mean_ap = None

@@ -1,6 +1,5 @@
 """Tags on disk: JSON lines with scores, and the plain `id class class` text of the published lists."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 
 from tagclip.errors import UsageError
 from tagclip.image_ids import check_id, id_text, list_lines, split_line
-from tagclip.text_files import read_lines
+from tagclip.text_files import parse_json, read_lines
 from tagclip.vocabulary import Vocabulary
 
 IdKind = Literal["index", "raw", "auto"]
@@ -18,6 +17,7 @@ IdKind = Literal["index", "raw", "auto"]
 State = Literal["checked", "rejected"]
 STATES = ("checked", "rejected")
 LONGEST_NUMBER = 20  # digits of a class number, far beyond any
+HIGHEST_SCORE = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -191,8 +191,12 @@ def _read_scores(scores: Any, known: dict[str, int], vocabulary: Vocabulary, pla
     else:
         raise UsageError(f"{place}: scores must be a list, or a mapping from class to number")
     for index, value in pairs:
-        if not isinstance(value, int | float) or isinstance(value, bool) or not np.isfinite(value):
-            raise UsageError(f"{place}: score {value!r} of class {vocabulary.names[index]!r} is not a number")
+        if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= HIGHEST_SCORE:
+            shown = repr(value) if len(repr(value)) < 30 else f"{repr(value)[:27]}..."
+            raise UsageError(
+                f"{place}: score {shown} of class {vocabulary.names[index]!r} is not a number that float32 can hold; "
+                "scores lie between 0 and 1"
+            )
         values[index] = value
     return values
 
@@ -222,7 +226,7 @@ def read_tags(path: Path | str, vocabulary: Vocabulary, *, ids: IdKind = "index"
 
 def _loads(line: str, place: str) -> Any:
     try:
-        return json.loads(line)
+        return parse_json(line)
     except ValueError as error:
         raise UsageError(f"{place}: not valid JSON ({error})") from None
 

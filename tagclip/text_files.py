@@ -55,6 +55,18 @@ def _encoding(path: Path) -> str:
     return "utf-16" if head in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text says.
+
+    Raises:
+        ValueError: it is none, or brackets are nested deeper than Python can follow.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("brackets are nested too deep") from None
+
+
 def json_text(value: Any, *, indent: int | None = None) -> str:
     """JSON that a person can read and UTF-8 can hold: names of files that are not UTF-8 are escaped, and only they."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)

@@ -277,7 +277,7 @@ def voc_palette(size: int) -> np.ndarray:
 
 def _palette(colours: Any, size: int, vocabulary: str) -> np.ndarray:
     palette = voc_palette(size) if colours is None else np.array(colours, np.int64)
-    if palette.shape != (size, 3) or palette.min() < 0 or palette.max() > 255:
+    if palette.shape != (size, 3) or ((palette < 0) | (palette > 255)).any():
         raise VocabularyError(f"vocabulary {vocabulary!r}: the palette is not {size} colours of 3 values in 0..255")
     palette = palette.astype(np.uint8)
     palette.setflags(write=False)

@@ -97,7 +97,8 @@ case $setup in *failed*) ;; *)
   tests=$(timed test "bash tools/test.sh")
   ;;
 esac
-counts=$(grep -E '[0-9]+ (passed|failed)' "$SYSTEM.test.log" 2> /dev/null | tail -n 1 | sed 's/^=* *//; s/ in [0-9.]*s.*//; s/, [0-9]* warnings*//')
+counts=$(grep -E '[0-9]+ (passed|failed)' "$SYSTEM.test.log" 2> /dev/null | tail -n 1 | sed 's/^=* *//; s/ in [0-9.]*s.*//; s/, [0-9]* warnings*//') \
+  || true # the tests may not have begun
 about=$(inside '.venv/bin/python - 2>/dev/null' << 'PY'
 import platform
 from importlib.metadata import PackageNotFoundError, version

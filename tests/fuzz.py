@@ -44,8 +44,17 @@ NASTY = (
     b"/", b"C:\\", b"\\\\host\\", b"~", b"%s", b"{}", b"[]", b"{", b"]", b'"', b"'", b"#", b"-", b":", b",", b"null",
     b"NaN", b"Infinity", b"-1", b"1e309", b"999999999999999999999", b"0.5", b"true", b"cat", b"\xc3\xa9", b"e\xcc\x81",
     "\u202e".encode(), "\U0001f600".encode(), b"&x;", b"<!DOCTYPE a [<!ENTITY b 'c'>]>", b"<a>", b"</object>",
-    b"!!python/object:os.system", b"&a [*a]", b"background", b"CON", b"aux.png", b"." * 300, b"9" * 5000,
+    b"!!python/object:os.system", b"&a [*a]", b"background", b"CON", b"aux.png", b"." * 300, b"9" * 5000, b"[" * 5000,
+    b'{"a":' * 5000,
 )  # fmt: skip
+
+
+CONFIGS = (
+    b"preset = 'default'\nmasks = dict(alpha=1.0, crf=dict(iterations=5, bilateral_srgb=5.0), views=dict(flip=True))\n",
+    b"_base_ = __import__('wsss').config_path('masks/voc2012')\ntagging = dict(rule=dict(threshold=0.4, floor=None))\n",
+    b"# a run of mine\nvocabulary = 'cat,dog'\nmethod = ('cam', 'sclip')\nimages = dict(source='photos', root=None)\n"
+    b"tagging = dict(batch_size=4, templates=['a photo of {}'], cwr=dict(threshold=0.5), dmar=dict(first_block=-4))\n",
+)
 
 
 @dataclass(frozen=True)
@@ -112,9 +121,38 @@ def journal(path: Path, folder: Path) -> None:
 
 
 def setting(path: Path, folder: Path) -> None:
+    """`--set KEY=VALUE` as a command line takes it, up to the settings of a run."""
     from wsss.cli.key_values import key_value
 
-    key_value(path.read_text(encoding="utf-8", errors="replace"))
+    key, value = key_value(path.read_text(encoding="utf-8", errors="replace"))
+    resolve("masks/custom", {key: value})
+
+
+def config(path: Path, folder: Path) -> None:
+    """A config file, up to the settings of a run."""
+    resolve(path, {})
+
+
+def checkpoint() -> bytes:
+    """A trained model's file, as far as its reader looks."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save({"state_dict": {"weight": torch.ones(2, 3)}, "meta": {"epoch": 1, "classes": ("a", "b")}}, buffer)
+    return buffer.getvalue()
+
+
+def training_checkpoint(path: Path, folder: Path) -> None:
+    from wsss.segmentation.checkpoints import read_training_checkpoint
+
+    read_training_checkpoint(path)
+
+
+def resolve(name: Path | str, options: dict[str, object]) -> None:
+    from wsss.pipeline.recipe import Recipe
+    from wsss.pipeline.run_config import MaskRunConfig, load_run_config
+
+    Recipe.resolve(load_run_config(name, {"vocabulary": "cat,dog", **options}, MaskRunConfig()))
 
 
 def targets() -> list[Target]:
@@ -160,8 +198,13 @@ def targets() -> list[Target]:
         Target("journal", "journal.jsonl", (jsonl,), journal),
         Target("mask-record", "masks.json", (json.dumps({"masks": {"alpha": 1.0}}).encode(),),
                lambda path, folder: claim_masks(folder, {"masks": {"alpha": 1.0}}, overwrite=False, name="--out x")),
-        Target("set", "set.txt", (b"masks.crf.iterations=5", b"a.b=[1, 2.5, 'x']", b"k=(None, True)"),
+        Target("set", "set.txt",
+               (b"masks.crf.iterations=5", b"tagging.templates=['a photo of a {}.', 'it']", b"method=(cam, sclip)",
+                b"masks.views.scales=[1, 1.5]", b"tagging.rule.class_thresholds={'cat': 0.4}", b"vocabulary=cat,dog",
+                b"tagging.rule.floor=None", b"masks.confidence=.9", b"work.mask_workers=2", b"model.dtype=bfloat16"),
                setting),
+        Target("checkpoints", "iter_1.pth", (checkpoint(),), training_checkpoint),
+        Target("configs", "config.py", CONFIGS, config),
     ]  # fmt: skip
 
 

@@ -4,8 +4,9 @@ Prints Markdown tables of the largest absolute difference of every array, preset
 """
 
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ import torch
 from tagclip.clip import FrozenCLIP, load_clip
 from tagclip.tagger import TagCLIP
 from tests.golden import COPY, GoldenCase, golden_cases, golden_settings
+from tests.golden_more import METHODS, more_methods
 from tests.oracle.model import OracleCLIP
 from wsss.dense import dense_features
 from wsss.masks.generator import MaskGenerator
@@ -116,6 +118,16 @@ def print_table(rows: Iterable[dict[str, str]]) -> None:
     print()
 
 
+def more_rows(models: Models) -> Iterator[list[dict[str, str]]]:
+    """A table per kind of file of golden/more: one line per array and case, with its limit."""
+    for _, group in groupby(more_methods(), key=lambda one: one[0]):
+        yield [
+            {"case": str(case), "array": name, "difference": str(one), "limit": one.shown_limit}
+            for prefix, case in group
+            for name, one in METHODS[prefix](models.clip, case).items()
+        ]
+
+
 def main() -> None:
     tables: dict[str, Callable] = {"tag": tag_row, "cam": cam_row, "dense": dense_row}
     path = COPY / "model.safetensors"
@@ -123,6 +135,8 @@ def main() -> None:
         models = Models(load_clip(str(path)), OracleCLIP.from_file(path), cache_dir)
         for kind, make_row in tables.items():
             print_table(make_row(models, case) for case in golden_cases(kind))
+        for rows in more_rows(models):
+            print_table(rows)
 
 
 if __name__ == "__main__":

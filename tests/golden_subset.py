@@ -37,6 +37,24 @@ COCO_FUSED = (
     "sknowboard",
     "background",
 )
+MORE = (
+    "scclip_scene0_224x224",
+    "scclip_asreleased_scene1_320x224",
+    "scclip_slide_scene1_320x224",
+    "scclip_wide_scene1_320x224",
+    "resclip_scene1_320x224",
+    "resclip_sfr_scene1_320x224",
+    "naclip_pamr_scene0_224x224",
+    "cliptrase_scene0_224x224",
+    "cliptrase336_scene1_320x224",
+    "cliptrase336_image_scene1_320x224",
+    "excel_scene0_224x224",
+    "excel320_scene1_320x224",
+    "excel_text",
+    "pearl_scene0_224x224",
+    "pearl_tlp_scene1_320x224",
+    "more_synthetic",
+)
 IMAGES = ("scene0_224x224", "scene1_320x224", "scene3_97x310", "scene5_160x160")
 
 
@@ -66,6 +84,9 @@ def main() -> None:
     (COPY / "images").mkdir(parents=True, exist_ok=True)
     for name in CASES:
         shutil.copyfile(source / f"{name}.npz", COPY / f"{name}.npz")
+    (COPY / "more").mkdir(exist_ok=True)
+    for name in MORE:
+        shutil.copyfile(source / "more" / f"{name}.npz", COPY / "more" / f"{name}.npz")
     for name in IMAGES:
         shutil.copyfile(source / "images" / f"{name}.png", COPY / "images" / f"{name}.png")
     for name in ("text_tagging.npz", "text_cam.npz"):

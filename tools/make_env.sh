@@ -79,10 +79,10 @@ install_crf() {
   local missing
   missing=$(missing_for_build)
   if [ -n "$missing" ]; then
-    note "no pydensecrf: building it needs $missing; masks are refined without it, install that and start again to have it"
+    note "no pydensecrf: building it needs $missing; torch computes the CRF in its place (only --preset reference needs pydensecrf); to have it, install that and start again"
   elif ! pip install --target "$LOG.build" setuptools wheel "cython>=3" || ! PYTHONPATH=$LOG.build \
     pip install --no-deps --no-build-isolation "pydensecrf2==1.1" || ! logged "$PY" -c 'import pydensecrf.densecrf'; then
-    note "no pydensecrf: it does not build here ($(why)); masks are refined without it"
+    note "no pydensecrf: it does not build here ($(why)); torch computes the CRF in its place (only --preset reference needs pydensecrf)"
   fi
 }
 

@@ -19,6 +19,7 @@ from wsss.files.mask_files import chosen_ignore_label
 # Fields of `MaskConfig` that masks depend on and class maps do not.
 AFTER_THE_MAPS = (
     "refiner", "max_refine_side", "upsampling", "alpha", "sure_alpha", "confidence", "ignore_label", "crf", "pamr",
+    "par",
 )  # fmt: skip
 
 
@@ -133,11 +134,81 @@ class PamrConfig:
         iterations (T): Number of refinement steps.
         temperature: Factor of the local standard deviation of colours, by which colour differences are divided;
             smaller follows edges more strictly.
+        centre_per_dilation: Quirk of the published code: the pixel itself counts once per dilation in that standard
+            deviation, not once.
     """
 
     dilations: tuple[int, ...] = (1, 2, 4, 8, 12, 24)
     iterations: int = 10
     temperature: float = 0.1
+    centre_per_dilation: bool = False
+
+
+@dataclass(frozen=True)
+class ParConfig:
+    """Pixel-adaptive refinement by colour and place (Ru et al., arXiv 2203.02664, section 3.3) with ExCEL's constants.
+
+    Attributes:
+        dilations: Spacings of the 3 x 3 neighbourhoods in pixels.
+        iterations: Number of refinement steps.
+        colour_scale (w1): Factor of the local standard deviations by which differences of colour and place are divided.
+        place_weight (w2): Weight of nearness beside that of colour.
+    """
+
+    dilations: tuple[int, ...] = (1, 2, 4, 8, 12, 24)
+    iterations: int = 20
+    colour_scale: float = 0.3
+    place_weight: float = 0.01
+
+
+@dataclass(frozen=True)
+class ExcelConfig:
+    """Class maps by patch-text surgery (ExCEL, arXiv 2503.20826, the part that is not trained).
+
+    Attributes:
+        template: The one prompt template of the text classifier.
+        blocks: Number of last blocks whose query-query, key-key and value-value attention calibrates the patches.
+        heads: How those blocks' maps are mixed: "each" keeps heads apart, "mean" gives all heads the mean of their
+            maps, "sum", a quirk of the published code, their sum, which outweighs the tokens it is added to.
+        normalise_over_tokens: Quirk of the published code: features have unit norm over the tokens of each channel
+            instead of over the channels of each token.
+        affinity: Class-aware affinity, by other blocks and tighter boxes than CLIP-ES.
+        affinity_sums_heads: Quirk of the published code: attention of all but the first of the affinity's blocks is
+            summed over heads, so that the first hardly counts.
+        attributes: YAML file with sentences about each class, to enrich the class texts; None leaves them alone.
+        attribute_count (B): Number of k-means centres of the sentences' features: 112 for VOC, 224 for COCO.
+        dropped_share: Share of the centres, those that are the least like a class, that it gets nothing of.
+        drop_rounds_down: Quirk of the published code: int((1 - 0.9) B), which is 2 and not 3 of 30.
+        temperature: Of the softmax over a class's centres. 1, as published, is nearly flat: cosines differ by less.
+        seed: Of k-means.
+        published_input: Side of the square input, normalised by ImageNet's constants, of the published code (320); None
+            shows the model the image as all other methods do. For `MaskGenerator` in Python only: in a run the tagger
+            and other sources share the input.
+    """
+
+    template: str = "a clean origami {}."
+    blocks: int = 5
+    heads: Literal["each", "mean", "sum"] = "mean"
+    normalise_over_tokens: bool = False
+    affinity: AffinityConfig = field(default_factory=lambda: AffinityConfig(first_block=-6, box_threshold=0.79))
+    affinity_sums_heads: bool = False
+    attributes: str | None = None
+    attribute_count: int = 112
+    dropped_share: float = 0.1
+    drop_rounds_down: bool = False
+    temperature: float = 1.0
+    seed: int = 0
+    published_input: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.attribute_count < 1:
+            raise UsageError(f"excel.attribute_count {self.attribute_count} must be at least 1")
+        if not 0 <= self.dropped_share < 1:
+            raise UsageError(f"excel.dropped_share {self.dropped_share} is not in [0, 1)")
+        if self.temperature <= 0:
+            raise UsageError(f"excel.temperature {self.temperature} must be positive")
+        if self.published_input is not None and self.published_input < 1:
+            raise UsageError(f"excel.published_input {self.published_input} must be positive, or None")
 
 
 @dataclass(frozen=True)
@@ -175,11 +246,13 @@ class MaskConfig:
         affinity: Class-aware attention affinity.
         crf: Fully connected CRF.
         pamr: Pixel-adaptive mask refinement.
+        par: Pixel-adaptive refinement by colour and place.
+        excel: Class maps by patch-text surgery, for the method "excel".
         views: Scales and mirror images that the maps are averaged over.
         score_power: How much a doubtful tag is held back: each map is multiplied by (its score / the image's best
             score) to this power. 0, as in the papers, lets all tags compete at full strength; tags without scores
             always do.
-        refiner: What sharpens the masks: "crf", "pamr" or "none".
+        refiner: What sharpens the masks: "crf", "pamr", "par" or "none".
         max_refine_side: A photo with a longer side, in pixels, is refined at this size, and the labels are then
             brought to the photo's own: the CRF takes 0.3 to 0.4 GB and three seconds per megapixel. None refines at
             full size.
@@ -203,9 +276,11 @@ class MaskConfig:
     affinity: AffinityConfig = field(default_factory=AffinityConfig)
     crf: CrfConfig = field(default_factory=CrfConfig)
     pamr: PamrConfig = field(default_factory=PamrConfig)
+    par: ParConfig = field(default_factory=ParConfig)
+    excel: ExcelConfig = field(default_factory=ExcelConfig)
     views: ViewConfig = field(default_factory=ViewConfig)
     score_power: float = 0.0
-    refiner: Literal["crf", "pamr", "none"] = "crf"
+    refiner: Literal["crf", "pamr", "par", "none"] = "crf"
     max_refine_side: int | None = 1024
     upsampling: Literal["guided", "nearest"] = "guided"
     alpha: float = 1.0
@@ -248,6 +323,15 @@ class MaskConfig:
             affinity=replace(config.affinity, clip_boxes=True),
             cam=replace(config.cam, reference_names=True),
             crf=replace(config.crf, engine="pydensecrf", wrap_dark_pixels=True),
+            pamr=replace(config.pamr, centre_per_dilation=True),
+            excel=replace(
+                config.excel,
+                heads="sum",
+                normalise_over_tokens=True,
+                affinity=replace(config.excel.affinity, clip_boxes=True),
+                affinity_sums_heads=True,
+                drop_rounds_down=True,
+            ),
             storage_dtype="float32",
             round_upsampled=True,
             max_refine_side=None,

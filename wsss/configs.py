@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tagclip.errors import TagclipError, UsageError
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 CLOSE_ENOUGH = 0.6
 NAMES_SHOWN = 3
+LOADER, OUR_LOADER = "LoadAnnotations", "LoadLabelMap"  # of masks: mmseg's and ours
 
 
 def configs_folder() -> Path:
@@ -109,3 +110,22 @@ def _near_names(wanted: str) -> list[str]:
     parts = {name.rsplit("/", 1)[-1]: name for name in names}
     alike = difflib.get_close_matches(wanted, names, NAMES_SHOWN, CLOSE_ENOUGH)
     return alike or [parts[part] for part in difflib.get_close_matches(last, parts, NAMES_SHOWN, CLOSE_ENOUGH)]
+
+
+def read_masks_alike(settings: Any, ignored: int) -> None:
+    """Puts `LoadLabelMap` in the place of mmseg's `LoadAnnotations`, in place.
+
+    Args:
+        settings: a part of a config.
+        ignored: label of pixels that do not count.
+    """
+    if isinstance(settings, dict):
+        if settings.get("type") == LOADER:
+            for option in [name for name in settings if name != "type"]:
+                settings.pop(option)
+            settings["type"], settings["ignore_index"] = OUR_LOADER, ignored
+        for value in settings.values():
+            read_masks_alike(value, ignored)
+    elif isinstance(settings, list | tuple):
+        for value in settings:
+            read_masks_alike(value, ignored)

@@ -153,7 +153,8 @@ def _elsewhere() -> dict[str, dict[str, Any]]:
     for name in list_configs("masks"):
         recipe = dataset_settings(name, options={"vocabulary": "cat,dog"})  # constants do not depend on the classes
         found[f"`{name}`"] = {**_flat("tagging", recipe.tagging), **_flat("masks", recipe.masks)}
-    for name in list_configs("dense"):
+    # Not those of one method's published protocol, dense/scclip/voc21: docs/dense.md has a table of them.
+    for name in (name for name in list_configs("dense") if name.count("/") == 1):
         settings = DenseConfig.from_dict(read_config(name).model.dense.to_dict())
         values = _flat("dense", settings)
         del values["dense.tagging"]  # those of `masks`, as the table of `tagging` shows

@@ -1,6 +1,5 @@
 """Reading weight files of every layout that CLIP models come in, into one flat state dict."""
 
-import json
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from tagclip.errors import WeightsError
+from tagclip.text_files import parse_json
 
 TOKEN_ROWS = "token_embedding.rows"
 TOKEN_WEIGHT = "token_embedding.weight"
@@ -129,7 +129,7 @@ def read_folder_config(folder: Path) -> dict:
     if not folder.is_dir():
         raise WeightsError(f"{folder}: no such folder")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise WeightsError(f"{folder}: no open_clip_config.json in this folder") from error
     except (OSError, ValueError) as error:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,11 +22,25 @@ LastBlockMode = Literal["ordinary", "local", "masked_local"]
 
 @dataclass(frozen=True)
 class PositionInterpolation:
-    """How the grid of positional embeddings is brought to another grid (the published code of TagCLIP and CLIP-ES)."""
+    """How the grid of positional embeddings is brought to another grid; as in the code of TagCLIP and CLIP-ES.
+
+    Attributes:
+        mode, align_corners, antialias: see `torch.nn.functional.interpolate`.
+        size_offset: None reads the native grid at the ratio of the two sizes; a number is added to the new size first,
+            so that position j reads (j + 0.5) * native / (size + offset) - 0.5. DINO's code adds 0.1 against rounding.
+        keep_at_native_count: leave the positions alone on every grid with as many patches as the native one, whatever
+            its shape.
+    """
 
     mode: str = "bilinear"
     align_corners: bool | None = False
     antialias: bool = False
+    size_offset: float | None = None
+    keep_at_native_count: bool = False
+
+
+# Quirks of most training-free methods' code, which is DINO's: SC-CLIP, ResCLIP, CLIPtrase, PEARL and NACLIP.
+DINO_POSITIONS = PositionInterpolation("bicubic", size_offset=0.1, keep_at_native_count=True)
 
 
 @dataclass(frozen=True)
@@ -128,6 +142,11 @@ class FrozenCLIP(nn.Module):
             return torch.empty(0, self.embed_dim, device=self.device)
         return self._text(prompts, self.device)
 
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """Raise VocabularyError, as `encode_text` would, for a prompt that does not fit; encodes nothing."""
+        if len(prompts):
+            self._text.tokenize(prompts)
+
     @torch.no_grad()
     @exact_float32()
     def trunk(
@@ -137,6 +156,7 @@ class FrozenCLIP(nn.Module):
         *,
         position_rounding: PositionRounding = "none",
         stop: int | None = None,
+        interpolation: PositionInterpolation | None = None,
     ) -> Trunk:
         """Run blocks 1..L-1 and collect what `request` asks of the attention maps of blocks 1..L.
 
@@ -146,6 +166,7 @@ class FrozenCLIP(nn.Module):
                 implementations: never, only where the grid is not the native one (tagging), or always (CAMs).
             stop: run only the blocks before this one (1..L), for callers that continue from `kept` themselves; the
                 trunk's tokens are then this block's input, and nothing is collected from it or later blocks.
+            interpolation: of the positional embeddings, in the place of the model's own.
 
         Raises:
             UsageError: sides that are no multiples of the patch size, or block numbers out of range.
@@ -154,7 +175,7 @@ class FrozenCLIP(nn.Module):
         self._check_request(request)
         if stop is not None and not 1 <= stop <= self.depth:
             raise UsageError(f"block {stop} to stop at: {self.name} has blocks 1..{self.depth}")
-        tokens, grid = self._embed(images, position_rounding)
+        tokens, grid = self._embed(images, position_rounding, interpolation)
         statistics = attention.AttentionStatistics(
             request.votes,
             request.ranges,
@@ -270,27 +291,31 @@ class FrozenCLIP(nn.Module):
         row[:, 0, 0, 1:] = outside.to(tokens.dtype) * bias
         return self._class_feature(tokens, row)
 
-    def positions(self, grid: Grid, rounding: PositionRounding = "none") -> Tensor:
-        """Positional embeddings for a grid, [CLS] first, (1 + N, width) fp32."""
+    def positions(
+        self, grid: Grid, rounding: PositionRounding = "none", interpolation: PositionInterpolation | None = None
+    ) -> Tensor:
+        """Positional embeddings for a grid, [CLS] first, (1 + N, width) fp32; interpolated as the model says or so."""
         if rounding not in ("none", "float16_off_native", "float16"):
             raise UsageError(f"position_rounding {rounding!r}: use 'none', 'float16_off_native' or 'float16'")
-        positions = self._positions
-        if grid != self.native_grid:
-            native = self.native_grid
+        positions, way = self._positions, interpolation or self.interpolation
+        native = self.native_grid
+        if grid != native and not (way.keep_at_native_count and grid.count == native.count):
             patches = positions[1:].T.reshape(1, self.width, native.height, native.width)
+            sizes: dict[str, Any] = {"size": (grid.height, grid.width)}
+            if way.size_offset is not None:
+                pairs = ((grid.height, native.height), (grid.width, native.width))
+                sizes = {"scale_factor": tuple((size + way.size_offset) / old for size, old in pairs)}
             patches = F.interpolate(
-                patches,
-                size=(grid.height, grid.width),
-                mode=self.interpolation.mode,
-                align_corners=self.interpolation.align_corners,
-                antialias=self.interpolation.antialias,
+                patches, **sizes, mode=way.mode, align_corners=way.align_corners, antialias=way.antialias
             )
             positions = torch.cat([positions[:1], patches.flatten(2)[0].T])
         if rounding == "float16" or (rounding == "float16_off_native" and grid != self.native_grid):
             positions = positions.half().float()
         return positions
 
-    def _embed(self, images: Tensor, rounding: PositionRounding) -> tuple[Tensor, Grid]:
+    def _embed(
+        self, images: Tensor, rounding: PositionRounding, interpolation: PositionInterpolation | None = None
+    ) -> tuple[Tensor, Grid]:
         height, width = images.shape[-2:]
         size = self.patch_size
         if images.ndim != 4 or height % size or width % size or not height or not width:
@@ -303,7 +328,7 @@ class FrozenCLIP(nn.Module):
         images = images.to(device=self.device, dtype=self.dtype)
         patches = F.conv2d(images, visual.conv1.weight, visual.conv1.bias, stride=size).flatten(2).transpose(1, 2)
         first = visual.class_embedding.expand(images.shape[0], 1, -1)
-        tokens = torch.cat([first, patches], dim=1) + self.positions(grid, rounding).to(self.dtype)
+        tokens = torch.cat([first, patches], dim=1) + self.positions(grid, rounding, interpolation).to(self.dtype)
         return attention.layer_norm(tokens, visual.ln_pre), grid
 
     def _class_feature(self, tokens: Tensor, row_bias: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import tempfile
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm import tqdm
 
 from tagclip.arguments import as_names
 from tagclip.clip.encoder import FrozenCLIP
@@ -29,13 +29,13 @@ SCENE_TEMPLATES = (
     "this is the {} in the scene.",
     "this is one {} in the scene.",
 )
-# The 80 ImageNet templates of CLIP and five more: what TagCLIP's published classifiers average over.
-TAGGING_TEMPLATES: tuple[str, ...] = (
-    *(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES),
-    *SCENE_TEMPLATES,
-)
+# The 80 ImageNet templates of CLIP, which most training-free methods average over.
+IMAGENET_TEMPLATES: tuple[str, ...] = tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
+# The same and five more: what TagCLIP's published classifiers average over.
+TAGGING_TEMPLATES: tuple[str, ...] = (*IMAGENET_TEMPLATES, *SCENE_TEMPLATES)
 CAM_TEMPLATE = "a clean origami {}."  # CLIP-ES, arXiv 2212.09506, section 3.2
 CACHE_VERSION = 1
+PROMPTS_AT_ONCE = 20_000  # whose features are held together; a longer list goes through class by class, in such groups
 
 
 def build_text_classifier(
@@ -85,6 +85,23 @@ def build_text_classifier(
 
 
 def _encode(clip: FrozenCLIP, synonyms: list[list[str]], templates: list[str]) -> Tensor:
+    """(C, embed_dim) fp32, with the features of no more than about `PROMPTS_AT_ONCE` prompts in memory."""
+    groups: list[list[list[str]]] = [[]]
+    held = 0
+    for names in synonyms:
+        held += len(names) * len(templates)
+        if held > PROMPTS_AT_ONCE and groups[-1]:
+            groups.append([])
+            held = len(names) * len(templates)
+        groups[-1].append(names)
+    if len(groups) > 1:  # a name that is too long is told before the first group, not in the last
+        clip.check_prompts([max(templates, key=len).replace("{}", name) for names in synonyms for name in names])
+    quiet = len(groups) == 1  # the text encoder shows the progress of one long group
+    rows = [_encode_group(clip, group, templates) for group in tqdm(groups, desc="classes, by group", disable=quiet)]
+    return torch.cat(rows)
+
+
+def _encode_group(clip: FrozenCLIP, synonyms: list[list[str]], templates: list[str]) -> Tensor:
     prompts = [template.replace("{}", name) for group in synonyms for name in group for template in templates]
     if not prompts:
         return torch.empty(0, clip.embed_dim, device=clip.device)
@@ -107,7 +124,7 @@ def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
             classifier = stored["classifier"]
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy and zip raise all sorts on damaged bytes
         logger.warning("%s: damaged text cache (%s), made anew", path, error)
         return None
     if classifier.shape != shape or classifier.dtype != np.float32:

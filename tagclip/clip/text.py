@@ -37,7 +37,7 @@ class TextEncoder:
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str], device: torch.device) -> Tensor:
         """(P, D) fp32 unit norm features in the order given; at least one prompt."""
-        tokens = self._tokenize(prompts)
+        tokens = self.tokenize(prompts)
         ends = self._ends(tokens)
         order = torch.argsort(ends, stable=True)
         features: Tensor | None = None
@@ -66,7 +66,12 @@ class TextEncoder:
             and self.pool in ("argmax", "eos")
         )
 
-    def _tokenize(self, prompts: Sequence[str]) -> Tensor:
+    def tokenize(self, prompts: Sequence[str]) -> Tensor:
+        """(P, context length) token ids.
+
+        Raises:
+            VocabularyError: a prompt that a byte-pair tokenizer does not fit into the context.
+        """
         if self.tokenizer is not open_clip.tokenize and not isinstance(self.tokenizer, open_clip.SimpleTokenizer):
             return self.tokenizer(list(prompts), context_length=self.context_length)
         # Tokenizers cut what is too long without a word; one position more than the model has shows it.

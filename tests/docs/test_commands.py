@@ -16,10 +16,10 @@ COMMANDS = all_commands()
 OURS = [command for command in COMMANDS if tagclip_words(command.words) is not None]
 OTHERS = [command for command in COMMANDS if tagclip_words(command.words) is None]
 # Commands of the system and of tools; the files of ours that they name must exist.
-SYSTEM = {"bash", ".", "pip", "pytest", "printf", "cp", "git", "apt-get", "torchrun", "python"}
+SYSTEM = {"bash", ".", "pip", "pytest", "printf", "cp", "git", "apt-get", "torchrun", "python", "sbatch"}
 FOREIGN = {
     "--no-deps", "--no-build-isolation", "--nproc-per-node", "--target", "--kills", "--work", "--scenes", "--sides",
-    "--help", "--version", "--logdir",
+    "--help", "--version", "--logdir", "--voc",
 }  # fmt: skip
 
 

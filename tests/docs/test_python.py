@@ -28,8 +28,8 @@ def names(tmp_path_factory):
 
 def test_the_page_has_its_sections():
     headings = re.findall(r"^## (.*)", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(headings) == 7
-    assert len(BLOCK.findall(PAGE.read_text(encoding="utf-8"))) == 13
+    assert len(headings) == 8
+    assert len(BLOCK.findall(PAGE.read_text(encoding="utf-8"))) == 14
 
 
 def test_what_the_comments_say_is_true(names):
@@ -53,6 +53,9 @@ def test_what_the_comments_say_is_true(names):
 def test_what_it_makes(names):
     folder = names["folder"]
     assert names["run"].counts["masks"] == 4
+    assert names["exported"].images == 4
+    assert names["exported"].splits == {"train": 3, "val": 1}
+    assert (folder / "runs" / "scenes" / "export" / "coco" / "annotations" / "instances_val.json").is_file()
     assert Path(names["summary"].checkpoint).name == "iter_2.pth"
     assert names["segmented"].labels.shape == names["found"].mask.shape
     assert names["scores"].images == 2

@@ -13,7 +13,10 @@ from tests.docs.workspace import build
 from wsss.cli.main import build_parser, execute
 
 # In this order, as later pages read runs that earlier ones have made.
-ORDER = ("README", "docs/own-data", "docs/tags", "docs/reproduce", "docs/masks", "docs/segmentation", "docs/dense")
+ORDER = (
+    "README", "docs/own-data", "docs/export", "docs/tags", "docs/reproduce", "docs/masks", "docs/segmentation",
+    "docs/dense",
+)  # fmt: skip
 OUTPUTS = ("runs/mine", "runs/voc2012/segmentation", "segmented", "model.onnx")  # by two pages, with other settings
 # What stands for models that are too large for a test: a small one, for the classes of the run.
 SMALL = {

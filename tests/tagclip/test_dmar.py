@@ -88,3 +88,14 @@ def test_coarse_scores_are_distributions_over_all_classes(device):
     got = coarse_scores(features.bfloat16(), text, 100.0)
     assert got.dtype == torch.float32
     torch.testing.assert_close(got.sum(dim=-1), torch.ones(2, 5, device=device))
+
+
+@pytest.mark.parametrize("class_mask", [True, False])
+def test_many_classes_are_refined_in_parts_and_come_out_the_same(class_mask, monkeypatch):
+    coarse, affinity, grid = random_batch(classes=11)
+    config = DMARConfig(class_mask=class_mask)
+    expected = refine_scores(coarse, affinity, grid, config)
+    monkeypatch.setattr("tagclip.dmar.CLASSES_AT_ONCE", 4)
+    got = refine_scores(coarse, affinity, grid, config)
+    for name, values in expected._asdict().items():
+        torch.testing.assert_close(getattr(got, name), values, rtol=1e-6, atol=1e-7)

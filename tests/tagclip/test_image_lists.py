@@ -249,6 +249,27 @@ def test_the_output_is_left_out_under_another_name_too(photos):
         assert "masks" not in " ".join(ids(find_images(photos, exclude=exclude)))
 
 
+@pytest.mark.parametrize(
+    "records",
+    [("manifest.json", "config.py"), ("masks.json", "classes.json"), ("segmentation.json", "classes.json"),
+     (".tagclip/export.json", ".tagclip/files.txt")],
+)  # fmt: skip
+def test_results_of_another_run_inside_the_photos_are_left_out(photos, records, caplog):
+    touch(photos, "c.png")
+    before = ids(find_images(photos))
+    touch(photos, "old/masks/b.png", "old/overlays/c/d.png", "a/old/e.png")
+    for folder in (photos / "old", photos / "a" / "old"):
+        touch(folder, records[0])
+    assert len(ids(find_images(photos))) == len(before) + 3  # one of the two files is nothing special
+    assert not caplog.text
+    for folder in (photos / "old", photos / "a" / "old"):
+        touch(folder, records[1])
+    assert ids(find_images(photos)) == before
+    assert caplog.text.count("left out, it holds the results of another run") == 2
+    assert ids(find_images(str(photos / "**" / "*.png"))) == ["c"]
+    assert ids(find_images(photos / "old")) == ["masks/b", "overlays/c/d"]  # asked for by name
+
+
 def test_photos_inside_the_output_are_found(photos):
     """--images photos/a --out photos: what holds the source itself is no reason to look away."""
     for exclude in (photos, photos / "a", photos.parent):

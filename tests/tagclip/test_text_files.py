@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tagclip.errors import UsageError, VocabularyError
-from tagclip.text_files import json_text, read_lines, read_text
+from tagclip.text_files import json_text, parse_json, read_lines, read_text
 from tagclip.vocabulary import Vocabulary
 
 
@@ -41,6 +41,13 @@ def test_files_that_cannot_be_opened_are_one_line(tmp_path):
         read_text(tmp_path / "missing.txt", "list")
     with pytest.raises(UsageError, match="Is a directory"):
         list(read_lines(tmp_path))
+
+
+def test_brackets_without_end_are_no_json():
+    for text in ("[" * 100_000, '{"a":' * 100_000, b"[" * 100_000):
+        with pytest.raises(ValueError, match="nested too deep"):
+            parse_json(text)
+    assert parse_json(b'{"a": [1]}') == {"a": [1]}
 
 
 def test_json_keeps_letters_and_escapes_what_utf8_cannot_hold():

@@ -1,6 +1,7 @@
 """`tagclip benchmark` on a tiny model."""
 
 import json
+import sys
 
 import pytest
 
@@ -23,7 +24,10 @@ def arguments(tmp_path_factory) -> list[str]:
     return f"--model {model} --classes {classes} --size 96x64 --limit 2 --repeats 1 --threads 1".split()
 
 
-def test_table_and_json(tool, arguments, tmp_path, capsys):
+@pytest.mark.parametrize("engine", [pytest.param("pydensecrf", marks=pytest.mark.pydensecrf), "torch"])
+def test_table_and_json(tool, arguments, tmp_path, capsys, monkeypatch, engine):
+    if engine == "torch":
+        monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
     out = tmp_path / "bench" / "tiny.json"
     assert tool([*arguments, "--tags-per-image", "1", "2", "--no-memory", "--json", str(out)]) == 0
     printed = capsys.readouterr().out
@@ -35,7 +39,8 @@ def test_table_and_json(tool, arguments, tmp_path, capsys):
     assert case["ratios"]["float32 / straightforward"]["both stages"] > 0
     assert case["sides"]["float32"]["gflop"]["trunk"] < case["sides"]["float32"]["gflop"]["both stages"]
     assert case["sides"]["float32"]["share_of_peak"]["trunk"] > 0
-    for word in ("baseline", "bfloat16", "stage one", "mIoU", "CRF"):
+    assert case["crf_engine"] == engine
+    for word in ("baseline", "bfloat16", "stage one", "mIoU", f"s per photo on one core, {engine}"):
         assert word in printed
     assert str(tmp_path.parent) not in out.read_text()
 

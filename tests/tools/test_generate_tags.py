@@ -107,9 +107,9 @@ def test_second_run_does_nothing_and_changes_nothing(generate, tmp_path, images)
 @pytest.mark.parametrize(
     ("options", "classes", "message"),
     [
-        (["--tag-threshold", "0.3"], CLASSES, "tagging.rule.threshold 0.5 there, 0.3 here"),
+        (["--set", "tagging.cwr.threshold=0.3"], CLASSES, "tagging.cwr.threshold 0.5 there, 0.3 here"),
         (["--preset", "reference"], CLASSES, "tagging.image"),
-        (["--limit", "1"], CLASSES, "images.count 2 there, 1 here"),
+        (["--limit", "1"], CLASSES, "--limit 1: --out .* holds 1 images beyond it"),
         (["--dtype", "bfloat16"], CLASSES, "model.dtype 'float32' there, 'bfloat16' here"),
         ([], "cat,dog", "vocabulary.names"),
     ],

@@ -143,8 +143,8 @@ def test_without_a_compiler_there_is_no_crf_until_one_comes(machine):
     code, lines, calls = machine.set_up(CXX="/nowhere/c++")
     assert (code, len(calls)) == (0, 1)
     assert lines[1:] == [
-        "no pydensecrf: building it needs a C++ compiler (g++); masks are refined without it, "
-        "install that and start again to have it"
+        "no pydensecrf: building it needs a C++ compiler (g++); torch computes the CRF in its place "
+        "(only --preset reference needs pydensecrf); to have it, install that and start again"
     ]
     assert machine.set_up(CXX="/nowhere/c++") == (0, [], [])
     if can_build():
@@ -157,7 +157,8 @@ def test_a_crf_that_does_not_build_ends_nothing(machine):
     code, lines, _ = machine.set_up(CXX="true", PIP_FAILS="pydensecrf2")
     assert code == 0
     assert lines[1:] == [
-        "no pydensecrf: it does not build here (No matching distribution found for torch); masks are refined without it"
+        "no pydensecrf: it does not build here (No matching distribution found for torch); torch computes the CRF "
+        "in its place (only --preset reference needs pydensecrf)"
     ]
 
 

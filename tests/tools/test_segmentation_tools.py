@@ -53,6 +53,10 @@ def test_train_segment_export(work, capsys):
     assert "2 segmented, 0 kept" in out
     assert sorted(path.name for path in (work / "out" / "overlays").iterdir()) == ["s100.png", "s101.png"]
 
+    for words in ("2 segmented, 0 kept", "0 segmented, 2 kept"):  # results among the photos are no photos
+        inside = ("--checkpoint", checkpoint, "--images", photos, "--out", photos / "out", "--threads", 1)
+        assert words in call(capsys, "segment", *inside)[1]
+
     arguments = ("--checkpoint", checkpoint, "--out", work / "model.onnx", "--image", photos / "s100.png")
     code, out, _ = call(capsys, "export_segmentor", *arguments, "--size", "64x64")
     assert code == 0

@@ -3,7 +3,7 @@
     python -m wsss.benchmark.correction_study --out runs/corrections --count 60
 
 Scenes are drawn in a style that the demo model has never seen, and labelled by `demo/masks` without views. The person
-knows the truth: the tags of an image that is looked at become the scene's. The order of doubt is that of the review page
+knows the truth: the tags of an image that is looked at become the scene's. The order of doubt is that of the page
 (`wsss.review.doubt`). Masks depend on their own image alone, so that one run, corrected whole, has the masks of every
 choice of images.
 """

@@ -69,7 +69,7 @@ def _case(case: dict[str, Any]) -> list[str]:
             f"equal pixels {found['mask_pixels_equal']:.2%}"
         )
     if "crf_core_seconds" in case:
-        lines.append(f"  CRF, apart: {case['crf_core_seconds']:.2f} s per photo on one core")
+        lines.append(f"  CRF, apart: {case['crf_core_seconds']:.2f} s per photo on one core, {case['crf_engine']}")
     return lines
 
 

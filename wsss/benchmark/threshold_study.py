@@ -28,8 +28,8 @@ from tagclip.tagger import TagCLIP
 from tagclip.thresholds import select
 from tagclip.vocabulary import Vocabulary
 from wsss.demo.few_classes import SceneSettings, scenes
-from wsss.evaluation.calibration import CalibrationRequest, calibrate_records
 from wsss.evaluation.scorer import MaskEvaluationConfig, MaskScorer
+from wsss.evaluation.threshold_calibration import CalibrationRequest, calibrate_records
 from wsss.maps.class_maps import weigh_by_scores
 from wsss.masks.label_map import mask_from_maps
 from wsss.pipeline.recipe import dataset_settings
@@ -144,10 +144,13 @@ class FalseTagRow:
 
 
 def study_false_tags(clip: FrozenCLIP, count: int, seed: int, progress: Callable[[], object]) -> list[FalseTagRow]:
-    """Score-weighted maps: masks of true tags, and with the best-scored absent class of each image as a false tag."""
+    """Score-weighted maps: masks of true tags, and with the best-scored absent class of each image as a false tag.
+
+    Masks are those before the CRF, of the plain view alone.
+    """
     recipe = dataset_settings("demo/masks")
     vocabulary, views = recipe.vocabulary, replace(recipe.masks.views, scales=(1.0,), flip=False)
-    masks = replace(recipe.masks, views=views)
+    masks = replace(recipe.masks, views=views, refiner="none")
     tagger, source = recipe.tagger(clip), recipe.maps(clip)
     source.config = masks
     scorers = {

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from tagclip.errors import UsageError
 from wsss.cli.console import setup_logging
-from wsss.cli.options import CALIBRATIONS, pick
+from wsss.cli.options import pick
 from wsss.cli.parser import add_command
 from wsss.cli.screen import Output, Table
 
 if TYPE_CHECKING:
     from tagclip.vocabulary import Vocabulary
-    from wsss.evaluation.calibration import Calibration
+    from wsss.evaluation.threshold_calibration import Calibration
 
 
 def register(commands: Any) -> None:
     """Adds the subcommand."""
     parser = add_command(
-        commands, "calibrate", run=calibrate,
+        commands, "calibrate", run=calibrate, first="--run",
         help="Find one threshold per class from the scores of a run, with or without labelled images.",
         text="No model is needed. Give the file to `tagclip run` or `tag` as --class-thresholds: a run in the same "
         "folder then takes its tags anew.",
@@ -31,9 +31,10 @@ def register(commands: Any) -> None:
     pick(
         parser, "run", "out", "method", "prevalence", "z-threshold", "labels", "label-ids", "tag-rule", "seed",
         "overwrite", "dry-run", "json", "quiet",
-        required=("run",), choices={"tag-rule": ("absolute", "relative"), "method": CALIBRATIONS},
+        required=("run",), choices={"tag-rule": ("absolute", "relative")},
         notes={
-            "method": "default: labels with --labels, prevalence with --prevalence, otherwise distribution",
+            "method": "distribution, prevalence, zscore, class-zscore or labels; default: labels or prevalence where "
+            "they are given, otherwise distribution",
             "tag-rule": "the rule that the thresholds are for; default: absolute", "label-ids": "default: auto",
             "labels": "or a run folder: its checked images", "z-threshold": "default: found in the scores",
         },
@@ -45,9 +46,11 @@ def calibrate(args: argparse.Namespace) -> int:
     setup_logging(args.quiet)
     if args.out is None and not args.dry_run:
         raise UsageError("--out: needed, a file for the thresholds (.yaml); or --dry-run to see them only")
-    from wsss.evaluation.calibration import BootstrapConfig, CalibrationRequest, calibrate_run
+    from wsss.evaluation.threshold_calibration import METHODS, BootstrapConfig, CalibrationRequest, calibrate_run
     from wsss.files.run_reader import RunReader
 
+    if args.method is not None and args.method not in METHODS:
+        raise UsageError(f"--method {args.method}: not one of {', '.join(METHODS)}")
     output = Output.of(args)
     if not args.dry_run and args.out.exists() and not args.overwrite:
         raise UsageError(f"--out {args.out}: is there already; choose another file, or --overwrite")
@@ -126,7 +129,7 @@ def _share(text: str, word: str) -> float:
 
 def _labels(args: argparse.Namespace, vocabulary: Vocabulary) -> Any:
     from tagclip.labels import read_labels
-    from wsss.evaluation.calibration import checked_labels
+    from wsss.evaluation.threshold_calibration import checked_labels
 
     checked = checked_labels(Path(args.labels))
     return checked if checked is not None else read_labels(args.labels, vocabulary, ids=args.label_ids or "auto")

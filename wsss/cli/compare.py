@@ -29,7 +29,7 @@ def register(commands: Any) -> None:
         choices={"mode": ("whole", "slide"), "refine": ("pamr", "none")},
         defaults={"restrict": list(RESTRICTIONS), "mode": "whole", "logit-scale": 40.0,
                   "pixel-threshold": 0.0, "refine": "none", "timed-images": 10},
-        notes={"method": "default: cam and all strategies", "config": f"default: {DEFAULT_CONFIG}"},
+        notes={"method": "default: cam, excel and all strategies", "config": f"default: {DEFAULT_CONFIG}"},
     )  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def compare(args: argparse.Namespace) -> int:
     setup_logging(args.quiet)
     if args.model is None:
         raise UsageError('--model: needed, an open_clip name, a weights file, or "demo"')
-    from wsss.dense.comparison import CAM, CompareConfig, Comparison
+    from wsss.dense.comparison import SOURCES, CompareConfig, Comparison
     from wsss.dense.comparison_report import draw_bars, to_csv, to_markdown
     from wsss.dense.dense_config import DenseConfig
     from wsss.dense.strategy import strategy_names
@@ -55,7 +55,7 @@ def compare(args: argparse.Namespace) -> int:
         "background_threshold": args.pixel_threshold, "pamr": args.refine == "pamr" or None,
         "tagging": settings.tagging.to_dict(),
     })  # fmt: skip
-    methods = tuple(args.method or (*strategy_names(), CAM))
+    methods = tuple(args.method or (*strategy_names(), *SOURCES))
     config = CompareConfig(
         methods, tuple(args.restrict), dense=dense, masks=settings.masks, timed_images=args.timed_images
     )

@@ -29,6 +29,7 @@ def register(commands: Any) -> None:
         parser, "out", "classes", "count", "split", "styles", "objects", "object-side", "side", "seed", "json", "quiet",
         required=("out",),
         defaults={"count": 200, "seed": 0, "split": "train", "styles": [HELD_OUT_STYLE], "classes": "voc"},
+        notes={"split": "here one name, the prefix of the ids, too; default: train"},
     )  # fmt: skip
     parser = add_command(
         family, "report", run=report,

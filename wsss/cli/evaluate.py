@@ -126,7 +126,15 @@ def evaluate_dense(args: argparse.Namespace) -> int:
 
     set_threads(args.threads)
     load_mmseg()
-    from wsss.dense.dataset_scores import adapt, build_dataset_and_model, run_mmseg_loop, score_dataset, summary
+    from wsss.dense.dataset_scores import (
+        adapt,
+        build_dataset,
+        build_model,
+        check_dataset,
+        run_mmseg_loop,
+        score_dataset,
+        summary,
+    )
 
     output = Output.of(args)
     config = adapt(
@@ -144,15 +152,18 @@ def evaluate_dense(args: argparse.Namespace) -> int:
     )  # fmt: skip
     if args.refine == "none":
         config.model.dense.pamr = None
+    dataset = build_dataset(config)
+    check_dataset(dataset)
     if args.loop == "mmseg":
         scores = run_mmseg_loop(config)
         output.figures({"dense": config.model.dense.to_dict(), **{key: float(value) for key, value in scores.items()}})
         return 0
-    dataset, model = build_dataset_and_model(config)
+    model = build_model(config)
     with progress_bar(len(dataset), "segmenting", quiet=args.quiet) as bar:
         found = score_dataset(
-            dataset, model, device=resolve_device(args.device), boundary_width=args.boundary_width, progress=bar.update
-        )
+            dataset, model, device=resolve_device(args.device), boundary_width=args.boundary_width, check=False,
+            progress=bar.update,
+        )  # fmt: skip
     figures = summary(found, config)
     output.show(f"{found.table()}\n{figures['settings']}")
     output.figures(figures)

@@ -150,11 +150,13 @@ def check_mmseg() -> Check:
 
 
 def check_crf() -> Check:
-    """What refines masks along edges."""
+    """What refines masks along edges; without pydensecrf, torch does."""
     try:
         importlib.import_module("pydensecrf.densecrf")
     except Exception as error:  # a broken installation may raise anything
-        return Check("CRF", _problem(error), _advice(error, "build it again") + "; or give --refine pamr")
+        found = f"torch, in place of pydensecrf, which {_problem(error)}"
+        remedy = _advice(error, "pip uninstall pydensecrf2, and build it as the README's Installation says")
+        return Check("CRF", found, f"only --preset reference needs pydensecrf: {remedy}")
     return Check("CRF", f"pydensecrf2 {installed('pydensecrf2') or ''}".rstrip())
 
 

@@ -15,6 +15,7 @@ INTEGER = re.compile(r"[+-]?[0-9]+")
 REAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?(inf|nan)", re.IGNORECASE)
 WORDS = {"true": True, "false": False}
 CLOSING = {"(": ")", "[": "]"}
+DEEPEST = 20  # brackets in brackets
 
 
 def key_value(text: str) -> tuple[str, Any]:
@@ -49,7 +50,7 @@ class _Reader:
     """Reads a text from left to right."""
 
     def __init__(self, text: str):
-        self.text, self.at = text, 0
+        self.text, self.at, self.depth = text, 0, 0
 
     def items(self, closing: str) -> tuple[list[Any], int]:
         """Values up to the closing bracket (the end of the text for ""), and how many commas stood between them."""
@@ -72,7 +73,11 @@ class _Reader:
         first = self._peek()
         if first in CLOSING:
             self.at += 1
+            self.depth += 1
+            if self.depth > DEEPEST:
+                raise ValueError(f"brackets are nested more than {DEEPEST} deep")
             values, _ = self.items(CLOSING[first])
+            self.depth -= 1
             return tuple(values) if first == "(" else values
         if first in ("'", '"'):
             end = self.text.find(first, self.at + 1)

@@ -20,9 +20,12 @@ from wsss.cli import (
     diagnose,
     doctor,
     evaluate,
+    export,
     export_model,
     mask,
+    merge,
     remask,
+    reproduce,
     review,
     run,
     segment,
@@ -34,8 +37,8 @@ from wsss.cli.console import run_main
 from wsss.cli.parser import Parser
 
 COMMANDS = (
-    run, tag, mask, remask, calibrate, show, review, train, segment, export_model, evaluate, compare, ablate, benchmark,
-    diagnose, demo, configs, doctor, completion,
+    run, tag, mask, merge, remask, calibrate, show, review, export, train, segment, export_model, evaluate, compare,
+    ablate, reproduce, benchmark, diagnose, demo, configs, doctor, completion,
 )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 OPTIONS = (
     "images", "image-root", "classes", "config", "set", "out", "limit", "preset", "method", "scales", "flip", "refine",
     "confidence", "save-confidence", "corrections", "batch-size",
-    "workers", "mask-workers", "overwrite", "strict", "dry-run", "json", "quiet",
+    "workers", "mask-workers", "shard", "overwrite", "strict", "dry-run", "json", "quiet",
 )  # fmt: skip
 NOTES = {
     "config": f"default: {DEFAULT_CONFIG}",
@@ -66,7 +66,10 @@ def make_masks(
         UsageError, RunError: see `MaskRun`.
     """
     recipe = recipe or read_recipe(args, settings)
+    from wsss.cli.shards import check_shard, do_share
     from wsss.pipeline.mask_run import MaskRun
+
+    shard = check_shard(args)
 
     set_threads(args.threads)
     mask_run = MaskRun(
@@ -86,6 +89,8 @@ def make_masks(
         with progress_bar(total, "masks", done=done, quiet=args.quiet) as bar:
             yield StageRates(bar)
 
+    if shard is not None:
+        return out, do_share(mask_run, shard, out, args, output, watch)
     run = mask_run.execute(overwrite=args.overwrite, strict=args.strict, watch=watch)
     if run.times is None:
         output.show(f"{out}: complete already")

@@ -17,11 +17,17 @@ from wsss.cli.key_values import key_value
 PRESETS = ("reference", "default")
 DTYPES = ("float32", "bfloat16", "float16")
 TAG_RULES = ("relative", "absolute", "top_k", "zscore")
-CALIBRATIONS = ("distribution", "prevalence", "zscore", "class-zscore", "labels")
 ID_KINDS = ("auto", "index", "raw")
-REFINERS = ("crf", "pamr", "none")
+REFINERS = ("crf", "pamr", "par", "none")
 RESTRICTIONS = ("all", "tags", "labels")
 MODES = ("model", "whole", "slide")
+EXPORT_FORMATS = (
+    "voc", "coco", "coco-panoptic", "yolo", "mmseg", "label-studio", "cvat", "datumaro", "fiftyone", "hf", "csv",
+    "parquet",
+)  # fmt: skip
+PHOTO_MODES = ("copy", "symlink", "hardlink", "none")
+INSTANCE_MODES = ("class", "component")
+IGNORED_MODES = ("background", "label")
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
 STYLES = ("noto", "twemoji", "fluent-flat", "fluent-3d")
 SWITCH, CHOICE = "switch", "choice"  # kinds of options that take no value: --flag, and --flag / --no-flag
@@ -48,6 +54,14 @@ def size(text: str) -> tuple[int, int]:
     if not cross:
         raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, like 500x375")
     return positive(width), positive(height)
+
+
+def fraction(text: str) -> tuple[int, int]:
+    """argparse type of K/N, two whole numbers."""
+    number, slash, count = text.partition("/")
+    if not slash:
+        raise argparse.ArgumentTypeError(f"{text!r} is not K/N, such as 3/16")
+    return positive(number), positive(count)
 
 
 def share(text: str) -> float:
@@ -104,7 +118,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("labels", "Take the true tags from a plain list, a folder of VOC XML, or COCO JSON", "PATH", Path),
         Option("label-ids", "Say whether numbers in a plain label list are class indices or raw ids",
                choices=ID_KINDS),
-        Option("corrections", "Correct tags, thresholds and images by this file of `tagclip review`", "FILE", Path),
+        Option("corrections", "Take corrections of tags and images from this file of `tagclip review`", "FILE", Path),
         Option("masks", "Use the masks (PNG) in this folder instead of the run's", "DIR", Path),
         Option("maps", "Use the class maps (npz) in this folder instead of the run's", "DIR", Path),
         Option("ground-truth", "Use the true masks in this folder; a training fits a second model to them", "DIR",
@@ -113,6 +127,10 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("val", "Validate on the true masks of this VOC-layout or run folder", "DIR", Path),
         Option("val-list", "Validate only on the ids in this file, the first word of each line", "FILE", Path),
         Option("limit", "Use only the first N images", "N", positive),
+        Option("subset", "Use N images, drawn by the seed, and show confidence intervals", "N", positive),
+        Option("parts", "Measure only these parts: tags, masks, true_tags, dense, deeplab", "PART", several=True),
+        Option("any-data", "Accept data that are not the published ones; no figure is then comparable",
+               kind=SWITCH),
         Option("ids", "Use only the images with these ids", "ID", several=True),
         Option("names", "Draw these classes instead of those that the tagger finds", "NAME", several=True),
     ),
@@ -124,12 +142,14 @@ GROUPS: dict[str, tuple[Option, ...]] = {
                float),
         Option("class-thresholds", "Take thresholds by class name from this YAML or JSON file", "FILE", Path),
         Option("tags-per-image", "Give each image its K best classes (rule top_k)", "K", positive),
-        Option("prevalence", "Expect this share of images to show a class: one number, or CLASS=NUMBER ...", "SHARE",
+        Option("at-least-one", "Give an image that no class passes its best class, or leave it without tags",
+               kind=CHOICE),
+        Option("prevalence", "Take this share of images to show a class: one number, or CLASS=NUMBER of each", "SHARE",
                several=True),
         Option("z-threshold", "Tag a class this many standard deviations above its mean (zscore, class-zscore)", "Z",
                float),
         Option("keep-scores", "Store only the K best scores of each image", "K", positive),
-        Option("method", "Make class maps by cam, a strategy, or a strategy file; calibrate by one of its methods",
+        Option("method", "Make class maps by cam, excel, a strategy or its file; calibrate by one of its methods",
                "NAME"),
         Option("restrict", "Let an image have all classes, only its tags, or only its true labels",
                choices=RESTRICTIONS),
@@ -137,7 +157,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
                several=True),
         Option("flip", "Average over the mirrored image, too", kind=SWITCH),
         Option("tta", "Average over the scales and the mirrored image that the model's config asks for", kind=SWITCH),
-        Option("refine", "Sharpen masks along edges with a dense CRF, with PAMR, or not at all", choices=REFINERS),
+        Option("refine", "Sharpen masks along edges with a dense CRF, PAMR or PAR, or not at all", choices=REFINERS),
         Option("confidence", "Set pixels whose best class is less probable than P to 255 (ignored); 0: none", "P",
                share),
         Option("pixel-threshold", "Set pixels whose best class is less probable than P to background", "P", share),
@@ -201,7 +221,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("dynamic", "Leave batch size, height and width of the model free", kind=SWITCH),
         Option("opset", "Write this version of the ONNX operator set", "N", positive),
         Option("count", "Draw N scenes", "N", positive),
-        Option("split", "Use this name for the list of ids, and as the prefix of the ids", "NAME"),
+        Option("split", "Put the ids into lists of these names: NAME, or shares such as train=0.9,val=0.1", "NAMES"),
         Option("styles", "Draw objects in these styles", choices=STYLES, several=True),
         Option("objects", "Put between LOW and HIGH objects into one scene", "LOW HIGH", positive),
         Option("object-side", "Draw objects whose longer side is between LOW and HIGH pixels", "LOW HIGH", positive),
@@ -210,11 +230,31 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("json", "Write all figures as JSON to this file, or to the screen with -", "FILE|-"),
         Option("quiet", "Show results, warnings and errors only", kind=SWITCH),
     ),
+    "export": (
+        Option("format", "Write these formats", choices=EXPORT_FORMATS, several=True),
+        Option("list-formats", "Show the formats with what each one is for", kind=SWITCH),
+        Option("photos", "Put the photos into the export as copies, as links of either kind, or not at all",
+               choices=PHOTO_MODES),
+        Option("min-confidence", "Leave out tags whose score, or whose pixels' mean confidence, is below P", "P",
+               share),
+        Option("only-checked", "Use only images that a person has checked", kind=SWITCH),
+        Option("merge-into", "Put images that are new into this data set, and leave all that it has alone", "DIR",
+               Path),
+        Option("instances", "Write one annotation per class of an image, or one per connected component",
+               choices=INSTANCE_MODES),
+        Option("stuff", "Write these classes or super-classes, with commas between, as stuff instead of things",
+               "NAMES"),
+        Option("polygons", "Write polygons instead of run lengths (coco)", kind=SWITCH),
+        Option("ignored", "Write ignored pixels of cvat's masks as background, or as a label of their own",
+               choices=IGNORED_MODES),
+        Option("bom", "Put a byte order mark before the CSV table, by which spreadsheets know UTF-8", kind=SWITCH),
+    ),
     "work": (
         Option("batch-size", "Put at most N images into one forward pass", "N", positive),
         Option("workers", "Read or draw images with N workers", "N", positive),
         Option("mask-workers", "Make masks in N processes", "N", positive),
         Option("seed", "Set the seed of all random choices", "N", not_negative),
+        Option("shard", "Take share K of N of the work, beside other machines with the other shares", "K/N", fraction),
         Option("overwrite", "Start anew, and replace what an earlier call has left in --out", kind=SWITCH),
         Option("strict", "End with an error if an image fails", kind=SWITCH),
         Option("dry-run", "Show the plan and what it would take, and write nothing", kind=SWITCH),
@@ -222,6 +262,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
     "model": (
         Option("model", "Use this CLIP: an open_clip name, a weights file, local-dir:PATH, or demo", "MODEL"),
         Option("pretrained", "Use these weights for --model: an open_clip tag or a file", "WEIGHTS"),
+        Option("weights", "Use this file of weights for the published architecture", "FILE", Path),
         Option("quick-gelu", "Compute with QuickGELU or GELU where the weights do not say which", kind=CHOICE),
         Option("dtype", "Compute in this precision", choices=DTYPES),
         Option("device", "Compute on cpu, cuda or cuda:N instead of the GPU that there is, or else the CPU", "DEVICE"),
@@ -234,8 +275,8 @@ OPTIONS = {option.name: option for group in GROUPS.values() for option in group}
 TITLES = {option.name: title for title, group in GROUPS.items() for option in group}
 PAIRS = ("objects", "object-side", "side")
 
-MODEL = tuple(option.name for option in GROUPS["model"])
-TAG_RULE = ("tag-rule", "tag-threshold", "class-thresholds", "tags-per-image")
+MODEL = tuple(option.name for option in GROUPS["model"] if option.name != "weights")
+TAG_RULE = ("tag-rule", "tag-threshold", "class-thresholds", "tags-per-image", "at-least-one")
 
 RENAMED = {
     "--vocabulary": "--classes (or --restrict, for what a training-free strategy may name)",
@@ -313,6 +354,11 @@ def pick(
             action = groups[title].add_argument(f"--{name}", **settings)
             if name in COMPLETERS:
                 action.completer = COMPLETERS[name]  # type: ignore[attr-defined]  # read by argcomplete
+
+
+def alias(parser: argparse.ArgumentParser, name: str, other: str) -> None:
+    """Accepts another flag for an option of a subcommand, which its help does not show."""
+    parser._option_string_actions[f"--{other}"] = parser._option_string_actions[f"--{name}"]
 
 
 def _sentence(option: Option, default: Any, note: str | None) -> str:

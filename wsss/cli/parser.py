@@ -17,12 +17,20 @@ class Parser(argparse.ArgumentParser):
     Args:
         example: a whole command line; None shows argparse's usage instead.
         refused: options that other subcommands have -> why this one has not.
+        first: option that a first word without an option in front stands for: `tagclip review runs/mine`.
     """
 
-    def __init__(self, *, example: str | None = None, refused: dict[str, str] | None = None, **settings: Any):
+    def __init__(
+        self,
+        *,
+        example: str | None = None,
+        refused: dict[str, str] | None = None,
+        first: str | None = None,
+        **settings: Any,
+    ):
         own: dict[str, Any] = {"formatter_class": _Formatter, "allow_abbrev": False, "add_help": False}
         super().__init__(**{**own, **settings})
-        self.example, self.refused = example, refused or {}
+        self.example, self.refused, self.first = example, refused or {}, first
         self.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
 
     def format_help(self) -> str:
@@ -41,6 +49,8 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse, but an unknown option is told before a missing one."""
         given = list(sys.argv[1:] if args is None else args)
+        if self.first is not None and given and not given[0].startswith("-") and self.first not in given:
+            given = [self.first, *given]
         if self._subparsers is None:
             for text in given[: given.index("--")] if "--" in given else given:
                 flag = text.partition("=")[0]
@@ -93,6 +103,7 @@ def add_command(
     run: Handler,
     text: str = "",
     refused: dict[str, str] | None = None,
+    first: str | None = None,
 ) -> Parser:
     """A subcommand's parser; its handler is in the parsed arguments as `handler`.
 
@@ -102,11 +113,12 @@ def add_command(
         example: a command line without the leading "tagclip".
         run: takes the parsed arguments, returns the exit code.
         text: further sentences.
-        refused: see `Parser`.
+        refused, first: see `Parser`.
     """
     parser = commands.add_parser(
-        name, help=help, description=f"{help}\n{text}".rstrip(), example=f"tagclip {example}", refused=refused
-    )
+        name, help=help, description=f"{help}\n{text}".rstrip(), example=f"tagclip {example}", refused=refused,
+        first=first,
+    )  # fmt: skip
     parser.set_defaults(handler=run)
     return parser
 

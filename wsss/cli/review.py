@@ -15,7 +15,7 @@ from wsss.cli.screen import Output
 def register(commands: Any) -> None:
     """Adds the subcommand."""
     parser = add_command(
-        commands, "review", run=review,
+        commands, "review", run=review, first="--run",
         help="Make a page of a run for the browser: look, move thresholds, correct tags (RUN/review/index.html).",
         text="The page works from disk, without a server or a network. Made again, it keeps thumbnails of what did\n"
         "not change. Save on the page writes corrections.json for `tagclip mask --corrections`.",

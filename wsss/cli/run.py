@@ -37,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
     settings, training = split_settings(settings_of(args.set))
     if args.train is None and (given := given_training_options(args) + ["--set train.*"] * bool(training)):
         raise UsageError(f"{', '.join(given)}: of a training, but no --train CONFIG was given")
+    if args.train is not None and args.shard is not None:
+        raise UsageError("--train: a shard is a share of the run; train when it is merged: tagclip train --run RUN")
     if args.train is not None:
         find_config(args.train, option="--train")  # now, rather than after hours of work
     output = Output.of(args)

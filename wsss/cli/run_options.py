@@ -31,6 +31,7 @@ FIELDS = {
     "tag_threshold": "tagging.rule.threshold",
     "class_thresholds": "class_thresholds",
     "tags_per_image": "tagging.rule.top_k",
+    "at_least_one": "tagging.rule.at_least_one",
     "tags": "tags",
     "tag_ids": "tag_ids",
     "method": "method",

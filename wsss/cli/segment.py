@@ -43,7 +43,7 @@ def segment(args: argparse.Namespace) -> int:
     from tagclip.image_lists import find_images
 
     set_threads(args.threads)
-    images = find_images(args.images, root=args.image_root)[: args.limit]
+    images = find_images(args.images, root=args.image_root, exclude=args.out)[: args.limit]
     load_mmseg()
     from wsss.config import CrfConfig
     from wsss.files.digests import file_digest

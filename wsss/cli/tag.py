@@ -30,7 +30,7 @@ def register(commands: Any) -> None:
     )  # fmt: skip
     pick(
         parser, "images", "image-root", "classes", "config", "set", "out", "limit", "preset", *TAG_RULE, "keep-scores",
-        "batch-size", "workers", "overwrite", "strict", "dry-run", "json", "quiet", *MODEL,
+        "batch-size", "workers", "shard", "overwrite", "strict", "dry-run", "json", "quiet", *MODEL,
         notes={"config": f"default: {DEFAULT_CONFIG}"},
     )  # fmt: skip
 
@@ -43,7 +43,10 @@ def tag(args: argparse.Namespace) -> int:
     from wsss.pipeline.run_config import TaggingRunConfig, load_run_config
 
     config = load_run_config(args.config or DEFAULT_CONFIG, run_fields(args, settings), TaggingRunConfig())
+    from wsss.cli.shards import check_shard, do_share
     from wsss.pipeline.tag_run import TagRun
+
+    shard = check_shard(args)
 
     set_threads(args.threads)
     output = Output.of(args)
@@ -72,6 +75,9 @@ def tag(args: argparse.Namespace) -> int:
         with progress_bar(total, "tags", quiet=args.quiet) as bar:
             yield bar.update
 
+    if shard is not None:
+        output.figures(do_share(run, shard, Path(config.out), args, output, watch))
+        return 0
     counts = run.execute(overwrite=args.overwrite, strict=args.strict, watch=watch).counts
     total, file = sum(counts["tags"].values()), Path(config.out) / "tags.jsonl"
     output.show(f"{counts['tagged']} of {counts['images']} images tagged, {total} tags: {file}")

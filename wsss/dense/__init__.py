@@ -23,6 +23,8 @@ def dense_features(
     image: Any,
     strategy: str | Strategy = "gclip",
     *,
+    preset: str = "default",
+    rows: Tensor | None = None,
     max_long_side: int | None = None,
     **options: Any,
 ) -> Tensor:
@@ -33,6 +35,9 @@ def dense_features(
         image: path, PIL image, (H, W, 3) uint8 RGB array, or a normalised (3, H, W) tensor whose sides are multiples
             of the patch size.
         strategy: name, path of a strategy file, or a `Strategy`.
+        preset: "default", or "reference" with the quirks of the method's published code.
+        rows: unit-norm text rows of the words that compete, (Q, D), for strategies whose features depend on them
+            (resclip); without them those of their first pass, which knows no words, are returned.
         max_long_side: cap on the longer side in pixels; None keeps the native resolution.
         options: constants of the strategy that differ from its own.
 
@@ -46,10 +51,16 @@ def dense_features(
     import torch
 
     from tagclip.images import decode_image, prepare_image
-    from wsss.dense.features import image_features
+    from wsss.dense.features import features_after_feedback, image_features, prepared
 
     if not isinstance(image, torch.Tensor):
         image = prepare_image(
             decode_image(image), clip.patch_size, clip.mean, clip.std, max_long_side=max_long_side
         )
-    return image_features(clip, image[None].to(clip.device), get_strategy(strategy, options))[0][0]
+    images = image[None].to(clip.device)
+    ready = prepared(clip, images, get_strategy(strategy, options, preset))
+    features, trunk = image_features(clip, images, ready)
+    if rows is not None:
+        told = features_after_feedback(clip, trunk, images, rows.to(clip.device), ready)
+        features = features if told is None else told
+    return features[0]

@@ -26,12 +26,14 @@ from wsss.dense.strategy import Strategy, get_strategy
 from wsss.evaluation.mask_checks import PreflightConfig, check_pairs
 from wsss.evaluation.scorer import MaskEvaluationConfig, MaskScorer
 from wsss.files.mask_files import ignore_label, read_mask, with_ignored_value
+from wsss.maps.excel_source import ExcelSource
 from wsss.maps.gradcam_source import GradCamSource
 from wsss.maps.source import ClassMapSource
 from wsss.masks.generator import MaskGenerator
 
 VOCABULARIES = ("all", "tags", "labels")
-CAM = "cam"  # softmax Grad-CAM and class-aware affinity, the maps of stage two, beside the strategies
+# Maps of stage two beside the strategies: softmax Grad-CAM and class-aware affinity, and patch-text surgery.
+SOURCES: dict[str, type[GradCamSource | ExcelSource]] = {"cam": GradCamSource, "excel": ExcelSource}
 REFERENCE = "clip"
 
 
@@ -40,11 +42,11 @@ class CompareConfig:
     """What is compared.
 
     Attributes:
-        strategies: names or files of strategies; "cam" is Grad-CAM + CAA, its mask without CRF.
+        strategies: names or files of strategies; "cam" is Grad-CAM + CAA, "excel" ExCEL, their masks without CRF.
         vocabularies: any of "all", "tags", "labels".
         dense: settings common to all strategies; its own strategy, options and vocabulary do not count. Its `tagging`
             holds the tagger's constants for the data set.
-        masks: constants of "cam" for the data set; its image settings, refiner and confidence do not count.
+        masks: constants of "cam" and "excel" for the data set; its image settings, refiner and confidence do not count.
         timed_images: images on which each combination is run and timed by itself, in turn, after one round that
             does not count; 0: none.
         ignore_index: label of the ground truth that is not scored; None: 255, or 65535 of more labels than 255.
@@ -90,10 +92,12 @@ class Comparison:
             self.tagger = TagCLIP(clip, vocabulary, config=replace(tagging, image=image), cache_dir=cache_dir)
         base = replace(config.dense, strategy=REFERENCE, options={}, vocabulary="all")
         self.segmenter = DenseSegmenter(clip, vocabulary, base, tagger=self.tagger, cache_dir=cache_dir)
-        self.maps = None
-        if CAM in config.strategies:
-            masks = replace(config.masks, image=image, refiner="none", confidence=None)
-            self.maps = GradCamSource(clip, vocabulary, config=masks, cache_dir=cache_dir)
+        masks = replace(config.masks, image=image, refiner="none", confidence=None)
+        self.sources = {
+            name: SOURCES[name](clip, vocabulary, config=masks, cache_dir=cache_dir)
+            for name, strategy in compared.items()
+            if strategy is None
+        }
         self.ignored = ignore_label(vocabulary.label_count) if config.ignore_index is None else config.ignore_index
         scoring = MaskEvaluationConfig(ignore_index=self.ignored, boundary_width=0)
         self.scorers = {
@@ -138,11 +142,11 @@ class Comparison:
         for vocabulary in self.config.vocabularies:
             classes = self._classes(vocabulary, truth, None if tags is None else tags.indices)
             names = segmenter.names(classes)
-            for strategy, one in zip(self.strategies, features, strict=True):
-                labels = segmenter.labels(view, one, names, rgb).labels.cpu().numpy().astype(segmenter.dtype)
+            for strategy, ready, one in zip(self.strategies, strategies, features, strict=True):
+                labels = segmenter.labels(view, one, names, rgb, ready).labels.cpu().numpy().astype(segmenter.dtype)
                 self.scorers[strategy, vocabulary].update(labels, truth)
-            if self.maps is not None:
-                self.scorers[CAM, vocabulary].update(self._cam_labels(self.maps, rgb, classes), truth)
+            for name, source in self.sources.items():
+                self.scorers[name, vocabulary].update(self._source_labels(source, rgb, classes), truth)
 
     def times(self, pairs: Sequence[tuple[Path, Path]]) -> dict[tuple[str, str], float]:
         """Mean seconds an image of each combination by itself: from decoded image to label map, tagging included."""
@@ -161,16 +165,16 @@ class Comparison:
     @torch.no_grad()
     def _alone(self, strategy: str, vocabulary: str, rgb: np.ndarray, truth: np.ndarray) -> None:
         tagging = vocabulary == "tags"
-        if self.maps is not None and strategy == CAM:
+        if strategy in self.sources:
             tags = self.tagger(rgb).indices if tagging and self.tagger is not None else None
-            self._cam_labels(self.maps, rgb, self._classes(vocabulary, truth, tags))
+            self._source_labels(self.sources[strategy], rgb, self._classes(vocabulary, truth, tags))
             return
         segmenter, view = self.segmenter, self.segmenter.view(rgb)
         first = view.inputs[: segmenter.config.window_batch].to(self.clip.device)
         ready: Strategy = prepared(self.clip, first, self.strategies[strategy])
         (features,), tags = segmenter.features(view, [ready], rgb if tagging else None)
         classes = self._classes(vocabulary, truth, None if tags is None else tags.indices)
-        segmenter.labels(view, features, segmenter.names(classes), rgb)
+        segmenter.labels(view, features, segmenter.names(classes), rgb, ready)
 
     def _classes(self, vocabulary: str, truth: np.ndarray, tags: list[int] | None) -> list[int]:
         if vocabulary == "all":
@@ -182,7 +186,7 @@ class Comparison:
         present = (int(label) - offset for label in np.unique(truth) if label != self.ignored)
         return [index for index in present if index >= 0]
 
-    def _cam_labels(self, source: ClassMapSource, rgb: np.ndarray, classes: list[int]) -> np.ndarray:
+    def _source_labels(self, source: ClassMapSource, rgb: np.ndarray, classes: list[int]) -> np.ndarray:
         if not classes and not self.vocabulary.has_background:
             classes = list(range(len(self.vocabulary)))
         inputs = source.prepare(rgb)[None].to(self.clip.device)
@@ -191,10 +195,10 @@ class Comparison:
 
 
 def _by_name(given: Iterable[str]) -> dict[str, Strategy | None]:
-    """Strategies by their own names, or by the path of a file whose name is taken already; None for "cam"."""
+    """Strategies by their own names, or by the path of a file whose name is taken already; None for a source."""
     found: dict[str, Strategy | None] = {}
     for one in given:
-        strategy = None if one == CAM else get_strategy(one)
-        name = CAM if strategy is None else strategy.name
+        strategy = None if one in SOURCES else get_strategy(one)
+        name = one if strategy is None else strategy.name
         found[one if name in found else name] = strategy
     return found

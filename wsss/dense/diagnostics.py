@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tagclip.clip.attention import mlp_output_norms
 from tagclip.clip.encoder import FrozenCLIP
+from tagclip.precision import exact_float32
 from wsss.dense.emergence import EmergenceConfig, attention_received, global_token_blocks, strongest_received
 
 
@@ -51,6 +52,7 @@ class Diagnosis:
 
 
 @torch.no_grad()
+@exact_float32()
 def diagnose(clip: FrozenCLIP, image: Tensor, config: EmergenceConfig | None = None) -> Diagnosis:
     """Both diagnostics of a model on one image, normalised, (3, H, W)."""
     config = config or EmergenceConfig()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tagclip.clip import attention
 from tagclip.clip.encoder import AttentionRequest, FrozenCLIP
+from tagclip.precision import exact_float32
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class EmergenceConfig:
 
 
 @torch.no_grad()
+@exact_float32()
 def attention_received(clip: FrozenCLIP, images: Tensor) -> Tensor:
     """Attention that every patch receives from the patches, block by block.
 

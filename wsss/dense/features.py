@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tagclip.clip import attention
-from tagclip.clip.encoder import AttentionRequest, FrozenCLIP, Trunk
+from tagclip.clip.encoder import AttentionRequest, FrozenCLIP, PositionInterpolation, Trunk
 from tagclip.errors import UsageError
+from tagclip.precision import exact_float32
 from wsss.dense.strategy import Context, Strategy
 
 
+@exact_float32()
 def prepared(clip: FrozenCLIP, images: Tensor, strategy: Strategy) -> Strategy:
     """The strategy with everything filled in that depends on the model or the images (B, 3, H, W)."""
     if strategy.prepare is not None:
@@ -32,7 +34,13 @@ def blocks_to_keep(clip: FrozenCLIP, strategies: Iterable[Strategy]) -> tuple[in
         keep |= {number for number in needs.attention if number < restart}
         if needs.restart is not None:
             keep.add(needs.restart)
+        keep |= set(needs.keep)
     return tuple(sorted(keep))
+
+
+def positions_of(clip: FrozenCLIP, strategy: Strategy) -> PositionInterpolation | None:
+    """How a strategy wants positional embeddings interpolated; None: as the model does."""
+    return strategy.needs(strategy.options, clip.depth).positions
 
 
 def own_stop(clip: FrozenCLIP, strategies: Iterable[Strategy]) -> int | None:
@@ -52,6 +60,7 @@ def merge_requests(*requests: AttentionRequest) -> AttentionRequest:
 
 
 @torch.no_grad()
+@exact_float32()
 def strategy_features(clip: FrozenCLIP, trunk: Trunk, strategy: Strategy) -> Tensor:
     """Patch features of a batch under one strategy.
 
@@ -67,6 +76,9 @@ def strategy_features(clip: FrozenCLIP, trunk: Trunk, strategy: Strategy) -> Ten
     Raises:
         UsageError: a strategy that restarts at a block and does not say how blocks run.
     """
+    if strategy.features is not None:
+        return F.normalize(strategy.features(clip, trunk, strategy.options).float(), dim=-1)
+    assert strategy.mix is not None  # one of the two is given
     needs = strategy.needs(strategy.options, clip.depth)
     inputs = dict(trunk.kept)
     tokens = trunk.tokens
@@ -95,5 +107,40 @@ def image_features(clip: FrozenCLIP, images: Tensor, strategy: Strategy) -> tupl
     """Features of normalised images (B, 3, H, W) with a trunk of their own: (B, N, D) fp32 unit norm, and the trunk."""
     strategy = prepared(clip, images, strategy)
     request = AttentionRequest(keep=blocks_to_keep(clip, [strategy]))
-    trunk = clip.trunk(images, request, stop=own_stop(clip, [strategy]))
+    trunk = clip.trunk(
+        images, request, stop=own_stop(clip, [strategy]), interpolation=positions_of(clip, strategy)
+    )
     return strategy_features(clip, trunk, strategy), trunk
+
+
+def one_image(trunk: Trunk, index: int) -> Trunk:
+    """The trunk of one image of a batch, its statistics left out."""
+    part = slice(index, index + 1)
+    return Trunk(trunk.tokens[part], trunk.grid, kept={number: kept[part] for number, kept in trunk.kept.items()})
+
+
+@torch.no_grad()
+def features_after_feedback(
+    clip: FrozenCLIP, trunk: Trunk, images: Tensor | None, rows: Tensor, strategy: Strategy
+) -> Tensor | None:
+    """Patch features of a batch under a strategy whose features depend on the words.
+
+    Args:
+        trunk: of the images (B, 3, H, W); see `strategy_features`. Without the images, None, nothing is refined by
+            their colours.
+        rows: unit-norm text rows of the words that compete, (Q, D).
+
+    Returns:
+        (B, N, D) fp32, unit norm; None for a strategy without feedback, or without a word.
+    """
+    if strategy.feedback is None or not len(rows):
+        return None
+    # Image by image: what a word wins in one image has nothing to do with the others of the batch.
+    found = [
+        strategy.feedback(
+            clip, one_image(trunk, index), None if images is None else images[index], rows, strategy.options
+        )
+        for index in range(len(trunk.tokens))
+    ]
+    kept = [one for one in found if one is not None]
+    return F.normalize(torch.stack(kept).float(), dim=-1) if kept else None

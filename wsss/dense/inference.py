@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,26 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tagclip.clip.encoder import AttentionRequest, FrozenCLIP, Grid
+from tagclip.clip import AttentionRequest, FrozenCLIP, Grid, PositionInterpolation, Trunk
 from tagclip.clip.prompts import build_text_classifier
 from tagclip.config import TagCLIPConfig
 from tagclip.errors import UsageError
 from tagclip.images import decode_image, prepare_image
+from tagclip.precision import exact_float32
 from tagclip.tagger import TagCLIP, TagResult
 from tagclip.vocabulary import Vocabulary
 from wsss.config import PamrConfig
 from wsss.dense.dense_config import DenseConfig
-from wsss.dense.features import blocks_to_keep, merge_requests, own_stop, prepared, strategy_features
+from wsss.dense.features import (
+    blocks_to_keep,
+    features_after_feedback,
+    merge_requests,
+    one_image,
+    own_stop,
+    positions_of,
+    prepared,
+    strategy_features,
+)
 from wsss.dense.logits import (
     DenseLabels,
     LogitField,
@@ -29,12 +39,15 @@ from wsss.dense.logits import (
     ResizedField,
     Window,
     WindowField,
+    WordMaps,
     argmax_labels,
     class_probabilities,
     log_normaliser,
+    small_labels,
     windows_of,
 )
 from wsss.dense.strategy import Strategy, get_strategy
+from wsss.dense.text_propagation import propagate
 from wsss.files.mask_files import ignore_label, label_dtype
 from wsss.masks.pamr import refine_with_pamr
 
@@ -49,6 +62,8 @@ class PreparedImage:
         size: height and width in which the windows are given.
         target: height and width of the image itself.
         grid: patch grid of one input.
+        trunks: of all inputs, batch by batch, for each way to interpolate positions; kept by `DenseSegmenter.features`
+            where a strategy reads them once more when the words are known.
     """
 
     inputs: Tensor
@@ -56,6 +71,7 @@ class PreparedImage:
     size: tuple[int, int]
     target: tuple[int, int]
     grid: Grid
+    trunks: dict[PositionInterpolation | None, list[Trunk]] = field(default_factory=dict)
 
 
 @dataclass
@@ -116,11 +132,12 @@ class DenseSegmenter:
         cache_dir: Path | str | None = None,
     ):
         self.clip, self.vocabulary, self.config = clip, vocabulary, config or DenseConfig()
-        self.strategy = get_strategy(self.config.strategy, self.config.options)
+        self.strategy = get_strategy(self.config.strategy, self.config.options, self.config.preset)
         if self.config.mode == "slide" and self.config.crop % clip.patch_size:
             raise UsageError(f"crop {self.config.crop} is no multiple of the model's patch size {clip.patch_size}")
-        if self.config.background_threshold and not vocabulary.has_background:
-            raise UsageError(f"background_threshold: vocabulary {vocabulary.name!r} has no background label")
+        for name in ("background_threshold", "area_threshold"):
+            if getattr(self.config, name) and not vocabulary.has_background:
+                raise UsageError(f"{name}: vocabulary {vocabulary.name!r} has no background label")
         self._offset = offset = 1 if vocabulary.has_background else 0
         self.ignored, self.dtype = ignore_label(vocabulary.label_count), label_dtype(vocabulary.label_count)
         prompts = [(name, index) for index, group in enumerate(vocabulary.prompts) for name in group]
@@ -149,19 +166,20 @@ class DenseSegmenter:
         """
         rgb = decode_image(image, apply_exif=self.config.apply_exif)
         view, features, indices, tags, strategy = self._seen(rgb, classes)
-        result = self.labels(view, features, self.names(indices), rgb)
+        result = self.labels(view, features, self.names(indices), rgb, strategy)
         labels = result.labels.cpu().numpy().astype(self.dtype)
         return DenseResult(labels, result.confidence.cpu().numpy(), list(indices), tags, strategy)
 
+    @exact_float32()
     def probabilities(self, image: Any, *, classes: int | str | Sequence[int | str] | None = None) -> Tensor:
         """Probability of every label at every pixel, before PAMR and threshold: (labels, H, W) fp32.
 
         Labels that the image may not get have probability 0. The whole array is held: for small images only.
         """
         rgb = decode_image(image, apply_exif=self.config.apply_exif)
-        view, features, indices, _, _ = self._seen(rgb, classes)
+        view, features, indices, _, strategy = self._seen(rgb, classes)
         names, scale = self.names(indices), self.config.logit_scale
-        field = self.field(view, features, names)
+        field = self.smoothed(self.field(view, features, names, strategy), names, rgb)
         normaliser = log_normaliser(field, logit_scale=scale, chunk_bytes=self._chunk_bytes)
         result = normaliser.new_zeros(len(self.vocabulary) + self._offset, *view.target)
         for label in names.labels.unique().tolist():
@@ -231,19 +249,28 @@ class DenseSegmenter:
         if tag_rgb is not None and self.tagger is None:
             raise UsageError("an image is to be tagged, but this segmenter has no tagger")
         tagger = None if tag_rgb is None or view.windows is not None else self.tagger
-        request = AttentionRequest(keep=blocks_to_keep(self.clip, strategies))
-        if tagger is not None:
-            request = merge_requests(request, tagger.request)
-        stop = own_stop(self.clip, strategies) if tagger is None else None
+        ways = [positions_of(self.clip, strategy) for strategy in strategies]
         parts: list[list[Tensor]] = [[] for _ in strategies]
         tags = None
-        for inputs in view.inputs.split(self.config.window_batch):
-            inputs = inputs.to(self.clip.device)
-            trunk = self.clip.trunk(inputs, request, stop=stop)
-            for part, strategy in zip(parts, strategies, strict=True):
-                part.append(strategy_features(self.clip, trunk, strategy))
-            if tagger is not None:
-                tags = tagger.results(tagger.score_trunk(trunk, inputs), trunk.grid)[0]
+        view.trunks = {}
+        for way in dict.fromkeys([*ways, *([None] if tagger is not None else [])]):
+            own = [index for index, other in enumerate(ways) if other == way]
+            users = [strategies[index] for index in own]
+            request = AttentionRequest(keep=blocks_to_keep(self.clip, users))
+            tagging = tagger if way is None else None
+            if tagging is not None:
+                request = merge_requests(request, tagging.request)
+            stop = own_stop(self.clip, users) if tagging is None else None
+            kept = view.trunks.setdefault(way, [])
+            for inputs in view.inputs.split(self.config.window_batch):
+                inputs = inputs.to(self.clip.device)
+                trunk = self.clip.trunk(inputs, request, stop=stop, interpolation=way)
+                for index, strategy in zip(own, users, strict=True):
+                    parts[index].append(strategy_features(self.clip, trunk, strategy))
+                if tagging is not None:
+                    tags = tagging.results(tagging.score_trunk(trunk, inputs), trunk.grid)[0]
+                if any(strategy.feedback or strategy.decide for strategy in users):
+                    kept.append(Trunk(trunk.tokens, trunk.grid, kept=trunk.kept))
         if tag_rgb is not None and self.tagger is not None and tagger is None:
             tags = self.tagger(tag_rgb)
         return [torch.cat(part) for part in parts], tags
@@ -255,32 +282,89 @@ class DenseSegmenter:
             keep = torch.ones_like(keep)
         return Names(self._rows[keep], self._labels[keep])
 
-    def field(self, view: PreparedImage, features: Tensor, names: Names) -> LogitField:
-        """Cosines between every pixel and every name."""
-        grid = view.grid
-        cosines = (features @ names.rows.T).transpose(1, 2).unflatten(2, (grid.height, grid.width))
-        if view.windows is None:
-            return PatchField(cosines[0], *view.target)
-        field = WindowField(view.windows, cosines, *view.size)
-        return field if view.size == view.target else ResizedField(field, *view.target)
-
-    def labels(self, view: PreparedImage, features: Tensor, names: Names, rgb: np.ndarray) -> DenseLabels:
-        """Argmax, PAMR and background threshold as the config says.
+    @exact_float32()
+    def field(
+        self, view: PreparedImage, features: Tensor, names: Names, strategy: Strategy | None = None
+    ) -> LogitField:
+        """Cosines between every pixel and every name, or what the strategy decides on in their place.
 
         Args:
             features: (B, N, D) of this view.
-            rgb: the image, (H, W, 3) uint8, for PAMR.
+            strategy: whose features they are, prepared; None: the segmenter's.
         """
-        config, field = self.config, self.field(view, features, names)
-        chunk = self._chunk_bytes
-        if config.pamr is None:
-            result = argmax_labels(field, names.labels, logit_scale=config.logit_scale, chunk_bytes=chunk)
-        else:
-            result = self._refined(field, names, rgb, chunk, config.pamr)
+        grid, strategy = view.grid, strategy or self.strategy
+        trunks = [
+            (trunk, index)
+            for trunk in view.trunks.get(positions_of(self.clip, strategy), [])
+            for index in range(len(trunk.tokens))
+        ]
+        fields: list[LogitField] = []
+        for number, one in enumerate(features):
+            trunk = one_image(*trunks[number]) if trunks else None
+            if trunk is not None and strategy.feedback is not None:
+                images = view.inputs[number : number + 1].to(self.clip.device)
+                told = features_after_feedback(self.clip, trunk, images, names.rows, strategy)
+                one = one if told is None else told[0]
+            cosines = (one @ names.rows.T).T.unflatten(1, (grid.height, grid.width))
+            size = view.target
+            if view.windows is not None:
+                window = view.windows[number]
+                size = (window.bottom - window.top, window.right - window.left)
+            found = None
+            if trunk is not None and strategy.decide is not None:
+                maps = WordMaps(cosines, names.rows, names.labels, *view.inputs.shape[2:])
+                found = strategy.decide(self.clip, trunk, maps, strategy.options)
+            if found is None:
+                fields.append(PatchField(cosines, *size))
+            else:
+                fields.append(found if (found.height, found.width) == size else ResizedField(found, *size))
+        if view.windows is None:
+            return fields[0]
+        joined = WindowField(view.windows, fields, *view.size)
+        return joined if view.size == view.target else ResizedField(joined, *view.target)
+
+    def smoothed(self, field: LogitField, names: Names, rgb: np.ndarray) -> LogitField:
+        """The field after `DenseConfig.propagation`, if there is any."""
+        if self.config.propagation is None:
+            return field
+        return propagate(
+            field,
+            names.rows,
+            rgb,
+            self.config.propagation,
+            mean=self.clip.mean,
+            std=self.clip.std,
+            chunk_bytes=self._chunk_bytes,
+        )
+
+    @exact_float32()
+    def labels(
+        self, view: PreparedImage, features: Tensor, names: Names, rgb: np.ndarray, strategy: Strategy | None = None
+    ) -> DenseLabels:
+        """Propagation, argmax, PAMR, area and background thresholds as the config says.
+
+        Args:
+            features: (B, N, D) of this view.
+            rgb: the image, (H, W, 3) uint8, for propagation and PAMR.
+            strategy: whose features they are, prepared; None: the segmenter's.
+        """
+        config, chunk = self.config, self._chunk_bytes
+        field = self.smoothed(self.field(view, features, names, strategy), names, rgb)
+
+        def decide(left_out: Sequence[int]) -> DenseLabels:
+            if config.pamr is not None:
+                return self._refined(field, names, rgb, chunk, config.pamr, left_out)
+            scale = config.logit_scale
+            return argmax_labels(field, names.labels, logit_scale=scale, chunk_bytes=chunk, left_out=left_out)
+
+        result = decide(())
+        if config.area_threshold and (small := small_labels(result.labels, config.area_threshold)):
+            result = decide(small)
         if config.background_threshold:
             result.labels[result.confidence < config.background_threshold] = 0
         return result
 
+    @exact_float32()
     def patch_probabilities(self, features: Tensor, classes: Sequence[int]) -> Tensor:
         """Probability of each class at every patch of one whole image, against the background words.
 
@@ -302,13 +386,19 @@ class DenseSegmenter:
         return prepare_image(rgb, self.clip.patch_size, self.clip.mean, self.clip.std, max_long_side=max_long_side)
 
     def _refined(
-        self, field: LogitField, names: Names, rgb: np.ndarray, chunk: int, pamr: PamrConfig
+        self,
+        field: LogitField,
+        names: Names,
+        rgb: np.ndarray,
+        chunk: int,
+        pamr: PamrConfig,
+        left_out: Sequence[int] = (),
     ) -> DenseLabels:
         """PAMR on every label's probability, some labels at a time, then the argmax over labels."""
         scale = self.config.logit_scale
         image = torch.from_numpy(rgb).permute(2, 0, 1).to(names.rows.device)
         normaliser = log_normaliser(field, logit_scale=scale, chunk_bytes=chunk)
-        present = names.labels.unique().tolist()
+        present = [label for label in names.labels.unique().tolist() if label not in left_out]
         step = max(1, chunk // (4 * normaliser.numel()))
         best = torch.full_like(normaliser, -1.0)
         labels = torch.zeros_like(normaliser, dtype=torch.int64)

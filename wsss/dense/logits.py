@@ -22,6 +22,10 @@ class LogitField(Protocol):
     height: int
     width: int
 
+    @property
+    def device(self) -> torch.device:
+        """Where the logits are."""
+
     def rows(self, first: int, last: int, names: slice = slice(None)) -> Tensor:
         """Rows first..last-1: (Q, last - first, width) fp32."""
 
@@ -49,10 +53,33 @@ class PatchField:
         self.logits, self.height, self.width = logits, height, width
         self.count = logits.shape[0]
 
+    @property
+    def device(self) -> torch.device:
+        """See `LogitField.device`."""
+        return self.logits.device
+
     def rows(self, first: int, last: int, names: slice = slice(None)) -> Tensor:
         """See `LogitField.rows`."""
         where = _source_rows(first, last, self.logits.shape[1], self.height, self.logits.device)
         return _stretch(self.logits[names], *where, self.width)
+
+
+@dataclass(frozen=True)
+class WordMaps:
+    """Cosines between the patches of one model input and the words that compete.
+
+    Attributes:
+        cosines: (Q, h, w) fp32 on the patch grid.
+        rows: unit-norm text rows of the words, (Q, D).
+        labels: mask label of every word, (Q,) int64; the words of a label stand together.
+        height, width: pixels of the input.
+    """
+
+    cosines: Tensor
+    rows: Tensor
+    labels: Tensor
+    height: int
+    width: int
 
 
 @dataclass(frozen=True)
@@ -70,20 +97,21 @@ class WindowField:
 
     Args:
         windows: rectangles that cover the image.
-        logits: (len(windows), Q, h, w) fp32.
+        parts: a field for each.
     """
 
-    def __init__(self, windows: Sequence[Window], logits: Tensor, height: int, width: int):
-        self.windows, self.height, self.width = list(windows), height, width
-        self.parts = [
-            PatchField(one, window.bottom - window.top, window.right - window.left)
-            for window, one in zip(windows, logits, strict=True)
-        ]
-        self.count = logits.shape[1]
+    def __init__(self, windows: Sequence[Window], parts: Sequence[LogitField], height: int, width: int):
+        self.windows, self.parts, self.height, self.width = list(windows), list(parts), height, width
+        self.count = self.parts[0].count
+
+    @property
+    def device(self) -> torch.device:
+        """See `LogitField.device`."""
+        return self.parts[0].device
 
     def rows(self, first: int, last: int, names: slice = slice(None)) -> Tensor:
         """See `LogitField.rows`."""
-        device = self.parts[0].logits.device
+        device = self.parts[0].device
         kept = len(range(self.count)[names])
         total = torch.zeros(kept, last - first, self.width, device=device)
         seen = torch.zeros(last - first, self.width, device=device)
@@ -102,6 +130,11 @@ class ResizedField:
     def __init__(self, field: LogitField, height: int, width: int):
         self.field, self.height, self.width = field, height, width
         self.count = field.count
+
+    @property
+    def device(self) -> torch.device:
+        """See `LogitField.device`."""
+        return self.field.device
 
     def rows(self, first: int, last: int, names: slice = slice(None)) -> Tensor:
         """See `LogitField.rows`."""
@@ -148,7 +181,14 @@ class DenseLabels:
     confidence: Tensor
 
 
-def argmax_labels(field: LogitField, name_labels: Tensor, *, logit_scale: float, chunk_bytes: int) -> DenseLabels:
+def argmax_labels(
+    field: LogitField,
+    name_labels: Tensor,
+    *,
+    logit_scale: float,
+    chunk_bytes: int,
+    left_out: Sequence[int] = (),
+) -> DenseLabels:
     """Per-pixel argmax over names, read as labels; a class with several names counts with its best one.
 
     Args:
@@ -156,15 +196,26 @@ def argmax_labels(field: LogitField, name_labels: Tensor, *, logit_scale: float,
         name_labels: label of every name, (Q,) int64, on the field's device.
         logit_scale: factor of the cosines before the softmax.
         chunk_bytes: memory that the logits of one band of rows may take.
+        left_out: labels whose probability counts as 0; the others' stay as they are.
     """
+    barred = torch.isin(name_labels, torch.tensor(left_out, device=name_labels.device)) if left_out else None
     labels = torch.empty(field.height, field.width, dtype=torch.int64, device=name_labels.device)
     confidence = torch.empty(field.height, field.width, device=name_labels.device)
     for first, last in row_chunks(field, chunk_bytes):
         logits = field.rows(first, last).mul_(logit_scale)
+        normaliser = logits.logsumexp(dim=0)
+        if barred is not None:
+            logits[barred] = -torch.inf
         best, name = logits.max(dim=0)
         labels[first:last] = name_labels[name]
-        confidence[first:last] = (best - logits.logsumexp(dim=0)).exp_()
+        confidence[first:last] = (best - normaliser).exp_()
     return DenseLabels(labels, confidence)
+
+
+def small_labels(labels: Tensor, share: float) -> list[int]:
+    """Foreground labels (1 and above) that cover at most this share of all foreground pixels of a label map."""
+    found, areas = labels[labels > 0].unique(return_counts=True)
+    return found[areas <= share * areas.sum()].tolist()
 
 
 def log_normaliser(field: LogitField, *, logit_scale: float, chunk_bytes: int) -> Tensor:

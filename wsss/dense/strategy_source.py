@@ -10,10 +10,18 @@ import torch
 
 from tagclip.clip.encoder import AttentionRequest, FrozenCLIP, Trunk
 from tagclip.errors import UsageError
+from tagclip.precision import exact_float32
 from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
 from wsss.dense.dense_config import DenseConfig
-from wsss.dense.features import blocks_to_keep, prepared, strategy_features
+from wsss.dense.features import (
+    blocks_to_keep,
+    features_after_feedback,
+    one_image,
+    positions_of,
+    prepared,
+    strategy_features,
+)
 from wsss.dense.inference import DenseSegmenter
 from wsss.maps.class_maps import ClassMaps
 from wsss.maps.source import ClassMapSource
@@ -46,10 +54,16 @@ class StrategySource(ClassMapSource):
     ):
         super().__init__(clip, vocabulary, config or MaskConfig.preset(preset))
         dense = replace(dense or DenseConfig(), vocabulary="all", mode="whole", background_threshold=0.0)
+        dense = replace(dense, area_threshold=0.0, propagation=None)
         self.segmenter = DenseSegmenter(clip, vocabulary, dense, cache_dir=cache_dir)
         if "auto" in vars(self.segmenter.strategy.options).values():
             raise UsageError(
                 f'strategy {self.segmenter.strategy.name}: "auto" is found image by image; name the blocks for masks'
+            )
+        if positions_of(clip, self.segmenter.strategy) is not None:
+            raise UsageError(
+                f'strategy {self.segmenter.strategy.name}: the positions of preset "reference" need a trunk of their '
+                "own, which masks share with the tagger; use the default preset for masks"
             )
         size = clip.patch_size * 2
         self.strategy = prepared(clip, torch.zeros(1, 3, size, size, device=clip.device), self.segmenter.strategy)
@@ -60,6 +74,7 @@ class StrategySource(ClassMapSource):
         return AttentionRequest(keep=blocks_to_keep(self.clip, [self.strategy]))
 
     @torch.no_grad()
+    @exact_float32()
     def maps_from_trunk(self, trunk: Trunk, tag_indices: Sequence[Sequence[int]]) -> list[ClassMaps]:
         """Class probabilities of a batch as maps; see `ClassMapSource.maps_from_trunk`."""
         self.check_count(trunk, tag_indices)
@@ -70,12 +85,10 @@ class StrategySource(ClassMapSource):
         results = []
         for image, indices in enumerate(tag_indices):
             # Image by image, so that maps do not depend on the others of the batch.
-            one = Trunk(
-                trunk.tokens[image : image + 1],
-                trunk.grid,
-                kept={number: tokens[image : image + 1] for number, tokens in trunk.kept.items()},
-            )
-            features = strategy_features(self.clip, one, self.strategy)[0]
+            one = one_image(trunk, image)
+            rows = self.segmenter.names(indices).rows
+            told = features_after_feedback(self.clip, one, None, rows, self.strategy) if indices else None
+            features = strategy_features(self.clip, one, self.strategy)[0] if told is None else told[0]
             maps = self.segmenter.patch_probabilities(features, list(indices))
             arrays = maps.unflatten(1, shape).cpu().numpy()
             results.append(ClassMaps(list(indices), arrays, arrays, arrays, maps.mean(dim=1).cpu().numpy()))

@@ -14,7 +14,15 @@ from tagclip.arguments import as_names
 from tagclip.errors import ImageError, RunError
 from tagclip.images import Size, image_size
 from wsss.files.concurrency import bounded_map
-from wsss.files.mask_files import IGNORE_8_BIT, MaskHeader, count_labels, ignore_label, mask_header, read_mask
+from wsss.files.mask_files import (
+    IGNORE_8_BIT,
+    MaskHeader,
+    count_labels,
+    ignore_label,
+    mask_header,
+    read_mask,
+    with_ignored_value,
+)
 
 WRITE_ONE = "write 1 instead of 255 into them"
 
@@ -93,15 +101,17 @@ def check_pairs(
     *,
     any_depth: bool = True,
     place: str = "true masks",
+    read: Callable[[Path], np.ndarray] = read_mask,
 ) -> PreflightReport:
     """Reads pairs of an image and its mask and makes sure that they belong together and hold ids of classes.
 
     Args:
-        class_names: names by label; None where the masks' own ids are mapped before they are used.
+        class_names: names by label; None where it is not known what becomes of the masks' ids.
         config: what to look at.
         progress: called with the number of pairs done.
-        any_depth: False for a reader that takes masks as 8 bits (mmseg's, of up to 255 labels).
+        any_depth: False for mmseg's own reader, which takes masks as 8 bits.
         place: what messages call the whole set.
+        read: label map of a file, as it is used.
 
     Raises:
         RunError: naming the first bad mask, what is wrong with it, how many others are bad, and the remedy; or what is
@@ -116,7 +126,7 @@ def check_pairs(
 
     def inspect(pair: tuple[Path, Path]) -> str | dict[int, int]:
         try:
-            return _inspect(*pair, names, config, ignored, any_depth)
+            return _inspect(*pair, names, config, ignored, any_depth, read)
         except ImageError as error:
             return f"mask {error}"
 
@@ -139,7 +149,13 @@ def check_pairs(
 
 
 def _inspect(
-    image: Path, mask: Path, names: Sequence[str] | None, config: PreflightConfig, ignored: int, any_depth: bool
+    image: Path,
+    mask: Path,
+    names: Sequence[str] | None,
+    config: PreflightConfig,
+    ignored: int,
+    any_depth: bool,
+    read: Callable[[Path], np.ndarray],
 ) -> dict[int, int] | str:
     """Pixels by value of the mask, or what is wrong."""
     try:
@@ -151,7 +167,7 @@ def _inspect(
         return problem
     if not config.ids:
         return {}
-    counts = count_labels(read_mask(mask))
+    counts = count_labels(with_ignored_value(read(mask), ignored))
     if ignored > IGNORE_8_BIT and header.bits <= 8 and IGNORE_8_BIT in counts:
         return (
             f"mask {mask} has 8 bits and the value {IGNORE_8_BIT}, which is a class here, as {ignored} is ignored; "
@@ -169,7 +185,10 @@ def _inspect(
 def _depth_problem(mask: Path, header: MaskHeader, ignored: int, any_depth: bool) -> str | None:
     if any_depth or header.bits == 8 or header.is_palette or (header.bits == 16 and ignored > IGNORE_8_BIT):
         return None
-    return f"mask {mask} is a grey image of {header.bits} bits, but training reads 8 of them; save it as an 8-bit PNG"
+    return (
+        f"mask {mask} is a grey image of {header.bits} bits, but LoadAnnotations reads 8 of them; save it as an 8-bit "
+        "PNG, or load it by LoadLabelMap"
+    )
 
 
 def _size_problem(image: Path, mask: Path, size: Size, header: MaskHeader, config: PreflightConfig) -> str | None:

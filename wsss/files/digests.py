@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tagclip.text_files import parse_json
 from wsss.files.provenance import write_record
 
 BLOCK = 2**20
@@ -49,7 +49,7 @@ def files_digest(files: Iterable[tuple[str, Path]], cache: Path | None = None) -
 
 def _read_cache(cache: Path | None) -> dict[str, Any]:
     try:
-        known = json.loads(cache.read_text(encoding="utf-8")) if cache is not None else {}
+        known = parse_json(cache.read_text(encoding="utf-8")) if cache is not None else {}
     except (OSError, ValueError):  # a damaged cache only costs the time to read the files
         return {}
     return known if isinstance(known, dict) else {}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tagclip.text_files import json_text
+from tagclip.text_files import json_text, parse_json
 from wsss.files.atomic import atomic_file, disk_errors
 
 
@@ -43,7 +42,7 @@ class Journal:
         with path.open("rb") as file:
             for line in file:
                 try:
-                    key = json.loads(line)["id"] if line.endswith(b"\n") else None
+                    key = parse_json(line)["id"] if line.endswith(b"\n") else None
                 except (ValueError, KeyError, TypeError):
                     key = None
                 if not isinstance(key, str):
@@ -87,7 +86,7 @@ class Journal:
         path, offset, length = self._places[key]
         with path.open("rb") as file:
             file.seek(offset)
-            return json.loads(file.read(length))
+            return parse_json(file.read(length))
 
     def finish(self, order: Iterable[str]) -> None:
         """Writes the ordered file from the records whose ids `order` names."""

@@ -15,6 +15,10 @@ from wsss.files.atomic import disk_errors
 logger = logging.getLogger(__name__)
 
 
+class FolderBusyError(RunError):
+    """Another process holds a folder."""
+
+
 def take_lock(path: Path, place: str) -> BaseFileLock:
     """Holds a folder until the lock is released or the process ends in whatever way.
 
@@ -23,20 +27,20 @@ def take_lock(path: Path, place: str) -> BaseFileLock:
         place: what messages call the folder: "--out runs/mine".
 
     Raises:
-        RunError: another process holds it, or the file cannot be written.
+        FolderBusyError: another process holds it. RunError: the file cannot be written.
     """
     with disk_errors(path):
         try:
             return _held(FileLock(path, blocking=False))
         except Timeout:
-            raise RunError(f"{place}: another process is working in this folder") from None
+            raise FolderBusyError(f"{place}: another process is working in this folder") from None
         except NotImplementedError:
             logger.warning("%s: the file system knows no locks; %s is kept while this runs", place, path)
     with disk_errors(path):
         try:
             return _held(SoftFileLock(path, blocking=False))
         except Timeout:
-            raise RunError(
+            raise FolderBusyError(
                 f"{place}: another process is working in this folder; if none is, one was killed there: delete {path}"
             ) from None
 

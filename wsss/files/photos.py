@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from tagclip.errors import UsageError
+from tagclip.errors import ImageError, UsageError
 from wsss.files.run_files import read_manifest
 
 
@@ -65,4 +65,23 @@ class PhotoLocator:
         raise UsageError(
             f"{self.run}: its photo {candidates[-1]} does not exist; if the photos were moved, say where they are: "
             "--image-root DIR"
+        )
+
+
+def require_same_file(path: Path, file_size: int | None) -> None:
+    """Makes sure that a photo is still the file that was planned or tagged, as far as its size in bytes tells.
+
+    Args:
+        file_size: of that file; None: not known.
+
+    Raises:
+        ImageError: it has another size, or is gone.
+    """
+    try:
+        now = path.stat().st_size
+    except OSError as error:
+        raise ImageError(f"{path}: {error.strerror or error}") from None
+    if file_size not in (None, now):
+        raise ImageError(
+            f"{path}: the file was changed after it had been looked at ({file_size} bytes then, {now} now)"
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tagclip.errors import RunError, UsageError
-from tagclip.text_files import json_text
+from tagclip.text_files import json_text, parse_json
 from tagclip.version import __version__
 from wsss.files.atomic import atomic_file, disk_errors
 
@@ -80,7 +80,7 @@ def read_record(path: Path, remedy: str) -> dict[str, Any]:
         RunError: it cannot be read.
     """
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(parse_json(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise RunError(f"{path}: damaged ({error}); {remedy}") from None
 

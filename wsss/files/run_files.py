@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tagclip.errors import RunError
+from tagclip.text_files import parse_json
 from tagclip.vocabulary import Vocabulary
 
 FORMAT = 1
@@ -27,7 +28,7 @@ def read_manifest(root: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: damaged ({error}); start anew with --overwrite") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -75,7 +76,7 @@ def json_lines(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
                 continue
             place = f"{path} line {number}"
             try:
-                row = json.loads(line)
+                row = parse_json(line)
             except ValueError as error:
                 raise RunError(f"{place}: not JSON ({error}); make it again") from None
             if not isinstance(row, dict):

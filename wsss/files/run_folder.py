@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -24,6 +25,8 @@ from wsss.files.provenance import config_text, differences, installed_versions, 
 from wsss.files.run_files import FORMAT, LEFT_FILE, REJECTED_FILE, read_manifest, run_id
 from wsss.files.run_reader import RunReader
 
+PARTS, DONE = "parts", "done"  # below PARTIAL: a folder per part, and the file that says that it is done
+TRIES = 20  # tenths of a second that a part waits for others to look, too
 PARTIAL = ".partial"  # journals and temporary files of an unfinished run; gone when it is complete
 ASIDE = "aside"  # maps and masks of images that are not in the data set: rejected ones, and those without a photo
 OWN_FILES = (
@@ -40,6 +43,7 @@ NEEDS_MASKS = (
     "every mask depends on that: `tagclip remask` makes others from these maps; or choose another folder, or "
     "--overwrite"
 )
+logger = logging.getLogger(__name__)
 
 
 class RunFolder(RunReader):
@@ -65,8 +69,11 @@ class RunFolder(RunReader):
         notes: Mapping[str, Any],
         manifest: Mapping[str, Any] | None,
         lock: BaseFileLock,
+        part: int | None = None,
     ):
         super().__init__(root)
+        self.part, self.only = part, None if part is None else frozenset[str]()
+        home = _home(root, part)
         self.identity, self.notes, self.manifest, self._lock = identity, dict(notes), manifest, lock
         self.changed: list[str] = []
         self.is_adopted = False
@@ -74,15 +81,20 @@ class RunFolder(RunReader):
         for key in LASTING:
             if manifest is not None and key in manifest:
                 self.notes.setdefault(key, manifest[key])
-        self.scratch = root / PARTIAL / "files"
+        self.scratch = home / "files"
         with disk_errors(root):
             shutil.rmtree(self.scratch, ignore_errors=True)
             self.scratch.mkdir(parents=True, exist_ok=True)
-        others = (root / REJECTED_FILE, root / LEFT_FILE)
         self.was_finished = (root / "tags.jsonl").is_file()
-        self.tags = Journal(root / "tags.jsonl", root / PARTIAL / "tags.jsonl", self.scratch, others)
-        self.failures = Journal(root / "failures.jsonl", root / PARTIAL / "failures.jsonl", self.scratch)
-        self.coverage = Journal(None, root / PARTIAL / "coverage.jsonl", self.scratch)
+        # What parts have recorded is the run's, and what the run has recorded by itself need not be done in a part.
+        homes = [root / PARTIAL] if part is not None else sorted((root / PARTIAL / PARTS).glob("*/"))
+        elsewhere = {name: [one / name for one in homes] for name in ("tags.jsonl", "failures.jsonl", "coverage.jsonl")}
+        others = (root / REJECTED_FILE, root / LEFT_FILE, *elsewhere["tags.jsonl"])
+        self.tags = Journal(root / "tags.jsonl", home / "tags.jsonl", self.scratch, others)
+        self.failures = Journal(
+            root / "failures.jsonl", home / "failures.jsonl", self.scratch, elsewhere["failures.jsonl"]
+        )
+        self.coverage = Journal(None, home / "coverage.jsonl", self.scratch, elsewhere["coverage.jsonl"])
         self.is_complete = False
         self.counts: dict[str, Any] = {}
         self.times: dict[str, Any] | None = None
@@ -98,6 +110,7 @@ class RunFolder(RunReader):
         overwrite: bool = False,
         changeable: Sequence[str] = (),
         after_maps: Sequence[str] = (),
+        part: int | None = None,
     ) -> RunFolder:
         """Starts or resumes a run.
 
@@ -110,6 +123,7 @@ class RunFolder(RunReader):
                 person has corrected, as corrections-<id of the run>.json).
             changeable: parts of the identity ("tagging.rule") that may differ: see `changed`.
             after_maps: parts of it that masks depend on and class maps do not, for the message of a refusal.
+            part: number of the part that is worked on, beside other processes with other parts; None: all of the run.
 
         Raises:
             UsageError: `root` is a file, or holds files of ours without a manifest.
@@ -120,21 +134,27 @@ class RunFolder(RunReader):
             raise UsageError(f"--out {root}: is a file, not a folder")
         identity = json.loads(json.dumps(identity))
         with disk_errors(root):
-            (root / PARTIAL).mkdir(parents=True, exist_ok=True)
-        lock = take_lock(root / PARTIAL / "lock", f"--out {root}")
+            _home(root, part).mkdir(parents=True, exist_ok=True)
+        lock = take_lock(_home(root, part) / "lock", f"--out {root}")
         try:
+            _refuse_company(root, part)
             if overwrite:
                 _empty(root)
             manifest = read_manifest(root)
             changed: list[str] = []
             if manifest is not None:
                 changed = check_identity(root, manifest, identity, changeable, after_maps)
+                _tell_versions(root, manifest.get("versions"))
             elif strangers := [name for name in (*OWN_FILES, *SUFFIXES) if (root / name).exists()]:
                 raise UsageError(
                     f"--out {root}: holds {strangers[0]}, but no manifest.json of a run; choose another folder, or "
                     "--overwrite"
                 )
-            run = cls(root, identity, dict(notes or {}), manifest, lock)
+            if changed and part is not None:
+                raise RunError(
+                    f"--out {root}: {'; '.join(changed)}; the same command without --shard brings the run up to date"
+                )
+            run = cls(root, identity, dict(notes or {}), manifest, lock, part)
             run._config = config
             run.changed = changed
             # The manifest first: a kill between the two must not leave a folder that belongs to nobody.
@@ -144,9 +164,14 @@ class RunFolder(RunReader):
                 run.write_text("config.py", config_text(config))
             return run
         except BaseException:
-            _leave(root)
+            _leave(root, part)
             lock.release()
             raise
+
+    def finish_part(self) -> None:
+        """Notes that the part is done."""
+        with disk_errors(self.root), atomic_file(_home(self.root, self.part) / DONE, self.scratch, durable=True):
+            pass
 
     def adopt(self) -> None:
         """Makes what is wanted otherwise the folder's own, before anything in it changes: a kill leaves no mixture."""
@@ -180,8 +205,10 @@ class RunFolder(RunReader):
     def existing(self, kind: str) -> set[str]:
         """Ids whose file of a kind ("cams", "masks", "confidence") is there; damaged PNGs are not.
 
-        Class maps are only looked at when a mask is made from them.
+        Class maps are only looked at when a mask is made from them. Of a part, only its own images (`only`).
         """
+        if self.only is not None:
+            return {name for name in self.only if _exists(self.root / kind / f"{name}{SUFFIXES[kind]}", kind)}
         return existing_files(self.root, kind)
 
     def drop(self, image_id: str) -> None:
@@ -301,8 +328,46 @@ def existing_files(root: Path, kind: str) -> set[str]:
         path.relative_to(top).as_posix()[:-4]  # all suffixes have four characters
         for folder, _, names in os.walk(top)
         for path in (Path(folder) / name for name in names)
-        if path.suffix == SUFFIXES[kind] and (path.stat().st_size if kind == "cams" else is_whole(path))
+        if path.suffix == SUFFIXES[kind] and _exists(path, kind)
     }
+
+
+def _exists(path: Path, kind: str) -> bool:
+    try:
+        return path.stat().st_size > 0 and (kind == "cams" or is_whole(path))
+    except FileNotFoundError:
+        return False
+
+
+def part_is_done(root: Path, part: int) -> bool:
+    """Whether a part of a run is done."""
+    return (_home(root, part) / DONE).is_file()
+
+
+def _home(root: Path, part: int | None) -> Path:
+    """Where the records of a run, or of a part of it, grow."""
+    return root / PARTIAL if part is None else root / PARTIAL / PARTS / f"{part:06}"
+
+
+def _refuse_company(root: Path, part: int | None) -> None:
+    """One process does all of a run, or several do parts of it; not both at the same time.
+
+    Raises:
+        RunError: there is such company.
+    """
+    if part is None:
+        for path in sorted((root / PARTIAL / PARTS).glob("*/lock")):
+            take_lock(path, f"--out {root}, part {path.parent.name}").release()
+        return
+    for left in reversed(range(TRIES)):  # another part may be looking at this very moment
+        try:
+            take_lock(root / PARTIAL / "lock", f"--out {root}").release()
+        except RunError:
+            if not left:
+                raise
+            time.sleep(0.1)
+        else:
+            return
 
 
 def check_identity(
@@ -341,9 +406,23 @@ def _refuse_edited(root: Path, manifest: Mapping[str, Any]) -> None:
         )
 
 
-def _leave(root: Path) -> None:
+def _tell_versions(root: Path, there: Any) -> None:
+    """Says which packages are others than when a run began: last digits may then differ within one run."""
+    if not isinstance(there, Mapping):
+        return
+    changed = [f"{name} {there.get(name)} then, {version} now" for name, version in installed_versions().items()
+               if there.get(name) != version]  # fmt: skip
+    if changed:
+        logger.warning("%s: began with other versions (%s); results may differ in the last digits", root,
+                       "; ".join(changed))  # fmt: skip
+
+
+def _leave(root: Path, part: int | None) -> None:
     """Takes back what opening added to a folder that was then refused."""
     with contextlib.suppress(OSError):
+        if part is not None and [path.name for path in _home(root, part).iterdir()] == ["lock"]:
+            shutil.rmtree(_home(root, part))
+            (root / PARTIAL / PARTS).rmdir()
         if [path.name for path in (root / PARTIAL).iterdir()] == ["lock"]:
             shutil.rmtree(root / PARTIAL)
 

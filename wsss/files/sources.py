@@ -35,6 +35,7 @@ class Sample:
         image, mask: the two files; the mask may not exist (see `MaskSource.missing`).
         tags: class names of the image, empty if the source has none.
         scores: scores of those tags where known, in the order of `tags`.
+        file_size: of the image in bytes when it was tagged; None where that is not known.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Sample:
     mask: Path
     tags: tuple[str, ...] = ()
     scores: tuple[float, ...] = ()
+    file_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ def _open_run(
         record = records[name]
         tags = tuple(vocabulary.names[index] for index in record.indices)
         image = photos.find(name, record.path)
-        samples.append(Sample(name, image, there[name], tags, _scores_of_tags(record)))
+        samples.append(Sample(name, image, there[name], tags, _scores_of_tags(record), record.file_size))
     return MaskSource(root, "run", tuple(samples), tuple(missing), tuple(failed))
 
 
@@ -179,7 +181,6 @@ def _scores_of_tags(record: TagRecord) -> tuple[float, ...]:
         return ()
     scores = record.scores[list(record.indices)]
     return () if np.isnan(scores).any() else tuple(float(score) for score in scores)
-
 
 
 

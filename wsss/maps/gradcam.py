@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tagclip.clip.encoder import FrozenCLIP, Grid
 from tagclip.clip.pooled_gradient import PooledPatches
+from tagclip.precision import exact_float32
 from wsss.config import CamConfig
 
 
@@ -32,6 +33,7 @@ def scale_to_unit(maps: Tensor, epsilon: float = 1e-7) -> Tensor:
 
 
 @torch.no_grad()
+@exact_float32()
 def softmax_gradcam(
     clip: FrozenCLIP, tokens: Tensor, grid: Grid, tag_rows: Tensor, background_rows: Tensor, config: CamConfig
 ) -> SoftmaxCams:

@@ -11,6 +11,7 @@ import torch
 from tagclip.boxes import box_masks
 from tagclip.clip import AttentionRequest, FrozenCLIP, Trunk, build_text_classifier
 from tagclip.errors import UsageError
+from tagclip.precision import exact_float32
 from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
 from wsss.maps.affinity import refine_cams, sinkhorn
@@ -60,6 +61,7 @@ class GradCamSource(ClassMapSource):
         return AttentionRequest(ranges=(self._range,))
 
     @torch.no_grad()
+    @exact_float32()
     def maps_from_trunk(self, trunk: Trunk, tag_indices: Sequence[Sequence[int]]) -> list[ClassMaps]:
         """Class maps of a batch; see `ClassMapSource.maps_from_trunk`."""
         self.check_count(trunk, tag_indices)

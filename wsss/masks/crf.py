@@ -108,8 +108,9 @@ def _why_no_pydensecrf() -> str | None:
     try:
         import pydensecrf.densecrf
         import pydensecrf.utils  # noqa: F401
-    except ImportError as error:
-        return import_advice(error) or f"pydensecrf cannot be imported ({first_line(error)})"
+    except Exception as error:  # one that was built for another NumPy raises ValueError
+        advice = import_advice(error) if isinstance(error, ImportError) else None
+        return advice or f"pydensecrf cannot be imported ({first_line(error)})"
     return None
 
 

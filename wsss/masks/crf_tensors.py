@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tagclip.errors import UsageError
 from tagclip.precision import exact_float32
 from wsss.config import CrfConfig
 from wsss.masks.lattice import PermutohedralLattice
@@ -34,7 +35,7 @@ def dense_crf(images: Sequence[Tensor], scores: Sequence[Tensor], config: CrfCon
         (K, H, W) float32 each, summing to 1 at each pixel.
 
     Raises:
-        UsageError: deviations of the kernels so small that the lattice has too many cells.
+        UsageError: deviations of a kernel so small that the lattice has too many cells; the settings are named.
     """
     results: list[Tensor] = []
     for part in _parts(images):
@@ -56,8 +57,10 @@ def _parts(images: Sequence[Tensor]) -> list[slice]:
 
 def _dense_crf_together(images: Sequence[Tensor], scores: Sequence[Tensor], config: CrfConfig) -> list[Tensor]:
     # The larger one first, whose making takes more memory than the other's.
-    bilateral = _normalised_kernel(images, config.bilateral_compat, config.bilateral_sxy, config.bilateral_srgb)
-    gaussian = _normalised_kernel(images, config.gaussian_compat, config.gaussian_sxy)
+    bilateral = _normalised_kernel(
+        images, config.bilateral_compat, bilateral_sxy=config.bilateral_sxy, bilateral_srgb=config.bilateral_srgb
+    )
+    gaussian = _normalised_kernel(images, config.gaussian_compat, gaussian_sxy=config.gaussian_sxy)
     unary = _log_scores(scores, config.probability_floor)
     marginals = _softmax_(unary.clone())
     for _ in range(config.iterations):
@@ -89,11 +92,14 @@ def _features(images: Sequence[Tensor], sxy: float, srgb: float | None = None) -
     return torch.cat(parts), torch.cat(groups) if len(groups) > 1 else None
 
 
-def _normalised_kernel(
-    images: Sequence[Tensor], weight: float, sxy: float, srgb: float | None = None
-) -> PermutohedralLattice:
-    """weight * n K n with n = 1 / sqrt(row sums of K)."""
-    kernel = PermutohedralLattice(*_features(images, sxy, srgb))
+def _normalised_kernel(images: Sequence[Tensor], weight: float, **deviations: float) -> PermutohedralLattice:
+    """weight * n K n with n = 1 / sqrt(row sums of K); deviations by their settings' names."""
+    try:
+        kernel = PermutohedralLattice(*_features(images, *deviations.values()))
+    except UsageError as error:
+        named = " and ".join(f"masks.crf.{name} {value:g}" for name, value in deviations.items())
+        height, width = max((image.shape[:2] for image in images), key=sum)
+        raise UsageError(f"{named}, a photo of {width} x {height}: {error}") from error
     norm = (kernel.filter(images[0].new_ones(kernel.points, 1, dtype=torch.float32)).squeeze(1) + EPSILON).rsqrt()
     kernel.scale(norm, weight * norm)
     return kernel

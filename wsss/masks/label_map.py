@@ -163,4 +163,11 @@ def refine_label_scores(
 
         image = torch.from_numpy(np.ascontiguousarray(rgb)).to(device).permute(2, 0, 1)
         scores = refine_with_pamr(image, torch.from_numpy(scores).to(device), config.pamr).cpu().numpy()
+    if config.refiner == "par":
+        import torch
+
+        from wsss.masks.par import refine_with_par
+
+        image = torch.from_numpy(np.ascontiguousarray(rgb)).to(device).permute(2, 0, 1)
+        scores = refine_with_par(image, torch.from_numpy(scores).to(device), config.par).cpu().numpy()
     return scores / np.maximum(scores.sum(axis=0), config.cam.epsilon)

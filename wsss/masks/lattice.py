@@ -20,6 +20,8 @@ POINTS_AT_ONCE = {"cpu": 1 << 15}  # whose simplices are found together: few sta
 POINTS_AT_ONCE_ELSEWHERE = 1 << 20
 LONGEST_SUM = {"cpu": 4096}  # terms that one thread adds up; longer sums lose digits, and other threads wait for them
 LONGEST_SUM_ELSEWHERE = 64
+FARTHEST = 1 << 24  # feature: float32 has no fractions beyond, and cells would leave 32 bits
+TOO_NARROW = "a Gaussian this narrow has more lattice cells than can be numbered; use larger deviations"
 TABLE_VALUES = 1 << 23  # of one step of a filter (32 MiB); more columns than fit are filtered in groups
 
 
@@ -71,18 +73,21 @@ class PermutohedralLattice:
     hash table.
 
     Args:
-        features: (N, d) float32, finite, N and d at least 1.
+        features: (N, d) float32, N and d at least 1.
         groups: (N,) int64 >= 0, None for one group: points of different groups (images) do not see each other.
 
     Attributes:
         points, vertices: N, and the number of corners.
 
     Raises:
-        UsageError: the features span more cells than a 64-bit number can count.
+        UsageError: the features span more cells than can be numbered, or are not finite.
     """
 
     def __init__(self, features: Tensor, groups: Tensor | None = None):
         self.points, dimensions = features.shape
+        low, high = torch.aminmax(features)
+        if not (low > -FARTHEST and high < FARTHEST):
+            raise UsageError(TOO_NARROW)
         cells, axis_of_rank, weights = _simplices(features)
         code, strides, span = _number_cells(cells, groups)
         del cells
@@ -197,7 +202,7 @@ def _number_cells(cells: Tensor, groups: Tensor | None) -> tuple[Tensor, Tensor,
     span = math.prod(sizes)
     total = span * (1 if groups is None else int(groups.max()) + 1)
     if total * (len(sizes) + 1) >= 2**63:
-        raise UsageError("a Gaussian this narrow has more lattice cells than can be numbered; use larger deviations")
+        raise UsageError(TOO_NARROW)
     dtype = _smallest(total)
     code = torch.zeros(cells.shape[1], dtype=dtype, device=cells.device)
     for axis, stride in enumerate(strides):

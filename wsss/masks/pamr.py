@@ -6,7 +6,7 @@ neighbours that look like it (arXiv 2005.08104, section 3.3).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ def refine_with_pamr(image: Tensor, scores: Tensor, config: PamrConfig) -> Tenso
     scores = scores.float()
     for _ in range(config.iterations):
         refined = torch.zeros_like(scores)
-        for weight, neighbour in zip(weights, _neighbours(scores, config), strict=True):
+        for weight, neighbour in zip(weights, neighbours_of(scores, config.dilations), strict=True):
             refined.addcmul_(weight, neighbour)
         scores = refined
     return scores
@@ -48,23 +48,24 @@ def refine_with_pamr(image: Tensor, scores: Tensor, config: PamrConfig) -> Tenso
 def _neighbour_weights(image: Tensor, config: PamrConfig) -> Tensor:
     """(neighbours, H, W), summing to 1 over the neighbours."""
     epsilon = torch.finfo(image.dtype).eps * max(1.0, float(image.abs().max()))  # flat areas: equal weights
-    count = 1 + len(config.dilations) * len(NEIGHBOURS)
-    total = image.clone()
-    for neighbour in _neighbours(image, config):
+    centre = len(config.dilations) if config.centre_per_dilation else 1
+    count = centre + len(config.dilations) * len(NEIGHBOURS)
+    total = centre * image
+    for neighbour in neighbours_of(image, config.dilations):
         total += neighbour
     mean = total / count
-    squares = (image - mean) ** 2
-    for neighbour in _neighbours(image, config):
+    squares = centre * (image - mean) ** 2
+    for neighbour in neighbours_of(image, config.dilations):
         squares += (neighbour - mean) ** 2
     scale = config.temperature * (squares / (count - 1)).sqrt() + epsilon
-    logits = [-((image - neighbour).abs() / scale).mean(0) for neighbour in _neighbours(image, config)]
+    logits = [-((image - neighbour).abs() / scale).mean(0) for neighbour in neighbours_of(image, config.dilations)]
     return torch.stack(logits).softmax(0)
 
 
-def _neighbours(maps: Tensor, config: PamrConfig) -> Iterator[Tensor]:
+def neighbours_of(maps: Tensor, dilations: Sequence[int]) -> Iterator[Tensor]:
     """Each neighbour of every pixel as a shifted view, (C, H, W), dilation by dilation."""
     height, width = maps.shape[-2:]
-    for dilation in config.dilations:
+    for dilation in dilations:
         padded = functional.pad(maps[None], (dilation,) * 4, mode="replicate")[0]
         for dy, dx in NEIGHBOURS:
             top, left = dilation * (1 + dy), dilation * (1 + dx)

@@ -4,7 +4,7 @@ from wsss.mmseg_plugin.clip_segmentor import ClipSegmentor, CocoStuffToObjects
 from wsss.mmseg_plugin.deeplabv2_head import DeepLabV2Head
 from wsss.mmseg_plugin.hooks import SelfDescribingCheckpointHook, TrainingCurveHook
 from wsss.mmseg_plugin.pseudo_mask_dataset import PseudoMaskDataset
-from wsss.mmseg_plugin.transforms import LoadLabelMap, LoadUprightImage
+from wsss.mmseg_plugin.transforms import LoadLabelMap, LoadUprightImage, ResizeCentreCrop
 from wsss.mmseg_plugin.weighted_segmentor import WeightedEncoderDecoder
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "LoadLabelMap",
     "LoadUprightImage",
     "PseudoMaskDataset",
+    "ResizeCentreCrop",
     "SelfDescribingCheckpointHook",
     "TrainingCurveHook",
     "WeightedEncoderDecoder",

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tagclip.clip import FrozenCLIP, Grid
 from tagclip.errors import ImageError, RunError
+from tagclip.precision import exact_float32
 from tagclip.tagger import TagCLIP, TagResult
 from wsss.pipeline.planning import PlannedImage
 
@@ -94,7 +95,8 @@ class BatchRunner(Generic[Result]):
 
     def _run(self, images: list[PlannedImage], inputs: list[Tensor], outcome: BatchOutcome[Result]) -> None:
         try:
-            results: Sequence[Result | None] | None = self.work(images, torch.stack(inputs).to(self.clip.device))
+            with exact_float32():
+                results: Sequence[Result | None] | None = self.work(images, torch.stack(inputs).to(self.clip.device))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -15,6 +15,7 @@ from tagclip.config import ImageConfig
 from tagclip.errors import ImageError
 from tagclip.images import decode_image, prepare_image
 from wsss.files.concurrency import bounded_map
+from wsss.files.photos import require_same_file
 from wsss.pipeline.planning import PlannedImage
 
 BATCHES_AHEAD = 2  # decoded batches that may wait for the model
@@ -41,6 +42,7 @@ def decode_planned(image: PlannedImage, clip: FrozenCLIP, config: ImageConfig) -
     """The model's input of an image, (3, H, W) float32, or why there is none."""
     try:
         rgb = decode_image(image.file.path, apply_exif=config.apply_exif)
+        require_same_file(image.file.path, image.file_size)
         if rgb.shape[:2] != (image.size.height, image.size.width):
             raise ImageError(f"{image.file.path}: its size is not what its header said; it may have been changed")
         return prepare_image(rgb, clip.patch_size, clip.mean, clip.std, max_long_side=config.max_long_side)

@@ -11,7 +11,7 @@ import numpy as np
 
 from tagclip.errors import UsageError
 from tagclip.image_lists import ImageFile
-from tagclip.labels import read_labels
+from tagclip.labels import find_labels, read_labels
 from tagclip.tag_files import IdKind, TagRecord, read_tags
 from tagclip.vocabulary import Vocabulary
 
@@ -53,17 +53,25 @@ class Matched:
 
     Attributes:
         files: images that the batches are planned over.
-        ids: of the images that have tags.
+        tags: of each image that has any, by the image's id.
         absent: ids with tags and without an image.
     """
 
     files: list[ImageFile]
-    ids: set[str]
+    tags: dict[str, TagRecord]
     absent: list[str]
+
+    @property
+    def ids(self) -> set[str]:
+        """Ids of the images that have tags."""
+        return set(self.tags)
 
 
 def match_tags(files: Sequence[ImageFile], tags: dict[str, TagRecord], source: Path) -> Matched:
     """Which images are done, and which the batches are planned over.
+
+    An image has the tags under its id, or, where two images of the tags' file differ only in suffix, those under id
+    and suffix (`tagclip.labels.find_labels`).
 
     Batches are planned over all images as long as at least half of them have tags: those that a tagging run over the
     same list left out (unreadable ones) then keep their place, and everyone keeps its companions. With fewer (one
@@ -72,12 +80,16 @@ def match_tags(files: Sequence[ImageFile], tags: dict[str, TagRecord], source: P
     Raises:
         UsageError: no image has tags.
     """
-    known = {file.id for file in files}
-    ids = known & tags.keys()
-    if not ids:
+    found = {}
+    for file in files:
+        record = find_labels(tags, file.id, file.path.name)
+        if record is not None:
+            found[file.id] = record
+    if not found:
         raise UsageError(
             f"--tags {source}: none of its {len(tags)} ids (first {next(iter(tags))!r}) is among the {len(files)} "
             f"images (first {files[0].id!r}); ids are paths relative to the image root, without suffix"
         )
-    planned = list(files) if 2 * len(ids) >= len(files) else [file for file in files if file.id in ids]
-    return Matched(planned, ids, [name for name in tags if name not in known])
+    used = {record.id for record in found.values()}
+    planned = list(files) if 2 * len(found) >= len(files) else [file for file in files if file.id in found]
+    return Matched(planned, found, [name for name in tags if name not in used])

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from tagclip.batches import plan_batches
 from tagclip.devices import resolve_device
-from tagclip.errors import RunError
+from tagclip.errors import RunError, UsageError
 from tagclip.tag_files import TagRecord
 from wsss.config import AFTER_THE_MAPS
 from wsss.files.corrections import CORRECTIONS_FILE, Corrections, read_corrections, write_corrections
 from wsss.files.digests import file_digest
 from wsss.files.run_files import read_manifest, run_id, stored_lines
-from wsss.files.run_folder import ASIDE, RunFolder, check_identity, existing_files
+from wsss.files.run_folder import ASIDE, RunFolder, check_identity, existing_files, part_is_done
 from wsss.masks.crf import settle_engine
 from wsss.pipeline.changes import (
     Changes,
@@ -37,9 +37,10 @@ from wsss.pipeline.planning import Plan, PlannedImage, confirm_photos, plan_imag
 from wsss.pipeline.recipe import Recipe
 from wsss.pipeline.run_model import RunModel
 from wsss.pipeline.shared_pass import check_same_input
-from wsss.pipeline.summary import summary_text, times_record
+from wsss.pipeline.summary import floor_hint, summary_text, times_record
 from wsss.pipeline.tags import run_identity
 from wsss.pipeline.watching import watch_nothing
+from wsss.pipeline.work_parts import cut_parts, require_parts
 
 if TYPE_CHECKING:
     from tagclip.clip import FrozenCLIP
@@ -119,14 +120,16 @@ class MaskRun:
             self.corrections.check_classes(recipe.vocabulary.names, f"--corrections {corrections}")
         run = recipe.run
         files = run.images.find(run.out)[:limit]
-        self.tags: dict[str, TagRecord] | None = None
+        self.tags: dict[str, TagRecord] | None = None  # by image id
+        self._given: dict[str, TagRecord] = {}  # as their file has them
         self.absent: list[str] = []
         self._tagged: set[str] | None = None
         if run.tags is not None:
             source = Path(run.tags)
-            self.tags = read_given_tags(source, recipe.vocabulary, ids=run.tag_ids)
-            matched = match_tags(files, self.tags, source)
-            files, self._tagged, self.absent = matched.files, matched.ids, [] if limit else matched.absent
+            self._given = read_given_tags(source, recipe.vocabulary, ids=run.tag_ids)
+            matched = match_tags(files, self._given, source)
+            self.tags, files, self._tagged = matched.tags, matched.files, matched.ids
+            self.absent = [] if limit else matched.absent
         else:
             check_same_input(recipe.tagging.image, recipe.masks.image)
         self.files = files
@@ -158,7 +161,7 @@ class MaskRun:
         )
         identity = {**tagging, **self.recipe.identity()}
         if self.tags is not None:
-            identity["tags"] = {"count": len(self.tags), "digest": tags_digest(self.tags)}
+            identity["tags"] = {"count": len(self._given), "digest": tags_digest(self._given)}
         return identity
 
     def stages(self) -> tuple[TagCLIP | None, ClassMapSource]:
@@ -214,21 +217,90 @@ class MaskRun:
             RunError: another run's folder, other photos than the run began with, a full disk, memory exhausted; also
                 when every image failed, or any with `strict`.
         """
+        recipe, out = self.recipe, Path(self.recipe.run.out)
         overwrite = overwrite or self.overwrite
         if overwrite:
             self.model.recorded = None
-        out = Path(self.recipe.run.out)
         with RunFolder.open(
-            out, self.identity(), self.recipe.resolved(), overwrite=overwrite, changeable=CHANGEABLE,
-            after_maps=AFTER_MAPS,
+            out, self.identity(), recipe.resolved(), overwrite=overwrite, changeable=CHANGEABLE, after_maps=AFTER_MAPS,
         ) as run:  # fmt: skip
             self._execute(run, watch)
+            if self.tags is None and (hint := floor_hint(run, recipe.tagging.rule, len(recipe.vocabulary))):
+                logger.warning(hint)
         if failures := run.counts["failures"]:
             message = f"{failures} of {run.counts['images']} images failed, see {out / 'failures.jsonl'}"
             if strict or failures == run.counts["images"]:
                 raise RunError(message)
             logger.warning(message)
         return run
+
+    @cached_property
+    def parts(self) -> list[Plan]:
+        """The plan in parts that machines share."""
+        return cut_parts(self.plan)
+
+    def execute_parts(self, numbers: Iterable[int], *, watch: Watch = watch_nothing) -> None:
+        """Does parts of the run, beside other processes that do other parts; those that are done are skipped.
+
+        Args:
+            numbers: of the parts, from 0. watch: see `execute`; one call for each part.
+
+        Raises:
+            UsageError: corrections, which one process alone applies.
+            RunError: another run's folder, or one that a process without parts works in; other photos than the run
+                began with, a full disk, memory exhausted.
+        """
+        out = Path(self.recipe.run.out)
+        if self.corrections is not None or (out / CORRECTIONS_FILE).is_file():
+            raise UsageError("--shard: corrections are applied by one process; leave --shard out")
+        identity, confirmed = self.identity(), False
+        for number in numbers:
+            if part_is_done(out, number):
+                continue
+            with RunFolder.open(
+                out, identity, self.recipe.resolved(), changeable=CHANGEABLE, after_maps=AFTER_MAPS, part=number,
+            ) as run:  # fmt: skip
+                if run.was_complete or part_is_done(out, number):
+                    continue
+                if not confirmed:
+                    confirm_photos(self.plan, run)
+                    confirmed = True
+                self._execute_part(run, number, watch)
+
+    def _execute_part(self, run: RunFolder, number: int, watch: Watch) -> None:
+        plan = self.parts[number]
+        run.only = frozenset(plan.order)
+        todo = survey(
+            plan, run, self.recipe.masks.image, with_confidence=self.recipe.run.save_confidence, confirmed=True
+        )
+        run.log(f"part {number} begins: {todo.images} masks to make, {len(todo.batches)} batches for the model")
+        tagger, maps = self._stages if todo.batches else (None, None)
+        share = self.recipe.work(image.size for image in plan.images)
+        with watch(len(todo.masks_there) + todo.images, len(todo.masks_there)) as step:
+            pipeline = Pipeline(
+                run, self.clip if todo.batches else None, self.recipe.vocabulary, maps, self.recipe.masks,
+                tagger=tagger, tags=self.tags, wanted=self.wanted(None), device=str(self.device), work=share,
+                progress=step,
+            )  # fmt: skip
+            pipeline.execute(plan, todo)
+        run.log(f"part {number} is done")
+        run.finish_part()
+
+    @cached_property
+    def _stages(self) -> tuple[TagCLIP | None, ClassMapSource]:
+        return self.stages()
+
+    def merge(self, *, strict: bool = False, watch: Watch = watch_nothing) -> RunFolder:
+        """Puts a run whose parts are all done into its final order; see `execute`.
+
+        Raises:
+            RunError: parts are missing, or what `execute` raises.
+        """
+        out = Path(self.recipe.run.out)
+        manifest = read_manifest(out)
+        if manifest is None or manifest.get("state") != "complete":
+            require_parts(out, len(self.parts))
+        return self.execute(strict=strict, watch=watch)
 
     def _execute(self, run: RunFolder, watch: Watch) -> None:
         confirm_photos(self.plan, run)
@@ -337,7 +409,8 @@ class MaskRun:
         tagged = read_manifest(source if source.is_dir() else source.parent) if source is not None else None
         if tagged is None or run_id(tagged) != new.run_id:
             check_corrections(new, identity, file, f"--out {out}", self.recipe.vocabulary.names)
-        unknown = [name for name in new.images if name not in set(self.plan.order)]
+        here = set(self.plan.order)
+        unknown = [name for name in new.images if name not in here]
         if unknown:
             logger.warning("%s: %d of its images are not in this run: %s", file, len(unknown), shown_ids(unknown))
         return kept, composed(kept, new)

@@ -25,6 +25,7 @@ from wsss.files.atomic import atomic_file
 from wsss.files.confidence_files import encode_confidence
 from wsss.files.map_files import read_maps
 from wsss.files.mask_files import count_labels, encode_mask
+from wsss.files.photos import require_same_file
 from wsss.files.spawning import without_main
 from wsss.masks.crf import crf_engine, is_cpu
 from wsss.masks.label_map import mask_from_maps
@@ -38,6 +39,8 @@ class MaskJob:
     """One image whose CAMs are on disk and whose mask is to be made.
 
     Attributes:
+        image, maps, mask: the photo, its class maps, and the mask that is written.
+        file_size: of the photo that the maps were made of, in bytes; None: not known.
         confidence: where the mask's confidence is written; None: nowhere.
     """
 
@@ -45,6 +48,7 @@ class MaskJob:
     image: Path
     maps: Path
     mask: Path
+    file_size: int | None = None
     confidence: Path | None = None
 
 
@@ -74,7 +78,7 @@ class MaskStage:
     @property
     def in_process(self) -> bool:
         """Whether masks are made in the model's process, whose device the refiner uses."""
-        return self.config.refiner == "pamr" or (self.crf_on_tensors and not is_cpu(self.device))
+        return self.config.refiner in ("pamr", "par") or (self.crf_on_tensors and not is_cpu(self.device))
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ def make_mask(stage: MaskStage, job: MaskJob) -> MaskReport:
     try:
         stored = read_maps(job.maps)
         rgb = decode_image(job.image, apply_exif=stage.config.image.apply_exif)
+        require_same_file(job.image, job.file_size)
         if rgb.shape[:2] != stored.size:
             raise ImageError(f"{job.image}: its class maps were made of another size; delete {job.maps} and run again")
         labels = mask_from_maps(
@@ -217,7 +222,7 @@ class MaskWorkers:
                 self._finished.append((job, future.result()))
                 del waiting[job.id]
         self._jobs.clear()
-        self._executor.shutdown(wait=True)
+        _end(self._executor)
         suspects = [waiting.pop(name) for name in _ids_in_work(self.stage.scratch) if name in waiting]
         self._idle_deaths += not suspects
         if self._idle_deaths > MOST_IDLE_DEATHS:
@@ -248,7 +253,19 @@ class MaskWorkers:
 
     def close(self, *, cancel: bool = False) -> None:
         """Ends the workers; with `cancel`, jobs that have not begun are dropped."""
-        self._executor.shutdown(wait=True, cancel_futures=cancel)
+        _end(self._executor, cancel=cancel)
+
+
+def _end(executor: Executor, *, cancel: bool = False) -> None:
+    """Shuts down, without waiting for ever for a worker that was being started when another one died.
+
+    The pool ends all workers that it knows when one dies, and then waits for those that it knows by then: one that came
+    between waits for a lock which the dead one held.
+    """
+    if isinstance(executor, ProcessPoolExecutor) and executor._broken:
+        for process in list((executor._processes or {}).values()):
+            process.kill()
+    executor.shutdown(wait=True, cancel_futures=cancel)
 
 
 def _one_line(job: MaskJob, error: BaseException) -> str:
@@ -259,12 +276,14 @@ def _one_line(job: MaskJob, error: BaseException) -> str:
 
 
 def _ids_in_work(scratch: Path) -> list[str]:
-    """Ids of the jobs that workers were at when they ended; their notes are removed."""
+    """Ids of the jobs that workers were at when they ended; their notes and half-written masks are removed."""
     found = []
     for note in sorted(scratch.glob(f"{NOTE}*")):
         with contextlib.suppress(OSError, UnicodeDecodeError):
             found.append(note.read_text(encoding="utf-8"))
-        note.unlink(missing_ok=True)
+        process = note.name.removeprefix(NOTE).partition("-")[0]
+        for unfinished in [*scratch.glob(f"{process}-*"), note]:  # of `atomic_file` in that process
+            unfinished.unlink(missing_ok=True)
     return found
 
 

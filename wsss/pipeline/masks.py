@@ -202,9 +202,9 @@ class Pipeline:
         return None if self.tags is None else self.tags[image.id]
 
     def _submit(self, workers: MaskWorkers, image: PlannedImage) -> None:
-        confidence = self.run.confidence_path(image.id) if self.work.save_confidence else None
-        maps, mask = self.run.maps_path(image.id), self.run.mask_path(image.id)
-        job = MaskJob(image.id, image.file.path, maps, mask, confidence)
+        run, name = self.run, image.id
+        confidence = run.confidence_path(name) if self.work.save_confidence else None
+        job = MaskJob(name, image.file.path, run.maps_path(name), run.mask_path(name), image.file_size, confidence)
         self._note(workers.submit(job))
 
     def _note(self, finished: Iterator[tuple[MaskJob, MaskReport]]) -> None:

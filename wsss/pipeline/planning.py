@@ -31,7 +31,7 @@ class PlannedImage:
         file: id and path.
         size: of the decoded image.
         grid: patch grid that the model will see.
-        file_size: of the file in bytes.
+        file_size: of the file in bytes, by which the photo is known again.
     """
 
     file: ImageFile
@@ -194,6 +194,7 @@ def survey(
     outside: Collection[str] = (),
     with_confidence: bool = False,
     regroup: Callable[[list[PlannedImage]], list[list[PlannedImage]]] | None = None,
+    confirmed: bool = False,
 ) -> Todo:
     """Compares a plan with what a run folder holds.
 
@@ -204,11 +205,13 @@ def survey(
         with_confidence: a mask counts as done only with its confidence.
         regroup: makes batches of the images that need the model, of a run that was complete before; None: the plan's
             own batches go through the model whole, so that a killed run ends with the bytes of one that was not.
+        confirmed: `confirm_photos` has been called, for the plan that `plan` is a part of.
 
     Raises:
         RunError: other photos than the run began with, see `confirm_photos`.
     """
-    confirm_photos(plan, run)
+    if not confirmed:
+        confirm_photos(plan, run)
     cams, masks = run.existing("cams"), run.existing("masks")
     if with_confidence:
         masks &= run.existing("confidence")

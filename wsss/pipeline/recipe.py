@@ -17,7 +17,7 @@ from wsss.files.digests import file_digest
 from wsss.files.provenance import config_values
 from wsss.files.run_files import read_manifest
 from wsss.pipeline.memory import workers_that_fit
-from wsss.pipeline.run_config import CAM, MaskRunConfig, load_run_config
+from wsss.pipeline.run_config import CAM, EXCEL, MaskRunConfig, load_run_config
 
 if TYPE_CHECKING:
     from tagclip.clip import FrozenCLIP
@@ -69,7 +69,7 @@ class Recipe:
         sources = self.run.sources
         names = [Path(name).name if Path(name).is_file() else name for name in sources]
         method = names[0] if len(names) == 1 else names
-        settings: dict[str, Any] = {"stage": "masks", "masks": self.masks.to_dict(), "method": method}
+        settings: dict[str, Any] = {"stage": "masks", "masks": self._mask_settings(), "method": method}
         if sources != (CAM,):
             settings["dense"] = self.run.dense
         if files := [Path(name) for name in sources if name.endswith(".py") and Path(name).is_file()]:
@@ -79,6 +79,19 @@ class Recipe:
         if self.run.save_confidence:
             settings["save_confidence"] = True
         return {**settings, "raw_cams": self.run.raw_cams}
+
+    def _mask_settings(self) -> dict[str, Any]:
+        """The settings of stage two less those of a refiner or a method that is not used."""
+        masks = self.masks.to_dict()
+        if masks["refiner"] != "par":
+            del masks["par"]
+        if masks["refiner"] != "pamr" or not masks["pamr"]["centre_per_dilation"]:
+            del masks["pamr"]["centre_per_dilation"]  # older runs know no such setting
+        if EXCEL not in self.run.sources:
+            del masks["excel"]
+        elif (attributes := masks["excel"]["attributes"]) is not None:
+            masks["excel"]["attributes"] = file_digest(Path(attributes))
+        return masks
 
     def work(self, sizes: Iterable[Size] = ()) -> WorkShare:
         """How the work is shared out, with numbers in place of None.
@@ -116,6 +129,16 @@ class Recipe:
             from wsss.maps.gradcam_source import GradCamSource
 
             return GradCamSource(clip, self.vocabulary, config=self.masks, cache_dir=cache_dir)
+        if source == EXCEL:
+            from wsss.maps.excel_source import ExcelSource
+
+            side = self.masks.excel.published_input
+            if side is not None:
+                raise UsageError(
+                    f"masks.excel.published_input {side}: in a run the tagger sees the same input; set it to None, or "
+                    "use MaskGenerator from Python"
+                )
+            return ExcelSource(clip, self.vocabulary, config=self.masks, cache_dir=cache_dir)
         from wsss.dense.dense_config import DenseConfig
         from wsss.dense.strategy_source import StrategySource
 

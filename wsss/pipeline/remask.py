@@ -66,7 +66,7 @@ class Remasking:
 
         Raises:
             UsageError: no run with maps, a setting that the maps depend on, or a folder that is not ours.
-            RunError: `out` holds masks of other settings.
+            RunError: `out` holds masks of other settings, or another process works in it.
         """
         manifest = read_manifest(run)
         if manifest is None or "masks" not in manifest:
@@ -81,18 +81,19 @@ class Remasking:
         vocabulary = Vocabulary.from_dict(manifest["vocabulary"])
         config = config.for_labels(vocabulary.label_count)
         source = open_source(run, layout="run", vocabulary=vocabulary, image_root=image_root)
-        claim_masks(out, {"masks": config.to_dict()}, overwrite=overwrite, name=f"--out {out}")
-        write_vocabulary(out, vocabulary)
         sure = confidence_folder(out) if save_confidence else None
+        with folder_lock(out, f"--out {out}"):
+            claim_masks(out, {"masks": config.to_dict()}, overwrite=overwrite, name=f"--out {out}")
+            write_vocabulary(out, vocabulary)
+            if sure is not None:
+                claim_masks(sure, {"masks": config.to_dict(), "confidence": True}, overwrite=overwrite, name=f"{sure}")
         jobs = [
             MaskJob(
-                one.id, one.image, run / "cams" / f"{one.id}.npz", out / f"{one.id}.png",
+                one.id, one.image, run / "cams" / f"{one.id}.npz", out / f"{one.id}.png", one.file_size,
                 None if sure is None else sure / f"{one.id}.png",
             )
             for one in source.samples
         ]  # fmt: skip
-        if sure is not None:
-            claim_masks(sure, {"masks": config.to_dict(), "confidence": True}, overwrite=overwrite, name=f"{sure}")
         left = tuple(job for job in jobs if not _is_done(job))
         return cls(run, out, config, vocabulary, left, len(jobs) - len(left), device)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tagclip.clip import FrozenCLIP
 
-CAM = "cam"
+CAM, EXCEL = "cam", "excel"
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,8 @@ class MaskRunConfig(TaggingRunConfig):
         tags: take the tags from here instead of the model: tags.jsonl, a plain list, VOC XML folder, COCO JSON.
         tag_ids: what the numbers of a plain list are: "index", "raw" or "auto".
         masks: fields of `MaskConfig` over the preset's: the data set's constants, and others.
-        method: where class maps come from: "cam", or a training-free strategy of `wsss.dense`; several: their mean.
+        method: where class maps come from: "cam", "excel", or a training-free strategy of `wsss.dense`; several: their
+            mean.
         dense: fields of `DenseConfig` for the strategies.
         raw_cams: keep the maps before the affinity too, to look at them.
         save_confidence: write `confidence/<id>.png` with each mask, see `RunReader.confidence`.

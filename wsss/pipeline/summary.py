@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tagclip.config import TagRuleConfig
 from tagclip.vocabulary import Vocabulary
 from wsss.files.run_folder import RunFolder
 from wsss.pipeline.planning import Plan
@@ -67,6 +68,30 @@ def count_run(run: RunFolder, plan: Plan, vocabulary: Vocabulary, ignore_label: 
         "pixels": {name: pixels[label] for label, name in enumerate(names) if pixels[label]},
         "ignored_share": round(pixels[ignore_label] / total, 6) if total else 0.0,
     }
+
+
+def floor_hint(run: RunFolder, rule: TagRuleConfig, classes: int) -> str | None:
+    """One line where no image of a finished run has a tag because every score lies below the rule's floor; else None.
+
+    Args:
+        run: open, with its `counts`.
+        classes: how many there are.
+    """
+    floor = rule.floor_for(classes)
+    if floor is None or not len(run.tags) or any(run.counts["tags"].values()):
+        return None
+    best = max((score for name in run.tags.ids() for score in _scores_of(run.tags[name])), default=None)
+    if best is None or best > floor:
+        return None
+    return (
+        f"no image has a tag: a tag needs a score above rule.floor, which is {floor:g} here, and the highest score is "
+        f"{best:.3g}; --set tagging.rule.floor=F lowers it, --at-least-one gives every image its best class"
+    )
+
+
+def _scores_of(line: Mapping[str, Any]) -> Iterable[float]:
+    scores = line.get("scores") or ()
+    return scores.values() if isinstance(scores, Mapping) else scores
 
 
 def times_record(times: StageTimes, process: os.times_result, mask_workers: int) -> dict[str, Any]:

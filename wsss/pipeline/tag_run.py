@@ -15,13 +15,15 @@ from tagclip.errors import RunError
 from tagclip.tagger import TagCLIP
 from tagclip.vocabulary import Vocabulary
 from wsss.files.run_files import read_manifest, stored_lines
-from wsss.files.run_folder import RunFolder, check_identity
+from wsss.files.run_folder import RunFolder, check_identity, part_is_done
 from wsss.pipeline.changes import Changes, WantedTags, compare_tags, refuse_other_images
 from wsss.pipeline.planning import Plan, confirm_photos, plan_images
 from wsss.pipeline.run_config import TaggingRunConfig
 from wsss.pipeline.run_model import RunModel
-from wsss.pipeline.tags import run_identity, run_tagging
+from wsss.pipeline.summary import floor_hint
+from wsss.pipeline.tags import run_identity, run_tagging, tag_plan
 from wsss.pipeline.watching import watch_nothing
+from wsss.pipeline.work_parts import cut_parts, require_parts
 
 if TYPE_CHECKING:
     from tagclip.clip import FrozenCLIP
@@ -133,12 +135,63 @@ class TagRun:
                     run, self._tagger, self.plan, settings=self.settings, vocabulary=self.vocabulary,
                     workers=config.work.workers, top_k=config.top_k, progress=step,
                 )  # fmt: skip
+            if hint := floor_hint(run, self.settings.rule, len(self.vocabulary)):
+                logger.warning(hint)
         if failures := counts["failures"]:
             message = f"{failures} of {counts['images']} images failed, see {out / 'failures.jsonl'}"
             if strict or not counts["tagged"]:
                 raise RunError(message)
             logger.warning(message)
         return run
+
+    @cached_property
+    def parts(self) -> list[Plan]:
+        """The plan in parts that machines share."""
+        return cut_parts(self.plan)
+
+    def execute_parts(self, numbers: Iterable[int], *, watch: TagWatch = watch_nothing) -> None:
+        """Does parts of the run, beside other processes that do other parts; those that are done are skipped.
+
+        Args:
+            numbers: of the parts, from 0. watch: see `execute`; one call for each part.
+
+        Raises:
+            RunError: another run's folder, or one that a process without parts works in; other photos than the run
+                began with, a full disk, memory exhausted.
+        """
+        out, identity, confirmed = Path(self.config.out), self.identity(), False
+        for number in numbers:
+            if part_is_done(out, number):
+                continue
+            plan = self.parts[number]
+            with RunFolder.open(out, identity, self.config.to_dict(), changeable=self.changeable, part=number) as run:
+                if run.was_complete or part_is_done(out, number):
+                    continue
+                if not confirmed:
+                    confirm_photos(self.plan, run)
+                    confirmed = True
+                with watch(len(plan.images)) as step:
+                    tag_plan(
+                        run, lambda: self._part_tagger, plan, self.settings, workers=self.config.work.workers,
+                        top_k=self.config.top_k, progress=step,
+                    )  # fmt: skip
+                run.finish_part()
+
+    @cached_property
+    def _part_tagger(self) -> TagCLIP:
+        return self._tagger()
+
+    def merge(self, *, strict: bool = False, watch: TagWatch = watch_nothing) -> RunFolder:
+        """Puts a run whose parts are all done into its final order; see `execute`.
+
+        Raises:
+            RunError: parts are missing, or what `execute` raises.
+        """
+        out = Path(self.config.out)
+        manifest = read_manifest(out)
+        if manifest is None or manifest.get("state") != "complete":
+            require_parts(out, len(self.parts))
+        return self.execute(strict=strict, watch=watch)
 
     def _tagger(self) -> TagCLIP:
         return TagCLIP(self.clip, self.vocabulary, config=self.settings, cache_dir=self.cache_dir)

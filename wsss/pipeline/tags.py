@@ -62,8 +62,28 @@ def run_tagging(
         settings, vocabulary = tagger.config, tagger.vocabulary
     if settings is None or vocabulary is None:
         raise ValueError("without a tagger, settings and vocabulary are needed")
+    confirm_photos(plan, run)
+    tag_plan(run, tagger, plan, settings, workers=workers, top_k=top_k, progress=progress)
+    for name in run.failures.ids() & run.tags.ids():  # failed earlier, then repaired
+        run.failures.discard(name)
+    counts = tag_counts(run, plan, vocabulary)
+    run.write_text(PLAIN_LIST, plain_list(run, plan, vocabulary))
+    run.complete(plan.order, counts)
+    return counts
+
+
+def tag_plan(
+    run: RunFolder,
+    tagger: TagCLIP | Callable[[], TagCLIP],
+    plan: Plan,
+    settings: TagCLIPConfig,
+    *,
+    workers: int = 2,
+    top_k: int | None = None,
+    progress: Callable[[int], object] = lambda images: None,
+) -> None:
+    """Tags what is left of a plan, or of a part of one; see `run_tagging` for the arguments."""
     with ThreadPoolExecutor(max_workers=max(1, workers)) as threads:
-        confirm_photos(plan, run)
         batches = _unfinished(plan, run, settings)
         progress(len(plan.images) - sum(image.id not in run.tags for batch in batches for image in batch))
         for file, error in plan.unreadable:
@@ -73,10 +93,6 @@ def run_tagging(
         if batches:
             maker = tagger if isinstance(tagger, TagCLIP) else tagger()
             _tag_batches(run, maker, batches, threads, top_k, progress)
-    counts = tag_counts(run, plan, vocabulary)
-    run.write_text(PLAIN_LIST, plain_list(run, plan, vocabulary))
-    run.complete(plan.order, counts)
-    return counts
 
 
 def _tag_batches(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from tagclip.text_files import parse_json
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def read_scalars(work_dir: Path) -> Iterator[dict[str, Any]]:
     for path in sorted(work_dir.glob("*/vis_data/scalars.json")):
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
-                yield json.loads(line)
+                yield parse_json(line)
             except ValueError:
                 continue  # the last line of a killed run may be cut off
 

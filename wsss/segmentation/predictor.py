@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,9 +13,14 @@ import torch
 from torch import Tensor
 
 from tagclip.errors import UsageError
+from tagclip.precision import exact_float32
 from wsss.config import CrfConfig
 from wsss.files.mask_files import label_dtype
 from wsss.segmentation.checkpoints import LoadedSegmentor
+from wsss.segmentation.view_logits import ViewLogits, view_logits
+
+BYTES_PER_VALUE = 4 * 3  # float32, and what interpolation and softmax hold beside it
+MOST_BYTES = 2**30  # of label maps at the size of a photo
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ class Predictor:
             self.test_cfg = ConfigDict(self.model.test_cfg or {"mode": "whole"})
 
     @torch.inference_mode()
+    @exact_float32()
     def probabilities(self, rgb: np.ndarray, labels: Sequence[int] | None = None) -> np.ndarray:
         """Class probabilities of each pixel.
 
@@ -80,37 +86,61 @@ class Predictor:
         Returns:
             (K, H, W) float32, K the number of `labels` or of all labels; columns sum to 1.
         """
+        views = list(self._logits(rgb))
+        chosen = slice(None) if labels is None else torch.as_tensor(list(labels), device=self.device)
         total: Tensor | None = None
-        views = 0
-        chosen = None if labels is None else torch.as_tensor(list(labels), device=self.device)
-        for view, mirrored in self._views(rgb):
-            logits = self._logits(view)
-            logits = logits if chosen is None else logits[chosen]
-            if mirrored:
-                logits = logits.flip(-1)
-            logits = torch.nn.functional.interpolate(
-                logits[None], size=rgb.shape[:2], mode="bilinear", align_corners=self.model.align_corners
-            )[0]
-            scores = logits.softmax(dim=0)
+        for view in views:
+            scores = view.at(rgb.shape[:2], chosen).softmax(dim=0)
             total = scores if total is None else total.add_(scores)
-            views += 1
         assert total is not None  # there is always the plain view
-        return (total / views).float().cpu().numpy()
+        return (total / len(views)).float().cpu().numpy()
 
     def labels(self, rgb: np.ndarray) -> np.ndarray:
         """Label of each pixel, (H, W) uint8, or uint16 for more than 255 labels."""
         return self.labels_with_confidence(rgb)[0]
 
     def labels_with_confidence(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`labels`, and the probability of each pixel's label, (H, W) float32; after the CRF if there is one."""
-        probabilities = self.probabilities(rgb)
-        dtype = label_dtype(len(self.segmentor.classes))
-        labels = probabilities.argmax(axis=0).astype(dtype)
-        present = np.unique(labels)
+        """`labels`, and the probability of each pixel's label, (H, W) float32; after the CRF if there is one.
+
+        Memory is bounded for any number of labels: `labels_at_once` of them are at the photo's size at a time.
+        """
+        count = len(self.segmentor.classes)
+        if labels_at_once(rgb.shape[:2]) >= count:
+            probabilities = self.probabilities(rgb)
+            labels, confidence = probabilities.argmax(axis=0), probabilities.max(axis=0)
+            return self._refined(rgb, labels, confidence, lambda present: probabilities[present])
+        return self._refined(rgb, *self._by_parts(rgb, count))
+
+    def _refined(
+        self, rgb: np.ndarray, labels: np.ndarray, confidence: np.ndarray, shares: Callable[[np.ndarray], np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and confidence after the CRF, if there is one; `shares` gives the probabilities of some labels."""
+        present, dtype = np.unique(labels), label_dtype(len(self.segmentor.classes))
         if self.config.crf is None or len(present) == 1:
-            return labels, probabilities.max(axis=0)
-        refined = refine(rgb, probabilities[present], self.config.crf, self.device)
+            return labels.astype(dtype), confidence
+        refined = refine(rgb, shares(present), self.config.crf, self.device)
         return present[refined.argmax(axis=0)].astype(dtype), refined.max(axis=0)
+
+    @torch.inference_mode()
+    @exact_float32()
+    def _by_parts(
+        self, rgb: np.ndarray, count: int
+    ) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+        """Labels, their probabilities, and a function that gives those of some labels: a few labels at a time."""
+        size, views = rgb.shape[:2], list(self._logits(rgb))
+        normalisers = _normalisers(views, size, count)
+        confidence = torch.full(size, -1.0, device=self.device)
+        labels = torch.zeros(size, dtype=torch.int64, device=self.device)
+        for part in _parts(size, count):
+            most, winners = _mean_shares(views, normalisers, size, part).float().max(dim=0)
+            wins = most > confidence
+            confidence[wins], labels[wins] = most[wins], winners[wins] + part.start
+
+        def shares(present: np.ndarray) -> np.ndarray:
+            chosen = torch.as_tensor(present, device=self.device)
+            return _mean_shares(views, normalisers, size, chosen).float().cpu().numpy()
+
+        return labels.cpu().numpy(), confidence.cpu().numpy(), shares
 
     def _views(self, rgb: np.ndarray) -> Iterator[tuple[np.ndarray, bool]]:
         height, width = rgb.shape[:2]
@@ -124,17 +154,43 @@ class Predictor:
             if self.config.flip:
                 yield np.ascontiguousarray(view[:, ::-1]), True
 
-    def _logits(self, rgb: np.ndarray) -> Tensor:
-        bgr = torch.from_numpy(np.ascontiguousarray(rgb[:, :, ::-1].transpose(2, 0, 1)))
-        batch = self.model.data_preprocessor({"inputs": [bgr.to(self.device)]}, False)["inputs"]
-        shape = tuple(rgb.shape[:2])
-        meta = {"ori_shape": shape, "img_shape": shape, "pad_shape": shape, "padding_size": [0] * 4}
-        before = self.model.test_cfg
-        self.model.test_cfg = self.test_cfg
-        try:
-            return self.model.inference(batch, [meta])[0]
-        finally:
-            self.model.test_cfg = before
+    def _logits(self, rgb: np.ndarray) -> Iterator[ViewLogits]:
+        """Logits of each view."""
+        for seen, mirrored in self._views(rgb):
+            bgr = torch.from_numpy(np.ascontiguousarray(seen[:, :, ::-1].transpose(2, 0, 1)))
+            batch = self.model.data_preprocessor({"inputs": [bgr.to(self.device)]}, False)["inputs"]
+            yield view_logits(self.model, batch, self.test_cfg, mirrored)
+
+
+def labels_at_once(size: tuple[int, int]) -> int:
+    """How many labels of a photo of this (height, width) are held at its size at a time."""
+    return max(1, MOST_BYTES // (BYTES_PER_VALUE * size[0] * size[1]))
+
+
+def _parts(size: tuple[int, int], count: int) -> Iterator[slice]:
+    step = labels_at_once(size)
+    return (slice(first, min(first + step, count)) for first in range(0, count, step))
+
+
+def _normalisers(views: Sequence[ViewLogits], size: tuple[int, int], count: int) -> list[Tensor]:
+    """log of the sum of exponentials over all labels, (H, W), of each view."""
+    found = []
+    for view in views:
+        sums = [view.at(size, part).logsumexp(dim=0) for part in _parts(size, count)]
+        found.append(torch.stack(sums).logsumexp(dim=0))
+    return found
+
+
+def _mean_shares(
+    views: Sequence[ViewLogits], normalisers: Sequence[Tensor], size: tuple[int, int], labels: slice | Tensor
+) -> Tensor:
+    """Probabilities of some labels, averaged over the views, (labels, H, W)."""
+    total: Tensor | None = None
+    for view, normaliser in zip(views, normalisers, strict=True):
+        shares = (view.at(size, labels) - normaliser).exp_()
+        total = shares if total is None else total.add_(shares)
+    assert total is not None
+    return total / len(views)
 
 
 def refine(

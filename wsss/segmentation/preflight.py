@@ -29,4 +29,4 @@ def check_masks(
     """
     source.require_complete()
     pairs = [(sample.image, sample.mask) for sample in source.samples]
-    return check_pairs(pairs, class_names, config, progress, any_depth=False, place=str(source.root))
+    return check_pairs(pairs, class_names, config, progress, place=str(source.root))

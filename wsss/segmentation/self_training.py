@@ -17,6 +17,7 @@ import numpy as np
 from tagclip.errors import UsageError
 from tagclip.images import decode_image
 from tagclip.vocabulary import Vocabulary
+from wsss.files.atomic import is_whole
 from wsss.files.classes import write_vocabulary
 from wsss.files.mask_files import ignore_label, label_dtype, read_mask
 from wsss.files.provenance import claim_masks
@@ -103,7 +104,7 @@ def relabel(
     written = 0
     for done, sample in enumerate(source.samples, start=1):
         path = out / f"{sample.id}.png"
-        if not path.is_file():
+        if not (path.is_file() and is_whole(path)):
             save_label_map(path, new_labels(predictor, sample, vocabulary, config, maps), palette)
             written += 1
         progress(done)
@@ -125,6 +126,9 @@ def new_labels(
         if not sample.tags:
             return read_mask(sample.mask).astype(dtype)
         allowed = np.array(allowed_labels(sample.tags, vocabulary))
+    if not config.restrict_to_tags and maps is None:
+        labels, sure = predictor.labels_with_confidence(rgb)  # however many labels there are
+        return _confident(labels, sure, config, count)
     probabilities = predictor.probabilities(rgb, allowed.tolist())
     if maps is not None and config.maps_share:
         by_maps = maps.probabilities(sample.id, allowed.tolist(), rgb.shape[:2])
@@ -132,8 +136,13 @@ def new_labels(
     if maps is not None and config.refine:
         probabilities = maps.refine(rgb, probabilities)
     labels = allowed[probabilities.argmax(axis=0)].astype(dtype)
+    return _confident(labels, probabilities.max(axis=0), config, count)
+
+
+def _confident(labels: np.ndarray, confidence: np.ndarray, config: SelfTrainingConfig, count: int) -> np.ndarray:
+    """Labels with the ignore label in the place of those that are not sure enough."""
     if config.confidence is not None:
-        labels[probabilities.max(axis=0) < config.confidence] = ignore_label(count)
+        labels[confidence < config.confidence] = ignore_label(count)
     return labels
 
 

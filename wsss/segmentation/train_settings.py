@@ -18,7 +18,7 @@ from tagclip.vocabulary import Vocabulary
 from wsss.configs import read_config
 from wsss.files.lists import find_list
 from wsss.files.sources import VocabularySource, load_vocabulary
-from wsss.segmentation.many_labels import ignore_16_bit
+from wsss.segmentation.many_labels import settle_labels
 from wsss.segmentation.preflight import PreflightConfig
 from wsss.segmentation.self_training import SelfTrainingConfig
 
@@ -102,7 +102,7 @@ def resolve_config(request: TrainRequest) -> tuple[Config, Vocabulary]:
     if request.seed is not None:
         cfg.randomness = ConfigDict(cfg.get("randomness") or {}, seed=request.seed)
     for part in cfg:
-        ignore_16_bit(cfg[part], vocabulary.label_count)
+        settle_labels(cfg[part], vocabulary.label_count)
     _merge(cfg, request.options)  # once more: what was asked for by name wins over what was derived
     cfg.work_dir = str(Path(request.work_dir or Path(request.run, "segmentation")).absolute())
     # The Runner's global logger and message hub are found by this name; two trainings must not share them.

@@ -211,3 +211,21 @@ def test_cache_holds_no_pickle(clip, tmp_path):
     with np.load(path, allow_pickle=False) as stored:
         shapes = {name: list(stored[name].shape) for name in stored.files}
     assert json.dumps(shapes) == json.dumps({"classifier": [1, B32.embed_dim]})
+
+
+def test_many_classes_go_through_in_groups_of_whole_classes(clip, monkeypatch):
+    names = ["cat", ("dog", "hound"), "sea lion", "kite", ("bus", "coach", "omnibus")]
+    expected = build_text_classifier(clip, names, ["a {}.", "the {}."])
+    sizes = []
+    encode = clip.encode_text
+    monkeypatch.setattr(prompts, "PROMPTS_AT_ONCE", 5)
+    monkeypatch.setattr(type(clip), "encode_text", lambda _, some: (sizes.append(len(some)), encode(some))[1])
+    torch.testing.assert_close(build_text_classifier(clip, names, ["a {}.", "the {}."]), expected, rtol=0, atol=1e-6)
+    assert sizes == [2, 4, 4, 6]
+
+
+def test_a_name_too_long_among_many_is_told_before_anything_is_encoded(clip, monkeypatch):
+    monkeypatch.setattr(prompts, "PROMPTS_AT_ONCE", 2)
+    monkeypatch.setattr(type(clip), "encode_text", lambda *_: pytest.fail("encoded before the names were checked"))
+    with pytest.raises(VocabularyError, match="more than the 77 tokens"):
+        build_text_classifier(clip, ["cat", "dog", "very " * 80 + "long"], ["a {}.", "a photo of the {}."])

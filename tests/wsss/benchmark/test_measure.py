@@ -60,11 +60,12 @@ def test_matmul_peak_is_a_rate():
 
 
 def test_peak_memory_sees_what_was_freed():
-    # In a process of its own: here, memory that earlier tests have freed would be taken again.
+    # In a process of its own: here, memory that earlier tests have freed would be taken again. A block that is large
+    # beside the few MiB of mapped libraries that a machine short of memory takes back in between.
     code = (
         "import numpy; from wsss.benchmark.measure import PeakMemory\n"
-        "memory = PeakMemory(); block = numpy.ones(64 << 20, numpy.uint8); del block\n"
-        "assert 60 < memory.peak - memory.start < 80, (memory.start, memory.peak)"
+        "memory = PeakMemory(); block = numpy.ones(256 << 20, numpy.uint8); del block\n"
+        "assert 220 < memory.peak - memory.start < 290, (memory.start, memory.peak)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

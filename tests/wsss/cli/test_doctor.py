@@ -141,8 +141,8 @@ def test_what_cannot_be_imported_is_told_with_the_remedy(monkeypatch):
     monkeypatch.setattr(health.importlib, "import_module", broken)
     assert health.check_torch().value == "cannot be imported: ModuleNotFoundError: No module named 'torch'"
     assert health.check_torch().advice.startswith("pip install torch")
-    assert health.check_crf().advice.startswith("the package pydensecrf is missing: ")
-    assert health.check_crf().advice.endswith("; or give --refine pamr")
+    assert health.check_crf().value.startswith("torch, in place of pydensecrf, which cannot be imported: Module")
+    assert health.check_crf().advice.startswith("only --preset reference needs pydensecrf: the package pydensecrf is ")
     monkeypatch.setattr(console, "load_mmseg", lambda: broken("mmcv"))
     assert health.check_mmseg().advice == "the package mmcv is missing: pip install 'tagclip-wsss[seg]'"
 
@@ -155,3 +155,5 @@ def test_a_broken_installation_is_told_too(monkeypatch):
     found = health.check_mmseg()
     assert found.value == "cannot be imported: RuntimeError: operator torchvision::nms does not exist"
     assert found.advice == "pip install --force-reinstall 'tagclip-wsss[seg]'"
+    monkeypatch.setattr(health.importlib, "import_module", broken)
+    assert "pip uninstall pydensecrf2" in health.check_crf().advice

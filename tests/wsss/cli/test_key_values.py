@@ -25,6 +25,14 @@ def test_a_list_needs_no_brackets(values):
     assert parse_value(",".join(map(str, values))) == values
 
 
+def test_brackets_as_deep_as_anybody_needs():
+    assert parse_value("[" * 20 + "]" * 20) is not None
+    assert parse_value("[1],[2],[3]," * 20 + "[4]")[-1] == [4]
+    for text in ("[" * 21 + "]" * 21, "[(" * 5000, "1,[" * 5000):
+        with pytest.raises(ValueError, match="brackets are nested more than 20 deep"):
+            parse_value(text)
+
+
 @given(VALUES.filter(lambda value: isinstance(value, list | tuple) and value), st.data())
 def test_a_missing_bracket_is_refused(value, data):
     text = repr(value)

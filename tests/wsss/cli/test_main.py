@@ -75,9 +75,9 @@ def complete(line: str) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("tagclip ex", ["export-model"]),
+        ("tagclip ex", ["export", "export-model"]),
         ("tagclip run --tag-r", ["--tag-rule"]),
-        ("tagclip run --refine ", ["crf", "pamr", "none"]),
+        ("tagclip run --refine ", ["crf", "pamr", "par", "none"]),
         ("tagclip evaluate ", ["tags", "masks", "dense"]),
         ("tagclip tag --config tagging/voc2007", ["tagging/voc2007"]),
         ("tagclip tag --classes coco", ["coco", "cocostuff"]),

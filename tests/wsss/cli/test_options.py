@@ -11,6 +11,7 @@ from tests.wsss.cli.parsers import leaves
 from wsss.cli import options
 from wsss.cli.main import build_parser, execute
 from wsss.cli.options import CHOICE, OPTIONS, PAIRS, RENAMED, SWITCH
+from wsss.cli.reproduce import EXPERIMENTS
 
 ROOT = Path(__file__).parents[3]
 TWO_SCREENS = 100  # lines of 100 columns
@@ -26,10 +27,10 @@ ACTIONS = [
 def test_every_subcommand_is_there():
     found = {parser.prog.removeprefix("tagclip ") for parser in LEAVES}
     assert found == {
-        "run", "tag", "mask", "remask", "review", "show", "train", "segment", "export-model", "evaluate tags",
-        "evaluate masks", "evaluate dense", "compare", "ablate", "benchmark", "diagnose", "demo scenes",
-        "demo report", "demo train-clip", "demo train-backbone", "demo tag-rules", "demo sprites", "configs",
-        "doctor", "completion", "calibrate",
+        "run", "tag", "mask", "merge", "remask", "calibrate", "show", "review", "export", "train", "segment",
+        "export-model", "evaluate tags", "evaluate masks", "evaluate dense", "compare", "ablate", "benchmark",
+        "diagnose", "demo scenes", "demo report", "demo train-clip", "demo train-backbone", "demo tag-rules",
+        "demo sprites", "configs", "doctor", "completion", *(f"reproduce {name}" for name in EXPERIMENTS),
     }  # fmt: skip
 
 
@@ -118,8 +119,9 @@ def test_old_spellings_are_gone_and_in_the_changelog():
         (["run", "--limit", "0"], "argument --limit: '0' is not a whole number above 0"),
         (["run", "--set", "alpha"], "argument --set: 'alpha' is not KEY=VALUE"),
         (["run", "--refine", "sharp"], "argument --refine: invalid choice: 'sharp'"),
-        (["mask", "--images", "photos"], "the following arguments are required: --tags"),
+        (["remask", "--run", "r"], "the following arguments are required: --out"),
         (["mask", "--tags", "t", "--tag-threshold", "0.3"], "--tag-threshold: the tags come from --tags, so a rule"),
+        (["mask", "--tags", "t", "--no-at-least-one"], "--no-at-least-one: the tags come from --tags, so a rule"),
         (["segment", "--refine", "pamr"], "argument --refine: invalid choice: 'pamr'"),
         (["run", "photos"], "photos: no option stands before it"),
         (["run", "--confidence", "95"], "argument --confidence: '95' is not a number between 0 and 1"),
@@ -147,10 +149,15 @@ def test_lists_that_the_table_repeats_are_those_of_the_modules():
     from wsss.dense.comparison import VOCABULARIES
     from wsss.dense.dense_config import DenseConfig
     from wsss.evaluation.scorer import MaskEvaluationConfig
+    from wsss.export import FORMATS, export_options
     from wsss.segmentation.onnx_export import ExportConfig
     from wsss.segmentation.predictor import InferenceConfig
     from wsss.segmentation.train_settings import LAUNCHERS
 
+    assert tuple(FORMATS) == options.EXPORT_FORMATS
+    assert options.PHOTO_MODES == export_options.PHOTO_MODES
+    assert options.INSTANCE_MODES == export_options.INSTANCE_MODES
+    assert options.IGNORED_MODES == export_options.IGNORED_MODES
     assert options.PRESETS == config.PRESETS
     assert set(CLASS_LISTS) == set(Vocabulary.built_in())
     assert ", ".join(CLASS_LISTS) in OPTIONS["classes"].help
@@ -178,6 +185,17 @@ def test_scripts_are_their_subcommands():
         assert f"The same as `tagclip {words}`" in text
         found[words] = path.name
     shown = {parser.prog.removeprefix("tagclip ") for parser in LEAVES}
-    families = {"evaluate"}
+    families = {"evaluate", "reproduce"}
     assert set(found) <= shown | families
-    assert shown - set(found) == {"evaluate tags", "evaluate masks", "configs", "completion"}
+    experiments = {f"reproduce {name}" for name in EXPERIMENTS}
+    assert shown - set(found) == {"evaluate tags", "evaluate masks", "configs", "completion", *experiments}
+
+
+@pytest.mark.parametrize("name", ["review", "calibrate", "export", "merge"])
+def test_a_run_needs_no_option_in_front_where_it_is_what_a_command_is_about(name):
+    parse = build_parser().parse_args
+    expected = parse([name, "--run", "runs/mine", "--quiet"])
+    assert parse([name, "runs/mine", "--quiet"]) == expected
+    assert expected.run == Path("runs/mine")
+    with pytest.raises(SystemExit):
+        parse([name, "runs/mine", "--run", "runs/other"])

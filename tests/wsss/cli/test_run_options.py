@@ -28,6 +28,8 @@ def test_only_given_options_are_fields():
         "out": "runs/a b",
     }
     assert fields("--quick-gelu") == {"model.quick_gelu": True}
+    assert fields("--at-least-one") == {"tagging.rule.at_least_one": True}
+    assert fields("--no-at-least-one") == {"tagging.rule.at_least_one": False}
 
 
 def test_set_wins():

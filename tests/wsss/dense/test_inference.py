@@ -129,6 +129,21 @@ def test_threshold_leads_to_background(golden_clip, rgb):
     assert np.array_equal(strict.labels, np.where(free.confidence < threshold, 0, free.labels))
 
 
+@pytest.mark.parametrize("pamr", [None, {"iterations": 2}])
+def test_small_classes_lose_their_pixels(golden_clip, rgb, pamr):
+    free = segmenter(golden_clip, strategy="clip", pamr=pamr)(rgb)
+    areas = {label: int((free.labels == label).sum()) for label in np.unique(free.labels) if label}
+    smallest = min(areas, key=areas.get)
+    share = areas[smallest] / sum(areas.values())
+    strict = segmenter(golden_clip, strategy="clip", pamr=pamr, area_threshold=share + 1e-6)(rgb)
+    gone = {label for label, area in areas.items() if area <= (share + 1e-6) * sum(areas.values())}
+    assert smallest in gone
+    assert not gone & set(np.unique(strict.labels))
+    kept = ~np.isin(free.labels, list(gone))
+    assert np.array_equal(strict.labels[kept], free.labels[kept])
+    assert np.abs(strict.confidence[kept] - free.confidence[kept]).max() <= 1e-6
+
+
 def test_pamr_in_chunks_equals_pamr_at_once(golden_clip, rgb):
     once = segmenter(golden_clip, strategy="clip", pamr={"iterations": 3})
     result = once(rgb)
@@ -150,6 +165,9 @@ def test_pamr_in_chunks_equals_pamr_at_once(golden_clip, rgb):
         ({"mode": "slide", "crop": 100, "stride": 50}, "no multiple"),
         ({"stride": 0}, "stride 0"),
         ({"background_threshold": 1.5}, "background_threshold"),
+        ({"area_threshold": 1.0}, r"area_threshold 1\.0"),
+        ({"preset": "published"}, "unknown preset 'published'"),
+        ({"propagation": {"step": 3}}, r"unknown setting dense\.propagation\.step"),
         ({"vocabulary": "some"}, "vocabulary"),
         ({"strateg": "clip"}, "unknown setting dense.strateg"),
         ({"strategy": "clipp"}, "unknown strategy"),

@@ -15,6 +15,7 @@ from wsss.dense.logits import (
     class_probabilities,
     log_normaliser,
     row_chunks,
+    small_labels,
     windows_of,
 )
 
@@ -66,14 +67,14 @@ def test_window_field_is_the_mean_of_its_windows():
     for w, one in zip(windows, logits, strict=True):
         total[:, w.top : w.bottom, w.left : w.right] += stretch(one, 32, 32)
         seen[w.top : w.bottom, w.left : w.right] += 1
-    field = WindowField(windows, logits, 70, 50)
+    field = WindowField(windows, [PatchField(one, 32, 32) for one in logits], 70, 50)
     assert (whole(field) - total / seen).abs().max() <= 1e-5
     assert (field.rows(13, 41) - (total / seen)[:, 13:41]).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize("size", [(35, 25), (140, 101)])
 def test_resized_field(size):
-    inner = WindowField([Window(0, 0, 70, 50)], random(1, 3, 5, 4), 70, 50)
+    inner = WindowField([Window(0, 0, 70, 50)], [PatchField(random(3, 5, 4), 70, 50)], 70, 50)
     field = ResizedField(inner, *size)
     expected = stretch(whole(inner), *size)
     assert (whole(field) - expected).abs().max() <= 1e-5
@@ -132,3 +133,24 @@ def test_the_full_array_never_exists():
     output = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True).stdout
     full = 171 * 512 * 1024 * 4
     assert int(output) < full / 2
+
+
+def test_small_labels_by_hand():
+    labels = torch.zeros(10, 10, dtype=torch.long)
+    labels[:5] = 1  # 50 of 60 pixels of the foreground
+    labels[5, :6] = 4  # 6 of 60
+    labels[6, :4] = 2  # 4 of 60
+    assert small_labels(labels, 0.1) == [2, 4]  # at most the share, and not more
+    assert small_labels(labels, 0.09) == [2]
+    assert small_labels(labels, 0.0) == []
+    assert small_labels(torch.zeros(3, 3, dtype=torch.long), 0.5) == []
+
+
+def test_labels_left_out_lose_to_the_next_best():
+    field = PatchField(random(4, 3, 5), 30, 50)
+    names = torch.tensor([0, 1, 1, 2])
+    probabilities = (2.0 * whole(field)).softmax(dim=0)
+    result = argmax_labels(field, names, logit_scale=2.0, chunk_bytes=2**12, left_out=[1])
+    kept = probabilities[[0, 3]]
+    assert torch.equal(result.labels, torch.tensor([0, 2])[kept.argmax(dim=0)])
+    assert (result.confidence - kept.amax(dim=0)).abs().max() <= 1e-6  # probabilities are those among all names

@@ -95,7 +95,7 @@ def test_gclip_head_mean_is_the_mean_map(golden_clip, oracle_clip, scene):
 
 def test_resclip_blends_by_weight(golden_clip, scene):
     def features(**options):
-        return image_features(golden_clip, scene, get_strategy("resclip", options))[0]
+        return image_features(golden_clip, scene, get_strategy("resclip-rcs", options))[0]
 
     naclip = image_features(golden_clip, scene, get_strategy("naclip"))[0]
     assert (features(weight=0.0) - naclip).abs().max() <= 1e-6
@@ -107,7 +107,7 @@ def test_resclip_blends_by_weight(golden_clip, scene):
 
 
 def test_resclip_cross_correlation(golden_clip, oracle_clip, scene):
-    features, _ = image_features(golden_clip, scene, get_strategy("resclip", {"weight": 1.0}))
+    features, _ = image_features(golden_clip, scene, get_strategy("resclip-rcs", {"weight": 1.0}))
     x, _ = oracle_clip.embed(scene[0], "none")
     crossed = 0
     for number in range(1, 12):
@@ -141,14 +141,14 @@ def test_a_trunk_of_its_own_ends_where_the_strategy_restarts(golden_clip, scene)
 
 def test_batch_equals_single(golden_clip, scene):
     pair = torch.cat([scene, scene.flip(-1)])
-    for name in ("gclip", "naclip", "resclip"):
+    for name in ("gclip", "naclip", "resclip", "resclip-rcs", "scclip"):
         both, _ = image_features(golden_clip, pair, get_strategy(name))
         single, _ = image_features(golden_clip, pair[1:], get_strategy(name))
         assert (both[1:] - single).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("name", ["naclip", "gclip", "resclip", "tagclip-local"])
+@pytest.mark.parametrize("name", ["naclip", "gclip", "resclip-rcs", "resclip", "scclip", "tagclip-local"])
 def test_other_model_shapes(shape, name):
     clip = FrozenCLIP(make_model(shape), None, name=str(shape), mean=(0.5,) * 3, std=(0.5,) * 3)
     size = shape.patch_size
@@ -163,7 +163,7 @@ def test_other_model_shapes(shape, name):
     ("name", "options", "message"),
     [
         ("gclipp", {}, "unknown strategy 'gclipp'"),
-        ("naclip", {"sigma": 3}, "no option 'sigma'; it has: std"),
+        ("naclip", {"sigma": 3}, "no option 'sigma'; it has: std, dino_positions"),
         ("clip", {"std": 3}, "it has: none"),
         ("nowhere.py", {}, "does not exist"),
     ],

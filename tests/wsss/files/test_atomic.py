@@ -1,6 +1,8 @@
 """Journals and atomic files, and what a run folder remembers."""
 
 import json
+import os
+import re
 
 import pytest
 
@@ -45,6 +47,37 @@ def test_finish_puts_records_into_order_and_drops_discarded_ones(journal, tmp_pa
     again.append([{"id": "b", "n": 7}])
     again.finish("abc")
     assert [json.loads(line)["n"] for line in (tmp_path / "final.jsonl").read_text().splitlines()] == [9, 7, 0]
+
+
+def test_records_and_manifest_are_on_the_disk_before_work_goes_on(journal, tmp_path, monkeypatch):
+    """A power cut loses what the system has not written yet, a kill does not: only these are asked for at once."""
+    synced = []
+    original = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(os.fstat(number).st_size) or original(number))
+    records = journal()
+    records.append([{"id": "a"}, {"id": "b"}])
+    assert synced == [(tmp_path / "partial.jsonl").stat().st_size]
+    records.finish("ab")
+    assert synced[1:] == [(tmp_path / "final.jsonl").stat().st_size]
+    Journal(None, tmp_path / "other.jsonl", tmp_path).append([{"id": "a"}])  # can be counted again
+    assert len(synced) == 2
+    with RunFolder.open(tmp_path / "run", {"a": 1}, {}) as run:
+        assert len(synced) == 4  # manifest.json, config.py
+        run.complete([], {})
+        assert len(synced) == 7  # both journals and the manifest
+
+
+def test_other_versions_than_a_run_began_with_are_told(tmp_path, caplog):
+    RunFolder.open(tmp_path / "run", {"a": 1}, {}).close()
+    RunFolder.open(tmp_path / "run", {"a": 1}, {}).close()
+    assert not caplog.text
+    path = tmp_path / "run" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["versions"]["torch"] = "1.0"
+    path.write_text(json.dumps(manifest))
+    RunFolder.open(tmp_path / "run", {"a": 1}, {}).close()
+    (line,) = caplog.messages
+    assert re.search(r"run: began with other versions \(torch 1\.0 then, \d\S* now\); results may differ", line)
 
 
 def test_a_file_is_whole_or_absent(tmp_path):

@@ -161,6 +161,17 @@ def test_the_reference_preset_insists_on_pydensecrf(no_pydensecrf):
     assert settle_engine(unused, "cpu") is unused
 
 
+def test_tensors_where_pydensecrf_was_built_for_another_numpy(monkeypatch, tmp_path):
+    (tmp_path / "pydensecrf").mkdir()
+    (tmp_path / "pydensecrf" / "__init__.py").write_text("raise ValueError('numpy.dtype size changed')")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pydensecrf"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert crf_engine(CrfConfig()) == "torch"
+    with pytest.raises(RequirementError, match=r"cannot be imported \(numpy\.dtype size changed\)"):
+        settle_engine(MaskConfig.preset("reference"))
+
+
 def test_tensors_where_pydensecrf_is_missing(no_pydensecrf):
     rgb, scores = picture()[0], maps(3)
     ours = crf_probabilities(rgb, scores, CrfConfig(engine="torch"))

@@ -147,9 +147,21 @@ def test_the_same_bits_for_any_number_of_threads():
     assert np.array_equal(*found)
 
 
-def test_deviations_too_small():
-    with pytest.raises(UsageError, match="larger deviations"):
-        refined(picture()[0], maps(2), replace(TENSORS, bilateral_srgb=1e-4))
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"bilateral_srgb": 1e-4}, "masks.crf.bilateral_sxy 67 and masks.crf.bilateral_srgb 0.0001"),
+        ({"bilateral_srgb": 1e-40}, "masks.crf.bilateral_sxy 67 and masks.crf.bilateral_srgb 1e-40"),
+        ({"gaussian_sxy": 1e-7}, "masks.crf.gaussian_sxy 1e-07"),
+    ],
+)
+def test_deviations_too_small_are_named(change, named):
+    with pytest.raises(UsageError) as error:
+        refined(picture()[0], maps(2), replace(TENSORS, **change))
+    assert str(error.value) == (
+        f"{named}, a photo of 32 x 24: a Gaussian this narrow has more lattice cells than can be numbered; "
+        "use larger deviations"
+    )
 
 
 @pytest.mark.parametrize("case", golden_cases("cam"), ids=str)

@@ -199,7 +199,7 @@ def test_exif_is_nothing_to_the_reference(reference, turned):
 def test_pamr_and_no_refinement(golden_clip, vocabulary, scene):
     base = golden_settings("voc", "default").masks
     masks = {}
-    for refiner in ("crf", "pamr", "none"):
+    for refiner in ("crf", "pamr", "par", "none"):
         config = MaskConfig.from_dict({"refiner": refiner, "confidence": None}, base)
         masks[refiner] = MaskGenerator(golden_clip, vocabulary, config=config)(scene, tags=["bicycle", "sheep"]).mask
     assert not np.array_equal(masks["pamr"], masks["none"])

@@ -75,7 +75,7 @@ def test_crf_is_over_present_labels_only():
     assert np.array_equal(mask_from_maps(picture(), cams(2), [19, 7], config).mask, expected)
 
 
-@pytest.mark.parametrize("refiner", ["crf", "pamr", "none"])
+@pytest.mark.parametrize("refiner", ["crf", "pamr", "par", "none"])
 def test_no_tag_is_all_background(refiner):
     empty = np.zeros((0, 3, 4), np.float32)
     found = mask_from_maps(picture(), empty, [], MaskConfig(refiner=refiner))
@@ -86,7 +86,7 @@ def test_no_tag_is_all_background(refiner):
     assert not stuff.confidence.any()
 
 
-@pytest.mark.parametrize("refiner", ["crf", "pamr", "none"])
+@pytest.mark.parametrize("refiner", ["crf", "pamr", "par", "none"])
 def test_empty_cam_is_all_background(refiner):
     for keep in (False, True):  # with and without the CRF's shortcut
         config = MaskConfig(refiner=refiner)
@@ -132,7 +132,7 @@ def test_more_labels_than_8_bits_hold():
     assert (nothing.mask.dtype, nothing.mask.min()) == (np.uint16, 65535)
 
 
-@pytest.mark.parametrize("refiner", ["crf", "pamr", "none"])
+@pytest.mark.parametrize("refiner", ["crf", "pamr", "par", "none"])
 def test_only_sure_background_is_kept(refiner):
     maps = np.full((2, 3, 4), 0.02, np.float32)
     maps[0, :, 0], maps[1, :, 3] = 0.9, 0.3  # 0.3 is below 1 - 0.3, above 0.7 ** 4

@@ -39,9 +39,11 @@ def test_numbers_beyond_32_bits_equal_too():
     np.testing.assert_allclose(PermutohedralLattice(features).filter(values).numpy(), expected, rtol=2e-4)
 
 
-def test_a_gaussian_too_narrow_to_number_its_cells():
-    features = points()
-    features[0], features[1] = 1e5, -1e5
+@pytest.mark.parametrize("far", [1e5, 2.0**24, 1e12, torch.inf, torch.nan])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_gaussian_too_narrow_to_number_its_cells(far, sign, device):
+    features = points().to(device)
+    features[0], features[1] = far * sign, -1e5
     with pytest.raises(UsageError, match="larger deviations"):
         PermutohedralLattice(features)
 

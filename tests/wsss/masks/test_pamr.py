@@ -3,13 +3,15 @@ import pytest
 import torch
 
 from wsss.config import PamrConfig
-from wsss.masks.pamr import NEIGHBOURS, refine_with_pamr
+from wsss.masks.pamr import refine_with_pamr
+
+AROUND = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
 
 
 def by_the_formula(image, scores, config):
     """PAMR pixel by pixel, as the paper writes it."""
     _, height, width = image.shape
-    offsets = [(d * dy, d * dx) for d in config.dilations for dy, dx in NEIGHBOURS]
+    offsets = [(d * dy, d * dx) for d in config.dilations for dy, dx in AROUND]
 
     def at(values, y, x):
         return values[:, min(max(y, 0), height - 1), min(max(x, 0), width - 1)]

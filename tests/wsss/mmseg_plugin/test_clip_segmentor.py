@@ -16,7 +16,7 @@ from PIL import Image
 from tagclip.errors import RunError, UsageError
 from tagclip.vocabulary import Vocabulary
 from tests.tools.commands import command
-from wsss.dense.dataset_scores import adapt, build_dataset_and_model, score_dataset
+from wsss.dense.dataset_scores import adapt, build_dataset, build_dataset_and_model, check_dataset, score_dataset
 from wsss.dense.dense_config import DenseConfig
 from wsss.dense.inference import DenseSegmenter
 from wsss.dense.strategy import get_strategy
@@ -198,6 +198,62 @@ def test_masks_are_looked_at_before_the_first_image_is(voc_folder, golden_model_
     with pytest.raises(RunError, match=message):
         score_dataset(dataset, model, progress=seen.append)
     assert not seen
+
+
+@pytest.mark.parametrize("loop", ["ours", "mmseg"])
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("voc21", 40, r"i0.png holds id 40, but there are 21 labels \(0 background to 20 tvmonitor\)"),
+        ("voc20", 21, r"i0.png holds id 21, but there are 20 labels"),
+        ("voc21", None, "hold nothing but 0 and 255"),
+    ],
+)
+def test_both_loops_look_at_the_masks_before_a_model_is_loaded(
+    voc_folder, golden_model_path, tmp_path, monkeypatch, loop, name, value, message
+):
+    root = Path(shutil.copytree(voc_folder, tmp_path / "voc"))
+    for path in (root / "SegmentationClass").iterdir():
+        mask = np.array(Image.open(path))
+        if value is not None:
+            mask[0, 0] = value
+        Image.fromarray(mask if value is not None else np.where(mask > 0, 255, 0).astype(np.uint8)).save(path)
+    monkeypatch.setattr("wsss.mmseg_plugin.clip_segmentor.load_clip", lambda *args, **kwargs: pytest.fail("loaded"))
+    arguments = ["--config", str(CONFIGS / f"{name}.py"), "--model", str(golden_model_path), "--data", str(root),
+                 "--device", "cpu", "--loop", loop]  # fmt: skip
+    with pytest.raises(RunError, match=message):
+        command("evaluate", "dense")(arguments)
+
+
+def test_ids_that_a_pipeline_maps_are_looked_at_as_they_are_used(voc_folder, golden_model_path):
+    """COCO-Stuff's 171 classes are 81 labels for COCO-Object; a step of somebody else's may do anything."""
+    config = voc_config("coco_object", voc_folder, golden_model_path)
+    config.test_dataloader.dataset.update(
+        data_prefix={"img_path": "JPEGImages", "seg_map_path": "SegmentationClass"}, seg_map_suffix=".png"
+    )
+    dataset = build_dataset(config)
+    labels = [dataset[index]["data_samples"].gt_sem_seg.data for index in range(3)]
+    assert {int(one) for found in labels for one in found.unique()} == {0, 1, 9, 13, 16}
+    check_dataset(dataset)
+    dataset.pipeline.transforms.remove(dataset.pipeline.transforms[2])
+    dataset.METAINFO = dataset._metainfo = {"classes": ("background", "a")}
+    with pytest.raises(RunError, match="holds id 8, but there are 2 labels"):
+        check_dataset(dataset)
+    dataset.pipeline.transforms.insert(2, lambda results: results)
+    check_dataset(dataset)
+
+
+def test_ours_and_mmsegs_reader_of_masks_agree(voc_folder, golden_model_path):
+    for name in ("voc21", "voc20"):
+        ours = build_dataset(voc_config(name, voc_folder, golden_model_path))
+        config = voc_config(name, voc_folder, golden_model_path)
+        assert config.test_dataloader.dataset.pipeline[1] == {"type": "LoadLabelMap", "ignore_index": 255}
+        config.test_dataloader.dataset.pipeline[1] = {"type": "LoadAnnotations"}
+        theirs = build_dataset(config)
+        for index in range(3):
+            one, other = (found[index]["data_samples"].gt_sem_seg.data for found in (ours, theirs))
+            assert torch.equal(one, other)
+            assert 255 in one
 
 
 def test_tool(voc_folder, golden_model_path, tmp_path, capsys):

@@ -13,6 +13,7 @@ from PIL import Image
 
 from tagclip.errors import RunError, UsageError
 from tagclip.thresholds import select
+from tests.tools.commands import command
 from tests.wsss.runs import contents, draw_images
 from wsss.files.corrections import Corrections, ImageCorrection, read_corrections, write_corrections
 from wsss.files.mask_files import read_mask
@@ -488,6 +489,20 @@ def test_composing_is_the_last_word_per_class():
     assert found.thresholds == {"cat": 0.2, "dog": 0.3}
     assert composed(found, later) == found
     assert composed(None, later) == later
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--images", "photos"], "--tags: needed, a file of tags; or --run"),
+        (["--run", "RUN", "--images", "photos"], "--images: --run continues a run with its own settings"),
+        (["--run", "RUN", "--set", "masks.alpha=2"], r"--set masks\.alpha: --run continues a run"),
+        (["--run", "photos"], "--run photos: no run of stage two"),
+    ],
+)
+def test_the_command_mask_goes_on_with_a_run_or_needs_tags(run, words, message):
+    with pytest.raises(UsageError, match=message):
+        command("mask")([str(run) if word == "RUN" else word for word in words])
 
 
 # --- confidence ------------------------------------------------------------------------------------------------------

@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tagclip.errors import UsageError
-from tagclip.image_lists import ImageFile
+from tagclip.image_lists import ImageFile, find_images
 from tagclip.tag_files import TagRecord
 from tests.wsss.runs import VOCABULARY
 from wsss.pipeline.given_tags import match_tags, read_given_tags, tags_digest
@@ -56,6 +58,8 @@ def test_every_format_gives_the_same_tags(tmp_path):
     assert all(tags == expected for tags in read)
     assert len({tags_digest(tags) for tags in read}) == 1
     assert tags_digest({**expected, "b": TagRecord("b", (0,))}) != tags_digest(expected)
+    scored = [{**expected, "b": TagRecord("b", (), scores=np.float32([0.1, value, 0.3]))} for value in (0.2, 0.25)]
+    assert len({tags_digest(tags) for tags in (expected, *scored)}) == 3
 
 
 def files(*names):
@@ -65,7 +69,7 @@ def files(*names):
 def test_ids_without_an_image_are_told_and_strangers_refused():
     tags = {"b": TagRecord("b", (0,)), "gone": TagRecord("gone", (1,))}
     matched = match_tags(files("a", "b"), tags, Path("tags.txt"))
-    assert (matched.ids, matched.absent) == ({"b"}, ["gone"])
+    assert (matched.tags, matched.ids, matched.absent) == ({"b": tags["b"]}, {"b"}, ["gone"])
     with pytest.raises(UsageError, match=r"none of its 2 ids .*'b'.* is among the 1 images .*'x'"):
         match_tags(files("x"), tags, Path("tags.txt"))
 
@@ -74,3 +78,25 @@ def test_the_plan_covers_all_images_unless_most_have_no_tags():
     tags = {name: TagRecord(name, ()) for name in "ab"}
     assert [file.id for file in match_tags(files(*"abcd"), tags, Path("t")).files] == ["a", "b", "c", "d"]
     assert [file.id for file in match_tags(files(*"abcde"), tags, Path("t")).files] == ["a", "b"]
+
+
+def test_labelled_images_that_differ_only_in_suffix_keep_their_own_tags(tmp_path):
+    coco = {
+        "images": [{"id": number, "file_name": name} for number, name in enumerate(("a.jpg", "a.png", "b.jpg"))],
+        "categories": [{"id": 5, "name": "cat"}, {"id": 7, "name": "dog"}],
+        "annotations": [{"image_id": 0, "category_id": 7}, {"image_id": 1, "category_id": 5}],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    tags = read_given_tags(tmp_path / "coco.json", VOCABULARY)
+    for present, expected in (
+        (["a.jpg"], {"a": (1,)}),
+        (["a.png"], {"a": (0,)}),
+        (["a.jpg", "a.png", "b.jpg"], {"a.jpg": (1,), "a.png": (0,), "b": ()}),
+    ):
+        folder = tmp_path / "-".join(present)
+        folder.mkdir()
+        for name in present:
+            Image.new("RGB", (4, 4)).save(folder / name)
+        matched = match_tags(find_images(folder), tags, tmp_path / "coco.json")
+        assert {name: record.indices for name, record in matched.tags.items()} == expected
+        assert len(matched.absent) == 3 - len(present)

@@ -22,7 +22,7 @@ def images(tmp_path_factory):
     return draw_images(tmp_path_factory.mktemp("images"), SIZES[:4])
 
 
-@pytest.fixture(scope="module", params=["default", "reference"])
+@pytest.fixture(scope="module", params=["default", pytest.param("reference", marks=pytest.mark.pydensecrf)])
 def preset(request):
     return request.param
 

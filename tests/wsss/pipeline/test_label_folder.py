@@ -130,3 +130,29 @@ def test_wrong_calls(label, photos, tmp_path):
     with pytest.raises(UsageError, match="method: 3"):
         label(photos, ["cat"], tmp_path / "out", method=3)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("make", [label_folder, tag_folder])
+def test_a_run_whose_scores_lie_below_the_floor_says_so_once(make, photos, tmp_path, golden_model_path, caplog):
+    def lines(out, **rule):
+        caplog.clear()
+        settings = {"tagging.templates": ["a photo of a {}."], **{f"tagging.rule.{key}": rule[key] for key in rule}}
+        if make is label_folder:
+            settings |= {"work.mask_workers": 1, "masks.refiner": "none"}
+        run = make(photos, ["cat", "dog"], tmp_path / out, model=golden_model_path, settings=settings, device="cpu")
+        return [record.message for record in caplog.records if "rule.floor" in record.message], run.counts["tags"]
+
+    (line,), tags = lines("none", floor=0.99)
+    assert not any(tags.values())
+    best = max(max(record.scores) for record in RunReader(tmp_path / "none").records())
+    assert line == (
+        f"no image has a tag: a tag needs a score above rule.floor, which is 0.99 here, and the highest score is "
+        f"{best:.3g}; --set tagging.rule.floor=F lowers it, --at-least-one gives every image its best class"
+    )
+    assert lines("none", floor=0.99)[0] == [line]  # the run is complete, and its summary the same
+    found, tags = lines("low", floor=0.0)
+    assert (found, any(tags.values())) == ([], True)
+    found, tags = lines("one", floor=0.99, at_least_one=True)
+    assert (found, sum(tags.values())) == ([], 2)
+    found, tags = lines("rule", rule="absolute", threshold=1.0, floor=0.0)  # not the floor's doing
+    assert (found, any(tags.values())) == ([], False)

@@ -3,6 +3,7 @@
 import multiprocessing
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -172,6 +173,22 @@ def test_workers_killed_while_idle_are_replaced_and_nothing_is_lost(stage, tmp_p
     assert all(job.mask.is_file() for job in jobs)
 
 
+def test_a_worker_that_came_while_another_died_is_not_waited_for(stage, tmp_path, monkeypatch):
+    jobs = [make_job(tmp_path, str(number), np.zeros((1, 2, 3))) for number in range(3)]
+    late = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(300,))
+    begun = time.monotonic()
+    with pool(stage) as workers:
+        assert finish(workers, jobs[:1])["0"].problem is None
+        (first,) = workers._executor._processes.values()
+        late.start()
+        monkeypatch.setattr(late, "terminate", lambda: None)  # as if the pool did not know it yet
+        workers._executor._processes[late.pid] = late
+        first.kill()
+        reports = finish(workers, jobs)
+    assert time.monotonic() - begun < 200
+    assert {name: report.problem for name, report in reports.items()} == dict.fromkeys("012")
+
+
 def test_a_photo_that_kills_its_worker_each_time_fails_alone(stage, tmp_path, monkeypatch):
     jobs = [make_job(tmp_path, str(number), np.zeros((1, 2, 3))) for number in range(6)]
     monkeypatch.setenv(DEADLY, "3")
@@ -183,6 +200,14 @@ def test_a_photo_that_kills_its_worker_each_time_fails_alone(stage, tmp_path, mo
     assert "3.png: its mask worker was ended from outside twice" in problems["3"]
     assert [job.mask.is_file() for job in jobs] == [True, True, True, False, True, True]
     assert not list(stage.scratch.iterdir())
+
+
+def test_what_a_killed_worker_leaves_is_removed(tmp_path):
+    """Workers beside the one that died are ended, too, in the middle of a file perhaps."""
+    for name in ("in-work-123-7", "123-0", "123-1", "12-0"):
+        (tmp_path / name).write_text(f"of {name}")
+    assert mask_workers._ids_in_work(tmp_path) == ["of in-work-123-7"]
+    assert [path.name for path in tmp_path.iterdir()] == ["12-0"]
 
 
 def test_a_worker_killed_once_loses_no_photo(stage, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from tagclip.errors import RunError, UsageError
 from tests.tools.commands import command
 from tests.wsss.runs import SIZES, VOCABULARY, complete
 from wsss.files.classes import folder_vocabulary
+from wsss.files.locks import folder_lock
 from wsss.pipeline.given_tags import read_given_tags
 from wsss.pipeline.remask import Remasking, mask_changes
 
@@ -99,3 +100,14 @@ def test_damaged_maps_are_named_after_all_others_are_done(finished, tmp_path):
     with pytest.raises(RunError, match=r"1 masks could not be made: .*part0/1\.npz: damaged class maps"):
         remask(run, tmp_path / "out")
     assert len(digests(tmp_path / "out")) == len(SIZES) - 1
+
+
+def test_two_processes_do_not_make_masks_in_one_folder(finished, tmp_path):
+    work = Remasking.plan(finished.run, tmp_path / "masks", {})
+    with folder_lock(tmp_path / "masks", "--out x"):
+        with pytest.raises(RunError, match="another process is working in this folder"):
+            work.execute(1)
+        with pytest.raises(RunError, match="another process is working in this folder"):
+            Remasking.plan(finished.run, tmp_path / "masks", {})
+    work.execute(1)
+    assert digests(tmp_path / "masks") == digests(finished.run / "masks")

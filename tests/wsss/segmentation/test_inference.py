@@ -1,5 +1,6 @@
 """A trained model from its checkpoint: predictions, pictures, ONNX."""
 
+import copy
 import json
 import pickle
 from dataclasses import replace
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dataset import pseudo_collate
 from mmseg.registry import DATASETS
 from PIL import Image
@@ -22,11 +23,14 @@ from wsss.files.classes import folder_vocabulary
 from wsss.files.mask_files import read_mask
 from wsss.files.sources import Sample
 from wsss.segmentation import onnx_export
+from wsss.segmentation import predictor as predictor_module
+from wsss.segmentation import view_logits as view_logits_module
 from wsss.segmentation.checkpoints import load_segmentor, read_training_checkpoint
 from wsss.segmentation.onnx_export import ExportConfig, export_onnx
 from wsss.segmentation.predictor import InferenceConfig, Predictor
 from wsss.segmentation.segment_images import segment_images
 from wsss.segmentation.self_training import SelfTrainingConfig, allowed_labels, new_labels
+from wsss.segmentation.view_logits import LogitWindow, ViewLogits, view_logits
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +64,10 @@ def test_the_base_size_is_the_test_pipelines(segmentor, photo):
     seen = []
 
     class Spy(Predictor):
-        def _logits(self, rgb):
-            seen.append(rgb.shape[:2])
-            return super()._logits(rgb)
+        def _views(self, rgb):
+            for view, mirrored in super()._views(rgb):
+                seen.append(view.shape[:2])
+                yield view, mirrored
 
     resized = replace(segmentor, test_pipeline=[{"type": "Resize", "scale": [256, 48], "keep_ratio": True}])
     wide = np.concatenate([photo, photo], axis=1)
@@ -92,6 +97,61 @@ def test_labels_may_be_restricted(segmentor, photo):
     every = Predictor(segmentor).probabilities(photo)
     two = Predictor(segmentor).probabilities(photo, [0, 2])
     np.testing.assert_allclose(two, every[[0, 2]] / every[[0, 2]].sum(axis=0), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"mode": "slide", "crop": 64, "stride": 40}, {"scales": (1.0, 0.7), "flip": True},
+     {"crf": CrfConfig(iterations=2), "flip": True}],
+)  # fmt: skip
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_a_few_labels_at_a_time_give_what_all_at_once_give(segmentor, photo, monkeypatch, options, at_once):
+    model = copy.deepcopy(segmentor.model)
+    with torch.no_grad():
+        model.decode_head.conv_seg.weight.normal_(generator=torch.Generator().manual_seed(1))
+    made = Predictor(replace(segmentor, model=model), InferenceConfig(**options))
+    labels, confidence = made.labels_with_confidence(photo)
+    assert "crf" in options or len(np.unique(labels)) > 1
+    held = []
+    original = predictor_module._mean_shares
+    monkeypatch.setattr(predictor_module, "labels_at_once", lambda size: at_once)
+    monkeypatch.setattr(predictor_module, "_mean_shares", lambda *a: held.append(original(*a)) or held[-1])
+    few, sure = made.labels_with_confidence(photo)
+    assert [len(part) for part in held][: -(-4 // at_once)] == ([1, 1, 1, 1] if at_once == 1 else [3, 1])
+    assert (few != labels).mean() < 0.001  # ties within rounding
+    np.testing.assert_allclose(sure, confidence, atol=1e-4)
+
+
+def test_memory_does_not_grow_with_the_number_of_labels(segmentor, monkeypatch):
+    """1,000 labels of a photo of 2 megapixels are 8 GB of logits, and as much again for their softmax."""
+    count, size, limit = 1000, (150, 200), 2**24
+    monkeypatch.setattr(predictor_module, "MOST_BYTES", limit)
+    low = torch.randn(count, 10, 13, generator=torch.Generator().manual_seed(0))
+    view = ViewLogits([LogitWindow(0, 0, *size, low)], size, False, False)
+    made = Predictor(replace(segmentor, classes=tuple(map(str, range(count)))))
+    monkeypatch.setattr(made, "_logits", lambda rgb: iter([view]))
+    expected = view.at(size, slice(None)).softmax(0)
+    asked = []
+    original = ViewLogits.at
+    monkeypatch.setattr(
+        ViewLogits, "at", lambda self, size, labels: asked.append(original(self, size, labels)) or asked[-1]
+    )
+    labels, confidence = made.labels_with_confidence(np.zeros((*size, 3), np.uint8))
+    assert max(part.numel() * predictor_module.BYTES_PER_VALUE for part in asked) <= limit
+    assert (labels != expected.argmax(0).numpy()).mean() < 1e-3
+    np.testing.assert_allclose(confidence, expected.amax(0).numpy(), atol=1e-5)
+    assert (labels.dtype, labels.max() > 255) == (np.uint16, True)
+
+
+def test_windows_are_mmsegs(segmentor, photo):
+    model = segmentor.model
+    batch = torch.from_numpy(photo.transpose(2, 0, 1).copy())[None].float()
+    for test_cfg in ({"mode": "whole"}, {"mode": "slide", "crop_size": (40, 64), "stride": (30, 33)}):
+        test_cfg = ConfigDict(test_cfg)
+        with torch.no_grad():
+            ours = view_logits(model, batch, test_cfg, False).at(photo.shape[:2], slice(None))
+            theirs = view_logits_module._by_model(model, batch, test_cfg)
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
 def test_crf_keeps_to_the_labels_found(segmentor, photo):

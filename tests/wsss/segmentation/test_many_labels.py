@@ -1,4 +1,4 @@
-"""What a config of more than 255 labels ignores, and that one of fewer stays as it is."""
+"""Every config reads masks by our loader; what one of more than 255 labels ignores."""
 
 import copy
 
@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 
 from tagclip.errors import UsageError
-from wsss.segmentation.many_labels import ignore_16_bit
+from wsss.segmentation.many_labels import settle_labels
 
 PARTS = [
     ({"type": "RandomCrop", "crop_size": (4, 4)}, {"type": "RandomCrop", "crop_size": (4, 4), "ignore_index": 65535}),
@@ -14,7 +14,7 @@ PARTS = [
     ({"type": "Pad", "size": (4, 4)}, {"type": "Pad", "size": (4, 4), "pad_val": {"img": 0, "seg": 65535}}),
     ({"type": "Pad", "pad_val": 7}, {"type": "Pad", "pad_val": {"img": 7, "seg": 65535}}),
     ({"type": "Pad", "pad_val": {"img": 9, "seg": 255}}, {"type": "Pad", "pad_val": {"img": 9, "seg": 65535}}),
-    ({"type": "LoadAnnotations", "reduce_zero_label": None}, {"type": "LoadLabelMap"}),
+    ({"type": "LoadAnnotations", "reduce_zero_label": None}, {"type": "LoadLabelMap", "ignore_index": 65535}),
     ({"type": "IoUMetric", "beta": 1}, {"type": "IoUMetric", "beta": 1, "ignore_index": 65535}),
     ({"type": "SegDataPreProcessor", "std": 1}, {"type": "SegDataPreProcessor", "std": 1, "seg_pad_val": 65535}),
     (
@@ -30,12 +30,15 @@ PARTS = [
 def test_parts(given, expected):
     cfg = Config({"train_pipeline": [{"type": "RandomChoice", "transforms": [[given]]}]})
     before = copy.deepcopy(cfg.to_dict())
-    ignore_16_bit(cfg.train_pipeline, 255)
+    settle_labels(cfg.train_pipeline, 255)
+    if given["type"] == "LoadAnnotations":
+        assert cfg.to_dict()["train_pipeline"][0]["transforms"][0][0] == {"type": "LoadLabelMap", "ignore_index": 255}
+        cfg = Config(copy.deepcopy(before))
     assert cfg.to_dict() == before
-    ignore_16_bit(cfg.train_pipeline, 256)
+    settle_labels(cfg.train_pipeline, 256)
     assert cfg.to_dict()["train_pipeline"][0]["transforms"][0][0] == expected
 
 
 def test_too_many_labels():
     with pytest.raises(UsageError, match="at most 65535"):
-        ignore_16_bit({}, 65536)
+        settle_labels({}, 65536)

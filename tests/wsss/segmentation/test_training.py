@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 from PIL import Image
 
-from tagclip.errors import RunError, UsageError, WeightsError
+from tagclip.errors import RunError, TagclipError, UsageError, WeightsError
 from tagclip.vocabulary import Vocabulary
 from tests.wsss import runs
 from tests.wsss.segmentation import squares
@@ -164,6 +164,20 @@ def test_a_checkpoint_that_would_run_code_is_not_resumed(config_file, folders, t
     with pytest.raises(WeightsError, match=r"iter_4\.pth cannot be read"):
         train_segmentor(request(config_file, folders, work_dir, pretrained=str(config_file)))
     assert not sprung.exists()
+
+
+@pytest.mark.parametrize("keep", [0, 100, -100])
+def test_a_truncated_checkpoint_is_one_line(trained, config_file, folders, tmp_path, keep):
+    work_dir = Path(shutil.copytree(trained.outcomes[0].work_dir, tmp_path / "work"))
+    (work_dir / "iter_8.pth").unlink()
+    path = work_dir / "iter_4.pth"
+    path.write_bytes(path.read_bytes()[:keep])
+    (work_dir / "last_checkpoint").write_text(str(path))
+    with pytest.raises(TagclipError, match=r"iter_4\.pth cannot be read .*") as caught:
+        train_segmentor(request(config_file, folders, work_dir))
+    assert "\n" not in str(caught.value)
+    train_segmentor(request(config_file, folders, work_dir, overwrite=True))
+    assert (work_dir / "iter_8.pth").is_file()
 
 
 def test_checkpoints_of_an_unknown_training_are_not_touched(config_file, folders, tmp_path):

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from tagclip.clip import DINO_POSITIONS
 from tagclip.clip.attention import attend
 from wsss.dense.attention import patch_gaussian
-from wsss.dense.strategy import Context, Strategy
+from wsss.dense.strategy import Context, Needs, Strategy
 
 
 @dataclass(frozen=True)
@@ -15,9 +16,16 @@ class NaclipOptions:
 
     Attributes:
         std: standard deviation of the Gaussian, in patches. 0 leaves the Gaussian out (plain key-key attention).
+        dino_positions: quirk, see `tagclip.clip.encoder.DINO_POSITIONS`.
     """
 
     std: float = 5.0
+    dino_positions: bool = False
+
+
+def needs(options: NaclipOptions, depth: int) -> Needs:
+    """Nothing but its way to interpolate positions."""
+    return Needs(positions=DINO_POSITIONS if options.dino_positions else None)
 
 
 def mix(q: Tensor, k: Tensor, v: Tensor, context: Context, options: NaclipOptions) -> Tensor:
@@ -29,5 +37,12 @@ def mix(q: Tensor, k: Tensor, v: Tensor, context: Context, options: NaclipOption
 
 
 STRATEGY = Strategy(
-    "naclip", mix, residual=False, mlp=False, options=NaclipOptions(), source="NACLIP, arXiv 2404.08181, section 3"
+    "naclip",
+    mix,
+    residual=False,
+    mlp=False,
+    options=NaclipOptions(),
+    needs=needs,
+    reference={"dino_positions": True},
+    source="NACLIP, arXiv 2404.08181, section 3",
 )

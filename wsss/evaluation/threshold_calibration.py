@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from wsss.files.run_files import read_manifest
 from wsss.files.run_reader import RunReader
 
 CalibrationMethod = Literal["distribution", "prevalence", "zscore", "class-zscore", "labels"]
+METHODS = get_args(CalibrationMethod)
 LEAST_CLASSES = 3  # of an image's scores that are scaled by their own mean and deviation; of two, one is always +0.7
 Interval = tuple[float, float]
 

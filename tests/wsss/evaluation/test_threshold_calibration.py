@@ -12,7 +12,7 @@ from tagclip.tag_files import TagRecord
 from tagclip.threshold_files import read_thresholds
 from tagclip.thresholds import image_zscores, relative_scores, select, zscores
 from tests.tools.commands import command
-from wsss.evaluation.calibration import (
+from wsss.evaluation.threshold_calibration import (
     BootstrapConfig,
     CalibrationRequest,
     calibrate_records,
@@ -58,7 +58,8 @@ def test_an_expected_share_is_met(known):
     relative = calibrate_records(records(scores), NAMES, CalibrationRequest(prevalence=0.25, rule="relative"))
     thresholds = np.array(list(relative.thresholds.thresholds.values()))
     # Of fewer than ten classes the relative rule counts from 0, see `TagRuleConfig.floor`; the floor comes on top.
-    assert list((relative_scores(scores, from_zero=True) > thresholds).sum(axis=0)) == [100] * 4
+    # The last class is the best one of most images, and equal scores (1) are all above a threshold or all below.
+    assert list((relative_scores(scores, from_zero=True) > thresholds).sum(axis=0))[:3] == [100] * 3
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_labels_find_thresholds_and_say_how_sure_they_are(known):
     assert found.fit.images == 60
     assert found.fit.positives == dict(zip(NAMES, truth[:60].sum(axis=0).tolist(), strict=True))
     assert f1(truth[60:], chosen(scores[60:], found)) > 0.8
-    assert found.fit.f1 >= found.fit.unseen_f1
+    assert found.fit.f1 == pytest.approx(f1(truth[:60], chosen(scores[:60], found)))
     low, high = found.fit.unseen_interval
     assert low <= found.fit.unseen_f1 <= high
     for name, value in found.thresholds.thresholds.items():
@@ -190,6 +191,7 @@ def test_the_command_writes_a_file_that_runs_read(finished, tmp_path, capsys):
         (["--dry-run", "--prevalence", "cat=0.1", "cat=0.2"], "'cat' is there twice"),
         (["--dry-run", "--prevalence", "0.1", "0.2"], "neither one number nor CLASS=NUMBER"),
         (["--dry-run", "--prevalence", "nan"], "not a share"),
+        (["--dry-run", "--method", "cam"], "--method cam: not one of distribution, prevalence, zscore, class-zscore"),
     ],
 )
 def test_the_command_names_mistakes(finished, options, message):

@@ -1,0 +1,18 @@
+# PEARL as published on COCO-Stuff 164k val, 171 classes.
+_base_ = "../cocostuff.py"
+
+model = dict(
+    dense=dict(
+        strategy="pearl",
+        preset="reference",
+        options=dict(alpha=0.08),
+        mode="slide",
+        crop=224,
+        stride=112,
+        short_side=336,
+        logit_scale=40.0,
+        background_threshold=0.0,
+        propagation=dict(agreement="diagonal"),
+        templates=__import__("tagclip.clip.prompts", fromlist=["IMAGENET_TEMPLATES"]).IMAGENET_TEMPLATES,
+    )
+)

@@ -1,0 +1,20 @@
+# ResCLIP as published on PASCAL VOC 2012 val, 20 classes and background.
+# The published constants of both parts were chosen on the test sets, one by one.
+_base_ = "../voc21.py"
+
+model = dict(
+    dense=dict(
+        strategy="resclip",
+        preset="reference",
+        options=dict(
+            rcs_scale=2.0,
+            rcs_weight=0.3,
+            feedback=dict(threshold=0.5, scale=2.2, weight=0.7),
+        ),
+        mode="whole",
+        short_side=336,
+        logit_scale=40.0,
+        background_threshold=0.1,
+        templates=__import__("tagclip.clip.prompts", fromlist=["IMAGENET_TEMPLATES"]).IMAGENET_TEMPLATES,
+    )
+)
