@@ -19,10 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
+from tagclip.config import TagRuleConfig
 from tagclip.demo.dataset import write_scenes
 from tagclip.demo.scenes import SceneConfig
 from tagclip.demo.sprites import HELD_OUT_STYLE
 from tagclip.labels import Labels, read_labels
+from tagclip.thresholds import select
 from wsss.evaluation.scorer import MaskEvaluationConfig, MaskScorer, PairCounts
 from wsss.files.corrections import Corrections, ImageCorrection, write_corrections
 from wsss.files.map_files import read_maps
@@ -33,6 +35,7 @@ from wsss.pipeline.mask_run import MaskRun
 from wsss.pipeline.recipe import Recipe
 from wsss.review.doubt import PARTS, DoubtInput, DoubtRule, doubt_order, doubts
 from wsss.review.page_data import RunContent
+from wsss.review.score_levels import ScoreScale
 from wsss.review.thumbnails import ThumbnailConfig, rival_classes
 
 SCENES = SceneConfig(objects=(2, 4), styles=(HELD_OUT_STYLE,))
@@ -153,6 +156,44 @@ def worth_rows(found: Study, order: Sequence[str], shares: Sequence[float], draw
     return rows
 
 
+def tag_rows(scores: np.ndarray, truth: np.ndarray, shares: Sequence[float], draws: int, seed: int) -> list[WorthRow]:
+    """The same of tags alone, from stored scores: the demo config's rule, doubt without masks and maps; mIoU is NaN.
+
+    Args:
+        scores: (n, C) float32. truth: (n, C) bool.
+    """
+    count, classes = truth.shape
+    rule = TagRuleConfig(threshold=0.15)
+    tags = select(scores, rule)
+    scale = ScoreScale.of_scores(float(scores.min()), float(scores.max()))
+    levels, none = scale.levels(scores), np.zeros(count, np.int64)
+    known = DoubtInput(
+        levels, tags, np.zeros_like(tags), np.zeros(count, bool), none, [()] * count, int(scale.nearest(0.0))
+    )
+    relative = DoubtRule(np.zeros(classes, np.int64), np.zeros(classes, bool), np.full(classes, rule.threshold))
+    order = doubt_order(doubts(known, relative))
+
+    def row(chosen: str, share: float, picks: Sequence[np.ndarray]) -> WorthRow:
+        figures = []
+        for places in picks:
+            corrected = tags.copy()
+            corrected[places] = truth[places]
+            figures.append(2 * (corrected & truth).sum() / (corrected.sum() + truth.sum()))
+        mistakes = (tags != truth).sum(axis=1)
+        wrong = float(np.mean([mistakes[places].mean() for places in picks])) if share else 0.0
+        return WorthRow(chosen, share, float(np.mean(figures)), float("nan"), float(np.std(figures)), 0.0, wrong)
+
+    rng = np.random.default_rng(seed)
+    rows = [row("nothing", 0.0, [np.zeros(0, np.int64)])]
+    for share in shares:
+        part = round(share * count)
+        rows.append(row("most doubtful", share, [order[:part]]))
+        rows.append(row("at random", share, [rng.choice(count, part, replace=False) for _ in range(draws)]))
+        most = np.argsort(-(tags != truth).sum(axis=1), kind="stable")[:part]
+        rows.append(row("most wrong (an oracle)", share, [most]))
+    return rows
+
+
 def worth_text(rows: Sequence[WorthRow]) -> str:
     """As Markdown, figures in per cent."""
     head = "| corrected | share | wrong tags per corrected image | F1 of tags | mIoU of masks |"
@@ -161,7 +202,7 @@ def worth_text(rows: Sequence[WorthRow]) -> str:
         spread = [f" ± {100 * value:.1f}" * (row.chosen == "at random") for value in (row.f1_spread, row.miou_spread)]
         lines.append(
             f"| {row.chosen} | {100 * row.share:.0f} % | {row.wrong_tags:.2f} | {100 * row.f1:.1f}{spread[0]} | "
-            f"{100 * row.miou:.1f}{spread[1]} |"
+            f"{'-' if np.isnan(row.miou) else f'{100 * row.miou:.1f}{spread[1]}'} |"
         )
     return "\n".join(lines)
 
@@ -174,7 +215,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.2], help="shares of images")
     parser.add_argument("--draws", type=int, default=50, help="random choices of images")
     parser.add_argument("--seed", type=int, default=21)
+    parser.add_argument("--scores", type=Path, nargs="+", help="tags alone, of scores of threshold_study")
     args = parser.parse_args(argv)
+    for file in args.scores or ():
+        with np.load(file, allow_pickle=False) as stored:
+            rows = tag_rows(stored["scores"], stored["truth"], args.shares, args.draws, args.seed)
+        print(f"{file.name}\n\n{worth_text(rows)}\n")
+    if args.scores:
+        return 0
     scenes, run, twin = args.out / "scenes", args.out / "run", args.out / "corrected"
     if not (scenes / "train_labels.txt").is_file():
         write_scenes(scenes, args.count, SCENES, seed=args.seed)
