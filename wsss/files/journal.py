@@ -111,6 +111,7 @@ class Journal:
                 path.unlink(missing_ok=True)
 
     def _write(self, path: Path, order: Iterable[str]) -> None:
+        places: dict[str, tuple[Path, int, int]] = {}
         with contextlib.ExitStack() as stack:
             sources = {
                 path: stack.enter_context(path.open("rb")) for path in {place[0] for place in self._places.values()}
@@ -120,4 +121,6 @@ class Journal:
                     if key in self._places:
                         place, offset, length = self._places[key]
                         sources[place].seek(offset)
+                        places[key] = (path, out.tell(), length)
                         out.write(sources[place].read(length))
+        self._places.update(places)  # the file that they were in may have been this one, with other records before

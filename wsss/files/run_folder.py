@@ -85,7 +85,7 @@ class RunFolder(RunReader):
         with disk_errors(root):
             shutil.rmtree(self.scratch, ignore_errors=True)
             self.scratch.mkdir(parents=True, exist_ok=True)
-        self.was_finished = (root / "tags.jsonl").is_file()
+        self.was_finished = (root / "tags.jsonl").is_file() and not is_cut(root / "tags.jsonl")
         # What parts have recorded is the run's, and what the run has recorded by itself need not be done in a part.
         homes = [root / PARTIAL] if part is not None else sorted((root / PARTIAL / PARTS).glob("*/"))
         elsewhere = {name: [one / name for one in homes] for name in ("tags.jsonl", "failures.jsonl", "coverage.jsonl")}
@@ -397,13 +397,24 @@ def _refuse_edited(root: Path, manifest: Mapping[str, Any]) -> None:
     """A finished run whose tags somebody has edited: what they say is not what its masks were made of."""
     written = (manifest.get("files") or {}).get("tags.jsonl")
     path = root / "tags.jsonl"
-    if manifest.get("state") != "complete" or written is None:
-        return
+    if manifest.get("state") != "complete" or written is None or is_cut(path):
+        return  # what a cut file has lost is made again
     if not path.is_file() or file_digest(path) != written:
         raise RunError(
             f"--out {root}: its tags.jsonl was edited or removed since the run wrote it; bring it back and give "
             f"changes as --corrections, or make masks of the edited tags in another folder: tagclip mask --tags {path}"
         )
+
+
+def is_cut(path: Path) -> bool:
+    """Whether a file of records is there and was cut short, by a power cut, say: empty, or with half a last line."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
 
 
 def _tell_versions(root: Path, there: Any) -> None:

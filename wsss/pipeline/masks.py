@@ -100,7 +100,6 @@ class Pipeline:
         if clip is not None and maps is not None:
             self.batches = BatchRunner(clip, self._infer)
             self.shared = SharedPass(maps, tagger, times=self.times)
-        self.kept: set[str] = set()
         self.failed = 0
 
     def execute(self, plan: Plan, todo: Todo) -> None:
@@ -110,7 +109,6 @@ class Pipeline:
             RunError: a full disk, or a model whose scores are never finite; the run can be resumed.
         """
         start = time.perf_counter()
-        self.kept = todo.kept
         for name in todo.damaged:
             self.run.log(f"the class maps of {name} were damaged; they are made again")
         for file, error in plan.unreadable:
@@ -165,7 +163,7 @@ class Pipeline:
         assert self.batches is not None  # there is a batch, so there is a model
         outcome = self.batches(batch, inputs)
         start = time.perf_counter()
-        done = [(image, found) for image, found in outcome.done if image.id not in self.kept]
+        done = outcome.done
         for image, (_, found) in done:
             stored = StoredMaps(
                 found.maps.astype(self.config.storage_dtype),

@@ -167,7 +167,6 @@ class Todo:
         masks: have CAMs and need only a mask.
         masks_there: ids that have a mask.
         damaged: ids whose CAM file was unreadable and is made again.
-        kept: ids of images in `batches` whose tags and maps are there; they are not written again.
         outside: ids of images that get no mask.
     """
 
@@ -175,7 +174,6 @@ class Todo:
     masks: list[PlannedImage]
     masks_there: set[str]
     damaged: list[str]
-    kept: set[str] = field(default_factory=set)
     outside: Collection[str] = ()
 
     @property
@@ -234,7 +232,6 @@ def survey(
         done = {image.id for image in batch} - {image.id for image in waiting}
         if waiting and regroup is None:
             todo.batches.append(batch)
-            todo.kept |= {name for name in done if name in run.tags and name in cams}
         else:
             needy += waiting
             todo.masks.extend(

@@ -20,6 +20,18 @@ def journal(tmp_path):
     return lambda: Journal(tmp_path / "final.jsonl", tmp_path / "partial.jsonl", tmp_path)
 
 
+def test_records_are_found_where_the_ordered_file_has_them(journal):
+    first = journal()
+    first.append([{"id": name, "n": number} for number, name in enumerate(["a", "b", "c"])])
+    first.finish(["a", "b", "c"])
+    again = journal()
+    again.append([{"id": "b", "n": "a longer record than before"}])
+    again.finish(["c", "b", "a"])
+    assert [again[name]["n"] for name in ("a", "b", "c")] == [0, "a longer record than before", 2]
+    again.finish(["b", "a"])
+    assert [journal()[name]["n"] for name in ("a", "b")] == [0, "a longer record than before"]
+
+
 def test_a_line_cut_by_a_kill_is_dropped_and_the_rest_kept(journal, tmp_path):
     journal().append([{"id": "a", "n": 1}, {"id": "ü b", "n": 2}, {"id": "c", "n": 3}])
     whole = (tmp_path / "partial.jsonl").read_bytes()
