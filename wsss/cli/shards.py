@@ -48,7 +48,8 @@ def do_share(
     own, parts = shard.own(len(run.parts)), len(run.parts)
     images = sum(len(run.parts[number].order) for number in own)
     output.show(f"shard {shard.number}/{shard.count}: {len(own)} of {parts} parts, {images} images")
-    run.execute_parts(own, watch=watch)
+    left = set(missing_parts(out, parts))
+    run.execute_parts([number for number in own if number in left], watch=watch)
     figures = {"run": str(out), "shard": [shard.number, shard.count], "parts": len(own), "merged": False}
     if missing := missing_parts(out, parts):
         output.show(f"{len(missing)} of {parts} parts are left to other shards; the last one merges {out}")

@@ -7,7 +7,6 @@ sorting by it brings doubtful images first.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -16,7 +15,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from tagclip.errors import UsageError
-from tagclip.text_files import json_text
+from tagclip.text_files import json_text, parse_json
 from wsss.export.format_writer import (
     PRODUCER,
     ExportJob,
@@ -129,7 +128,7 @@ class LabelStudioWriter(FormatWriter):
 
 def _tasks(path: Path) -> list[dict[str, Any]]:
     try:
-        tasks = json.loads("\n".join(list_lines_of(path)))
+        tasks = parse_json("\n".join(list_lines_of(path)))
     except ValueError as error:
         raise UsageError(f"{path}: not JSON ({error})") from None
     if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):

@@ -92,7 +92,7 @@ def stored_lines(root: Path) -> dict[str, dict[str, Any]]:
             continue
         for text in path.read_bytes().splitlines():
             try:
-                line = json.loads(text)
+                line = parse_json(text)
             except ValueError:  # cut short by a kill
                 break
             if isinstance(line, dict) and isinstance(line.get("id"), str):

@@ -296,10 +296,7 @@ class MaskRun:
         Raises:
             RunError: parts are missing, or what `execute` raises.
         """
-        out = Path(self.recipe.run.out)
-        manifest = read_manifest(out)
-        if manifest is None or manifest.get("state") != "complete":
-            require_parts(out, len(self.parts))
+        require_parts(Path(self.recipe.run.out), len(self.parts))
         return self.execute(strict=strict, watch=watch)
 
     def _execute(self, run: RunFolder, watch: Watch) -> None:

@@ -187,10 +187,7 @@ class TagRun:
         Raises:
             RunError: parts are missing, or what `execute` raises.
         """
-        out = Path(self.config.out)
-        manifest = read_manifest(out)
-        if manifest is None or manifest.get("state") != "complete":
-            require_parts(out, len(self.parts))
+        require_parts(Path(self.config.out), len(self.parts))
         return self.execute(strict=strict, watch=watch)
 
     def _tagger(self) -> TagCLIP:

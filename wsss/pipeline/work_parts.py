@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tagclip.errors import RunError, UsageError
+from wsss.files.run_files import read_manifest
 from wsss.files.run_folder import part_is_done
 from wsss.pipeline.planning import Plan, PlannedImage
 
@@ -56,7 +57,10 @@ def cut_parts(plan: Plan, images: int | None = None) -> list[Plan]:
 
 
 def missing_parts(root: Path, count: int) -> list[int]:
-    """Numbers of the parts that are not done yet."""
+    """Numbers of the parts that are not done yet; none of a run that is merged."""
+    manifest = read_manifest(root)
+    if manifest is not None and manifest.get("state") == "complete":
+        return []
     return [number for number in range(count) if not part_is_done(root, number)]
 
 

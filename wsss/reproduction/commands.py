@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tagclip.image_ids import id_text
+from tagclip.text_files import parse_json
 from wsss.files.atomic import atomic_file, disk_errors
 from wsss.files.provenance import write_record
 from wsss.reproduction.experiments import Part
@@ -72,13 +72,9 @@ class StepLog:
         if words[0] not in RESUMES:
             write_record(self.folder / DONE, {"done": [*dict.fromkeys([*self._read(), as_typed(words)])]})
 
-    def drop(self, words: Sequence[str]) -> None:
-        """Forgets a command whose inputs are made anew."""
-        write_record(self.folder / DONE, {"done": [line for line in self._read() if line != as_typed(words)]})
-
     def _read(self) -> list[str]:
         try:
-            done = json.loads((self.folder / DONE).read_text(encoding="utf-8"))["done"]
+            done = parse_json((self.folder / DONE).read_text(encoding="utf-8"))["done"]
         except (OSError, ValueError, KeyError, TypeError):
             return []
         return [line for line in done if isinstance(line, str)] if isinstance(done, list) else []

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tagclip.text_files import parse_json
 from wsss.reproduction.experiments import Figure, tolerance
 
 COLUMNS = ("part", "figure", "published", "measured", "difference", "verdict")
@@ -74,7 +74,7 @@ class Measured:
 def read_figure(path: Path, key: str) -> float:
     """A figure of an evaluation's JSON, in points; NaN where it is missing or null."""
     try:
-        value: Any = json.loads(path.read_text(encoding="utf-8"))
+        value: Any = parse_json(path.read_text(encoding="utf-8"))
         for name in key.split("."):
             value = value[name]
         return 100 * float(value)

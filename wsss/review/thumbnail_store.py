@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 
 from tagclip.errors import RunError
+from tagclip.text_files import parse_json
 from wsss.files.concurrency import bounded_map
 from wsss.files.provenance import write_record
 from wsss.files.spawning import without_main
@@ -88,7 +89,7 @@ class ThumbnailStore:
 
     def _read(self) -> dict[str, ThumbnailEntry]:
         try:
-            content = json.loads((self.stage.folder / INDEX_FILE).read_text(encoding="utf-8"))
+            content = parse_json((self.stage.folder / INDEX_FILE).read_text(encoding="utf-8"))
             if content["made_with"] != self.made_with:
                 return {}
             return {name: _entry(values) for name, values in content["images"].items()}
