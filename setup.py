@@ -31,6 +31,7 @@ DEV = [
     "nbclient>=0.10,<1",
     "nbformat>=5.10,<6",
     "pytest>=8,<10",
+    "pytest-xdist>=3.6,<4",  # tests on several cores
     "ruff>=0.6,<1",
     "setuptools>=70.1",  # builds the wheel that a test installs
 ]

@@ -1,5 +1,6 @@
 """Fixtures that several test folders share."""
 
+import os
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,9 +21,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def few_threads():
-    """Small models run fastest on few threads, and the test machine is shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(before, 2))
+    """Small models run fastest on few threads, and the cores are shared by the workers of pytest-xdist."""
+    before, workers = torch.get_num_threads(), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    torch.set_num_threads(1 if workers > 1 else min(before, 2))
     yield
     torch.set_num_threads(before)
 

@@ -1,9 +1,11 @@
 """Where the golden cases are: a small copy in tests/data, and the full set beside the checkout when it is there."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from wsss.pipeline.recipe import Recipe, dataset_settings
@@ -65,3 +67,28 @@ def golden_text(name: str) -> dict[str, np.ndarray]:
     """Recorded unit-norm text rows: name is "tagging" or "cam"."""
     with np.load(golden_root() / f"text_{name}.npz", allow_pickle=False) as stored:
         return {key: stored[key] for key in stored.files}
+
+
+def undecided_votes(maps: Sequence[torch.Tensor], margin: float = 1e-6) -> np.ndarray:
+    """Entries of the affinity whose vote float error may turn.
+
+    Another processor sums in another order: an attention within float error of its layer's mean may lie on either side
+    of it, and with it a vote of a third of the layers that is one short or just enough.
+
+    Args:
+        maps: head-averaged attention of every layer, each (N, N).
+        margin: how near an attention lies to its layer's mean that float error may turn it.
+
+    Returns:
+        (N, N) bool.
+    """
+    distances = torch.stack([attention - attention.mean() for attention in maps])
+    above = (distances > margin).sum(dim=0)
+    open_layers = (distances.abs() <= margin).sum(dim=0)
+    needed = -(-len(maps) // 3)
+    return ((above < needed) & (above + open_layers >= needed)).numpy()
+
+
+def worth_of_votes(maps: Sequence[torch.Tensor], layers: slice, margin: float = 1e-6) -> np.ndarray:
+    """(N, N) float: what each entry of the affinity may change by where `undecided_votes`; 0 elsewhere."""
+    return torch.stack(list(maps[layers])).mean(dim=0).numpy() * undecided_votes(maps, margin)

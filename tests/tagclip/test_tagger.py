@@ -14,7 +14,7 @@ from tagclip.images import Size
 from tagclip.tagger import ABLATION, TagCLIP
 from tagclip.vocabulary import Vocabulary
 from tests.clip_models import class_feature
-from tests.golden import COPY, golden_cases, golden_text
+from tests.golden import COPY, golden_cases, golden_text, worth_of_votes
 from tests.oracle.tagclip import tag_image
 
 TOLERANCE = 1e-4
@@ -35,17 +35,19 @@ def test_reference_preset_equals_the_published_arrays(golden_tagger, oracle_clip
     assert (result.grid.height, result.grid.width) == tuple(recorded["grid"])
     got = {**result.details, "scores": result.scores}
     recorded["patch_features"] = recorded["patch_features"][1:] if "patch_features" in recorded else None
-    flipped = np.zeros(1, dtype=bool)
-    if "vote_mask" in recorded:
-        flipped = got["vote_mask"] != recorded["vote_mask"]
-        if flipped.any():
-            maps = oracle_clip.trunk(oracle_clip.prepare(case.image()), "off_native")[1]
-            margins = torch.stack([(layer - layer.mean()).abs() for layer in maps]).amin(dim=0).numpy()
-            assert (margins[flipped] < VOTE_MARGIN[device.type]).all()
+    # A vote within float error of its layer's mean may turn: the affinity there, and a row of what follows.
+    maps = oracle_clip.trunk(oracle_clip.prepare(case.image()), "off_native")[1]
+    layers = slice(len(maps) - 1) if case.vocabulary == "cocostuff" else slice(-4, -1)
+    worth = worth_of_votes(maps, layers, VOTE_MARGIN[device.type])
+    row = worth.sum(axis=1, keepdims=True)
+    allowed = {"affinity": worth, "first": row, "refined": row}
     for name in ("patch_features", "coarse", "affinity", "first", "refined", "local", "scores"):
-        # A vote that flips on float error changes the affinity there and a row of what follows, not the scores.
-        if recorded.get(name) is not None and not (flipped.any() and name in ("affinity", "first", "refined")):
-            assert np.abs(got[name] - recorded[name]).max() < TOLERANCE, name
+        if recorded.get(name) is not None:
+            error = np.abs(got[name] - recorded[name])
+            assert (error < TOLERANCE + allowed.get(name, 0)).all(), name
+            assert (error > TOLERANCE).any(axis=-1).sum() <= max(2, 0.01 * len(error)), name
+    if "vote_mask" in recorded:
+        assert not ((got["vote_mask"] != recorded["vote_mask"]) & (worth == 0)).any()
     assert result.indices == recorded["tags"].tolist()
     assert result.tags == [tagger.vocabulary.names[index] for index in recorded["tags"]]
     assert result.scores.dtype == np.float32

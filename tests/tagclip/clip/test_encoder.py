@@ -372,7 +372,7 @@ def test_golden_patch_features_votes_and_affinity(case, golden_clip_on, device):
     if "vote_mask" in arrays:
         votes = trunk.votes[0].cpu() >= 4
         differing = votes != torch.from_numpy(arrays["vote_mask"])
-        assert int(differing.sum()) <= 1
+        assert int(differing.sum()) <= 2  # as another processor sums in another order
         affinity = trunk.affinity[9, 11][0].cpu() * votes
         error = (affinity - torch.from_numpy(arrays["affinity"])).abs()
         assert error[~differing].max() <= 1e-4
