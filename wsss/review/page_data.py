@@ -121,11 +121,11 @@ class RunContent:
         return True
 
     def images(self) -> Iterator[ReviewImage]:
-        """The files of every image."""
+        """The files of every image; those of rejected images are where the run has put them aside."""
         for record in self.records:
             mask, maps = self.reader.mask_path(record.id), self.reader.maps_path(record.id)
             yield ReviewImage(
-                record.id, self.photos[record.id], mask if mask.is_file() else None, maps if maps.is_file() else None,
+                record.id, self.photos[record.id], self.reader.stored(mask), self.reader.stored(maps),
                 self._best_first(record),
             )  # fmt: skip
 

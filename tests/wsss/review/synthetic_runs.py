@@ -17,7 +17,7 @@ from tagclip.thresholds import select
 from tagclip.vocabulary import Vocabulary
 from wsss.files.map_files import StoredMaps
 from wsss.files.mask_files import encode_mask, ignore_label, label_dtype
-from wsss.files.run_files import REJECTED_FILE
+from wsss.files.run_files import ASIDE, REJECTED_FILE
 
 NASTY = (
     "a b", "1#2", "50%", "what?", 'say "hi"', "it's", "<script>alert(1)</script>", "<img src=x onerror=alert(1)>",
@@ -91,7 +91,7 @@ def make_run(root: Path, photos: Path, recipe: RunRecipe) -> Path:
             name, tuple(sorted(indices)), path, recipe.size, scores[place] if recipe.has_scores else None, 1, said
         )
         (rejected if record.is_rejected else lines).append(tag_line(record, vocabulary))
-        _write_pictures(root, recipe, vocabulary, record, rng)
+        _write_pictures(root / ASIDE if record.is_rejected else root, recipe, vocabulary, record, rng)
     (root / "tags.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     if rejected:
         (root / REJECTED_FILE).write_text("".join(json.dumps(line) + "\n" for line in rejected), encoding="utf-8")
