@@ -185,7 +185,8 @@ def test_tags_are_toggled_undone_and_done_again(made_run, visit):
     assert tags(page, name) == before - {removed}
     assert "1 corrected" in page.locator("#counts").inner_text()
     gone = page.locator(f".card.is-current [data-class='{NAMES.index(removed)}']")
-    assert gone.locator(".dot").count() == 1
+    assert gone.locator(".dot:visible").count() == 1
+    assert page.locator(".card:visible .dot:visible").count() == 1
     assert gone.get_attribute("aria-pressed") == "false"
     page.keyboard.press("z")
     assert tags(page, name) == before

@@ -76,8 +76,18 @@ Review.doubt = (() => {
     out[i] = combined(d, best[i], i);
   };
 
-  // Places of images, the most doubtful first, in the run's order among equals.
-  const order = (values, places) => places.sort((a, b) => values[b] - values[a] || a - b);
+  // What `all` gives after the threshold of one class has moved, from what it gave before: one class anew.
+  const moved = (d, c, out, best, worst) => {
+    for (let i = 0; i < d.images; i++) {
+      const value = margin(d, c, i);
+      if (worst[i] === c && value < best[i]) { one(d, i, out, best, worst); continue; }
+      if (value > best[i] || (value === best[i] && value > 0 && c < worst[i])) { best[i] = value; worst[i] = c; }
+      out[i] = combined(d, best[i], i);
+    }
+  };
 
-  return { bounds, threshold, margin, rivalry, all, one, order };
+  // Places of images, the most doubtful first, in the run's order among equals.
+  const order = (values, places) => Review.sorted(values, places);
+
+  return { bounds, threshold, margin, rivalry, all, moved, one, order };
 })();

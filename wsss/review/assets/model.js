@@ -262,7 +262,8 @@ Review.Model = class {
       this.#tell({ kind: "image", image: step.image, classes: touched });
     } else {
       for (const [c, level, moved] of values) this.#move(c, level, moved);
-      this.#allDoubts();
+      if (values.length === 1) Review.doubt.moved(this.doubtInput, values[0][0], this.doubts, this.best, this.worst);
+      else this.#allDoubts();
       this.#tell({ kind: "thresholds", classes: new Set(values.map(([c]) => c)) });
     }
   }
@@ -293,14 +294,10 @@ Review.Model = class {
     this.handles[c] = level;
     this.moved[c] = moved ? 1 : 0;
     this.inForce[c] = this.moved[c] | this.before[c];
-    for (let i = 0; i < this.images; i++) this.#column(c, i);
-  }
-
-  // The tag of an image for a moved class, with as little work as can be: ten thousand of them between two frames.
-  #column(c, i) {
-    const at = c * this.images + i;
-    if (this.decided[at] !== 0) return;
-    this.tags[at] = this.moved[c] && this.levels[at] !== this.unknown ? +(this.levels[at] >= this.handles[c]) : this.base[at];
+    // As little work as can be: ten thousand images between two frames.
+    const { levels, tags, base, decided, unknown } = this, from = c * this.images, to = from + this.images;
+    for (let at = from; at < to; at++)
+      if (decided[at] === 0) tags[at] = moved && levels[at] !== unknown ? +(levels[at] >= level) : base[at];
   }
 
   // Moves a threshold. While a handle is dragged, `last` is the step that began the drag: it grows, and is undone at once.
@@ -441,6 +438,7 @@ Review.View = class {
     this.places = [];
     this.stale = false;
     this.byName = null;
+    this.ranks = {};
   }
 
   static noFilters() {
@@ -470,8 +468,9 @@ Review.View = class {
       ? null : (i) => values[i] >= range[0] * 10000 - 0.5 && values[i] <= range[1] * 10000 + 0.5;
     const coverage = share(model.coverage, filters.coverage), ignored = share(model.ignored, filters.ignored);
     const [low, high] = filters.score, byScore = low > 0 || high < 1;
+    const { tags } = model, from = c * n, wanted = filters.has === "with" ? 1 : 0, byClass = c >= 0 && filters.has !== "any";
     for (let i = 0; i < n; i++) {
-      if (c >= 0 && filters.has !== "any" && model.has(c, i) !== (filters.has === "with")) continue;
+      if (byClass && tags[from + i] !== wanted) continue;
       if (search !== "" && !model.ids[i].toLocaleLowerCase().includes(search)) continue;
       if (coverage !== null && !coverage(i)) continue;
       if (ignored !== null && !ignored(i)) continue;
@@ -484,8 +483,7 @@ Review.View = class {
       }
       found.push(i);
     }
-    this.#order(found);
-    this.places = found;
+    this.places = this.#order(found);
     this.stale = false;
   }
 
@@ -510,15 +508,16 @@ Review.View = class {
 
   #order(found) {
     const { model } = this;
-    if (this.sort === "doubt") Review.doubt.order(model.doubts, found);
-    else if (this.sort === "name") { const rank = this.names(); found.sort((a, b) => rank[a] - rank[b]); }
-    else if (this.sort === "random") { const rank = Review.View.random(model.images); found.sort((a, b) => rank[a] - rank[b]); }
-    else {
-      const keys = new Float64Array(model.images);
-      for (const i of found) keys[i] = this.sort === "score" ? this.level(i) : model[this.sort][i];
-      found.sort((a, b) => keys[b] - keys[a] || a - b);
+    let keys = this.sort === "doubt" ? model.doubts : model[this.sort]; // the highest first
+    if (this.sort === "name" || this.sort === "random") {
+      this.ranks[this.sort] ??= (this.sort === "name" ? this.names() : Review.View.random(model.images)).map((rank) => -rank);
+      keys = this.ranks[this.sort];
+    } else if (this.sort === "score") {
+      keys = new Float64Array(model.images);
+      for (const i of found) keys[i] = this.level(i);
     }
-    if (this.reversed) found.reverse();
+    const ordered = Review.sorted(keys, found);
+    return this.reversed ? ordered.reverse() : ordered;
   }
 
   // The same order at every visit: a shuffle with a fixed seed (mulberry32).
