@@ -201,7 +201,9 @@ Review.Grid = class {
     card.none = h("span", { class: "no-tags", hidden: true }, "-");
     card.picture = h("button", { type: "button", class: "picture", tabIndex: -1, onclick: () => this.actions.open(card.image),
       onfocus: () => this.#focused(card) }, card.frame, card.missing, card.badge);
-    card.name = h("span", { class: "name" });
+    card.folder = h("span", { class: "folder" }, "");
+    card.base = h("span", { class: "base" }, "");
+    card.name = h("span", { class: "name" }, card.folder, card.base);
     card.check = h("button", { type: "button", class: "mark check", "aria-label": "Checked", title: "Checked (c)", tabIndex: -1,
       onclick: () => this.actions.toggleState(card.image, "checked") }, Review.icon("check"));
     card.reject = h("button", { type: "button", class: "mark reject", "aria-label": "Reject", title: "Reject (x)", tabIndex: -1,
@@ -343,7 +345,9 @@ Review.Grid = class {
     const { model } = this, id = model.ids[i], state = model.state(i), failure = model.failed.get(i);
     const { element } = card, words = [id];
     if (card.name.title !== id) {
-      Review.setText(card.name, id);
+      const end = id.lastIndexOf("/") + 1;
+      Review.setText(card.folder, id.slice(0, end));
+      Review.setText(card.base, id.slice(end));
       card.name.title = id;
     }
     element.classList.toggle("is-rejected", state === "rejected");
