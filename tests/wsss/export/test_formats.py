@@ -208,7 +208,7 @@ def test_cvat_ignored_as_a_label(runs, tmp_path):
 
 @pytest.mark.parametrize("run", ["wide", "plain", "wide and plain"])
 def test_tables_of_every_run(run, runs, tmp_path):
-    """Tables have no masks to be read back, but the same rows: unicode, folders, 300 classes, no tags; no failed one."""
+    """Tables have no masks to be read back, but the same rows: unicode, folders, 300 classes, no tags, not failed."""
     reader = RunReader(runs[run])
     names, shift = reader.vocabulary.names, int(reader.vocabulary.has_background)
     for name in ("csv", "parquet"):

@@ -153,8 +153,8 @@ Review.App = class {
   #tools() {
     const { h } = Review, box = document.getElementById("grid-tools");
     this.modes = Review.modeControl(this.settings, "mode", (cheap) => this.settingsChanged(cheap));
-    const sorts = [["doubt", "Most doubtful first"], ["name", "Name"], ["score", "Score"], ["coverage", "Coverage"], ["ignored", "Ignored share"], ["random", "Random"]]
-      .filter(([key]) => (key !== "score" || this.model.run.has_scores) && ((key !== "coverage" && key !== "ignored") || this.model.marks.some((mark) => mark & Review.flags.mask)));
+    const sorts = [["doubt", "Most doubtful first"], ["name", "Name"], ["score", "Score"], ["coverage", "Coverage"], ["ignored", "Ignored share"], ["confidence", "Least confident first"], ["random", "Random"]]
+      .filter(([key]) => (key !== "score" || this.model.run.has_scores) && (key !== "confidence" || this.model.hasConfidence) && ((key !== "coverage" && key !== "ignored") || this.model.marks.some((mark) => mark & Review.flags.mask)));
     this.sort = h("select", { id: "sort", "aria-label": "Order", onchange: () => { this.view.sort = this.sort.value; if (this.grid.top > 0) this.grid.scrollTo(0); this.refresh(0); } }, sorts.map(([value, text]) => h("option", { value }, text)));
     this.turn = h("button", { type: "button", class: "icon-button", "aria-label": "Reverse the order", "aria-pressed": "false", title: "Reverse the order", onclick: () => {
       this.view.reversed = !this.view.reversed;

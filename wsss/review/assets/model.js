@@ -53,6 +53,7 @@ Review.Model = class {
     this.rivals = [];
     this.ignored = new Int32Array(n); // ten-thousandths of the pixels
     this.coverage = new Int32Array(n);
+    this.confidence = new Int32Array(n); // mean probability of the mask's labels; -1: not known
     this.failed = new Map();
     this.prior = new Map(); // image -> what a person said before this page was made
     this.problems = new Map();
@@ -74,6 +75,7 @@ Review.Model = class {
         this.marks[at] = part.flags[row];
         this.shares.push(part.shares[row]);
         this.rivals.push(part.rivals[row]);
+        this.confidence[at] = part.confidence[row];
         for (let pair = 0; pair < part.shares[row].length; pair += 2) {
           const label = part.shares[row][pair], share = part.shares[row][pair + 1];
           if (label === Review.ignored) this.ignored[at] = share;
@@ -88,6 +90,7 @@ Review.Model = class {
       chunks[place] = null;
     });
     this.tags.set(this.base);
+    this.hasConfidence = this.confidence.some((value) => value >= 0);
     this.place = new Map(this.ids.map((id, i) => [id, i]));
     for (const [i, said] of this.prior) {
       for (const tag of Object.keys(said.added)) this.decided[Number(tag) * n + i] = 1;
@@ -442,12 +445,12 @@ Review.View = class {
   }
 
   static noFilters() {
-    return { class: -1, has: "with", show: new Set(), score: [0, 1], coverage: [0, 1], ignored: [0, 1], search: "" };
+    return { class: -1, has: "with", show: new Set(), score: [0, 1], coverage: [0, 1], ignored: [0, 1], confidence: [0, 1], search: "" };
   }
 
   get isFiltered() {
     const f = this.filters, whole = (range) => range[0] <= 0 && range[1] >= 1;
-    return f.class >= 0 || f.show.size > 0 || f.search !== "" || !whole(f.score) || !whole(f.coverage) || !whole(f.ignored);
+    return f.class >= 0 || f.show.size > 0 || f.search !== "" || !whole(f.score) || !whole(f.coverage) || !whole(f.ignored) || !whole(f.confidence);
   }
 
   // The rank of every image by name, with numbers in names compared as numbers. It takes a while, so once.
@@ -466,7 +469,7 @@ Review.View = class {
     const search = filters.search.toLocaleLowerCase(), c = filters.class;
     const share = (values, range) => range[0] <= 0 && range[1] >= 1
       ? null : (i) => values[i] >= range[0] * 10000 - 0.5 && values[i] <= range[1] * 10000 + 0.5;
-    const coverage = share(model.coverage, filters.coverage), ignored = share(model.ignored, filters.ignored);
+    const coverage = share(model.coverage, filters.coverage), ignored = share(model.ignored, filters.ignored), confidence = share(model.confidence, filters.confidence);
     const [low, high] = filters.score, byScore = low > 0 || high < 1;
     const { tags } = model, from = c * n, wanted = filters.has === "with" ? 1 : 0, byClass = c >= 0 && filters.has !== "any";
     for (let i = 0; i < n; i++) {
@@ -474,6 +477,7 @@ Review.View = class {
       if (search !== "" && !model.ids[i].toLocaleLowerCase().includes(search)) continue;
       if (coverage !== null && !coverage(i)) continue;
       if (ignored !== null && !ignored(i)) continue;
+      if (confidence !== null && !confidence(i)) continue;
       if (filters.show.size > 0 && !this.#isShown(i)) continue;
       if (byScore) {
         const level = this.level(i);
@@ -512,6 +516,8 @@ Review.View = class {
     if (this.sort === "name" || this.sort === "random") {
       this.ranks[this.sort] ??= (this.sort === "name" ? this.names() : Review.View.random(model.images)).map((rank) => -rank);
       keys = this.ranks[this.sort];
+    } else if (this.sort === "confidence") {
+      keys = this.ranks.confidence ??= Float64Array.from(model.confidence, (value) => (value < 0 ? -Infinity : -value)); // the lowest first
     } else if (this.sort === "score") {
       keys = new Float64Array(model.images);
       for (const i of found) keys[i] = this.level(i);

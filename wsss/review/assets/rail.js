@@ -169,6 +169,7 @@ Review.Rail = class {
     if (model.marks.some((mark) => mark & Review.flags.mask)) {
       this.#addRange(box, "coverage", "Coverage, %", "pixels of any class", 1);
       this.#addRange(box, "ignored", "Ignored, %", "pixels that the mask is not sure of", 1);
+      if (model.hasConfidence) this.#addRange(box, "confidence", "Confidence, %", "mean probability of the mask's labels", 1);
     }
   }
 
