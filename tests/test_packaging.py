@@ -34,6 +34,7 @@ IMPORT_NAMES = {  # distribution -> module, where they differ
     "scikit-learn": "sklearn",
 }
 USED_WITHOUT_IMPORT = {  # distribution -> file that shows it
+    "pytest-xdist": ("tools/test.sh", "--numprocesses"),
     "import-linter": ("tools/test.sh", "lint-imports"),
     "mypy": ("tools/test.sh", "-m mypy"),
     "ruff": ("tools/test.sh", "-m ruff"),
