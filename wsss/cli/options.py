@@ -17,6 +17,7 @@ from wsss.cli.key_values import key_value
 PRESETS = ("reference", "default")
 DTYPES = ("float32", "bfloat16", "float16")
 TAG_RULES = ("relative", "absolute", "top_k", "zscore")
+SCORERS = ("patches", "global", "cdul")
 ID_KINDS = ("auto", "index", "raw")
 REFINERS = ("crf", "pamr", "par", "none")
 RESTRICTIONS = ("all", "tags", "labels")
@@ -137,6 +138,8 @@ GROUPS: dict[str, tuple[Option, ...]] = {
     "method": (
         Option("preset", "Choose the settings: reference follows the published code in every detail",
                choices=PRESETS),
+        Option("scorer", "Score classes patch by patch (TagCLIP), by CLIP's global answer, or as CDUL does",
+               choices=SCORERS),
         Option("tag-rule", "Choose the rule that turns scores into tags", choices=TAG_RULES),
         Option("tag-threshold", "Tag a class above T: of the image's score range (relative) or of 1 (absolute)", "T",
                float),
@@ -276,7 +279,7 @@ TITLES = {option.name: title for title, group in GROUPS.items() for option in gr
 PAIRS = ("objects", "object-side", "side")
 
 MODEL = tuple(option.name for option in GROUPS["model"] if option.name != "weights")
-TAG_RULE = ("tag-rule", "tag-threshold", "class-thresholds", "tags-per-image", "at-least-one")
+TAG_RULE = ("scorer", "tag-rule", "tag-threshold", "class-thresholds", "tags-per-image", "at-least-one")
 
 RENAMED = {
     "--vocabulary": "--classes (or --restrict, for what a training-free strategy may name)",

@@ -27,6 +27,7 @@ FIELDS = {
     "keep_scores": "top_k",
     "out": "out",
     "batch_size": "tagging.batch_size",
+    "scorer": "tagging.scorer",
     "tag_rule": "tagging.rule.rule",
     "tag_threshold": "tagging.rule.threshold",
     "class_thresholds": "class_thresholds",

@@ -75,7 +75,7 @@ class Recipe:
         if files := [Path(name) for name in sources if name.endswith(".py") and Path(name).is_file()]:
             settings["strategy_files"] = {path.name: file_digest(path) for path in files}
         batches = {"batch_size": self.tagging.batch_size, "batch_patches": self.tagging.batch_patches}
-        settings["tagging"] = self.tagging.to_dict() if self.run.tags is None else batches
+        settings["tagging"] = self.tagging.identity() if self.run.tags is None else batches
         if self.run.save_confidence:
             settings["save_confidence"] = True
         return {**settings, "raw_cams": self.run.raw_cams}

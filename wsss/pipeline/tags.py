@@ -138,7 +138,7 @@ def run_identity(
         digest.update(f"{file.id}\0{file.path.suffix}\0".encode(errors="surrogateescape"))
     return {
         "stage": "tags",
-        "tagging": config.to_dict(),
+        "tagging": config.identity(),
         "top_k": top_k,
         "model": dict(model),
         "vocabulary": vocabulary.to_dict(),

@@ -162,6 +162,7 @@ def test_lists_that_the_table_repeats_are_those_of_the_modules():
     assert set(CLASS_LISTS) == set(Vocabulary.built_in())
     assert ", ".join(CLASS_LISTS) in OPTIONS["classes"].help
     assert set(options.TAG_RULES) == set(get_args(get_type_hints(config.TagRuleConfig)["rule"]))
+    assert set(options.SCORERS) == set(get_args(get_type_hints(config.TagCLIPConfig)["scorer"]))
     assert set(options.REFINERS) == set(get_args(get_type_hints(MaskConfig)["refiner"]))
     assert options.RESTRICTIONS == VOCABULARIES
     assert set(options.MODES) == set(get_args(get_type_hints(InferenceConfig)["mode"]))
