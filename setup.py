@@ -67,7 +67,8 @@ setup(
     },
     install_requires=[
         "torch>=2.5,<3",
-        "open_clip_torch>=3.2,<4",  # brings torchvision, which nothing here imports
+        "open_clip_torch>=3.2,<4",
+        "torchvision>=0.20,<1",  # open_clip brings it; here only `tagclip train-tagger` imports it
         "safetensors>=0.4,<1",
         "huggingface_hub>=0.23,<3",
         "numpy>=2.0.1,<3",

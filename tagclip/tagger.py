@@ -1,10 +1,12 @@
 """TagCLIP: images -> scores -> tags, with the batches that make it fast."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import overload
+from typing import Protocol, overload, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ from tagclip.arguments import ImageInput, as_images, is_one_image
 from tagclip.batches import plan_batches
 from tagclip.cdul import cut_snippets, initial_labels
 from tagclip.clip import AttentionRequest, FrozenCLIP, Grid, Trunk, build_text_classifier
-from tagclip.config import TagCLIPConfig
+from tagclip.config import TagCLIPConfig, TagRuleConfig
 from tagclip.cwr import reidentify
 from tagclip.dmar import coarse_scores, local_scores, masked_affinity, refine_scores
 from tagclip.errors import UsageError
@@ -88,6 +90,71 @@ class TagResult:
         return {self.names[index]: float(self.scores[index]) for index in order}
 
 
+class ImageModel(Protocol):
+    """What preparing images and running batches need to know of a model."""
+
+    name: str
+    patch_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    architecture: str
+    weights_digest: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of its weights."""
+
+
+@runtime_checkable
+class ImageTagger(Protocol):
+    """What a run needs of a tagger: `TagCLIP`, or one that was trained on its scores.
+
+    Attributes:
+        config: settings; the rule, the input and the batches count for every tagger.
+        vocabulary: classes.
+    """
+
+    config: TagCLIPConfig
+    vocabulary: Vocabulary
+
+    @property
+    def model(self) -> ImageModel:
+        """The model that images are prepared for."""
+
+    @property
+    def request(self) -> AttentionRequest:
+        """What `score_trunk` needs of the attention maps."""
+
+    def score(self, images: Tensor) -> Tensor:
+        """Scores of prepared images, (B, 3, H, W) -> (B, targets) fp32."""
+
+    def score_trunk(self, trunk: Trunk, images: Tensor) -> Tensor:
+        """The same where a trunk of these images is there already."""
+
+    def results(self, scores: Tensor | np.ndarray, grid: Grid) -> list[TagResult]:
+        """The tag rule applied to the scores (B, targets) of a batch."""
+
+
+def tag_results(
+    scores: Tensor | np.ndarray, rule: TagRuleConfig, names: tuple[str, ...], grid: Grid
+) -> list[TagResult]:
+    """Results of a batch.
+
+    Args:
+        scores: (B, C). rule: for these classes (`TagRuleConfig.for_classes`). grid: that the images were seen on.
+    """
+    values = scores.cpu().numpy() if isinstance(scores, Tensor) else np.asarray(scores, dtype=np.float32)
+    chosen = select(values, rule)
+    return [
+        TagResult(row, np.flatnonzero(tagged).tolist(), names, grid)
+        for row, tagged in zip(values, chosen, strict=True)
+    ]
+
+
 class TagCLIP:
     """Tags images with the classes of a vocabulary (TagCLIP, arXiv 2312.12828).
 
@@ -150,6 +217,11 @@ class TagCLIP:
         background = self.vocabulary.background if config.background_words else ()
         rows = [*self.vocabulary.prompts, *((word,) for word in background)]
         return build_text_classifier(self.clip, rows, (config.template,), cache_dir=self._cache_dir)
+
+    @property
+    def model(self) -> FrozenCLIP:
+        """The frozen model, which images are prepared for."""
+        return self.clip
 
     @property
     def request(self) -> AttentionRequest:
@@ -222,6 +294,10 @@ class TagCLIP:
         """Blocks 1..L-1 of a batch (B, 3, H, W) of prepared images, with what `score_trunk` needs."""
         return self.clip.trunk(images, self.request, position_rounding=self.config.image.position_rounding)
 
+    def score(self, images: Tensor) -> Tensor:
+        """Scores of a batch (B, 3, H, W) of prepared images, (B, targets) fp32 on the model's device."""
+        return self.score_trunk(self.trunk(images), images)
+
     def score_trunk(self, trunk: Trunk, images: Tensor) -> Tensor:
         """Scores of a batch from a trunk that was made with (at least) `request`.
 
@@ -243,12 +319,7 @@ class TagCLIP:
 
     def results(self, scores: Tensor | np.ndarray, grid: Grid) -> list[TagResult]:
         """Apply the tag rule to the scores (B, targets) of a batch."""
-        values = scores.cpu().numpy() if isinstance(scores, Tensor) else np.asarray(scores, dtype=np.float32)
-        chosen = select(values, self._rule)
-        return [
-            TagResult(row, np.flatnonzero(tagged).tolist(), self.vocabulary.names, grid)
-            for row, tagged in zip(values, chosen, strict=True)
-        ]
+        return tag_results(scores, self._rule, self.vocabulary.names, grid)
 
     @torch.no_grad()
     @exact_float32()

@@ -17,7 +17,7 @@ from wsss.files.digests import file_digest
 from wsss.files.provenance import config_values
 from wsss.files.run_files import read_manifest
 from wsss.pipeline.memory import workers_that_fit
-from wsss.pipeline.run_config import CAM, EXCEL, MaskRunConfig, load_run_config
+from wsss.pipeline.run_config import CAM, EXCEL, MaskRunConfig, load_run_config, tagging_identity
 
 if TYPE_CHECKING:
     from tagclip.clip import FrozenCLIP
@@ -75,7 +75,8 @@ class Recipe:
         if files := [Path(name) for name in sources if name.endswith(".py") and Path(name).is_file()]:
             settings["strategy_files"] = {path.name: file_digest(path) for path in files}
         batches = {"batch_size": self.tagging.batch_size, "batch_patches": self.tagging.batch_patches}
-        settings["tagging"] = self.tagging.identity() if self.run.tags is None else batches
+        own = tagging_identity(self.tagging, by_student=self.run.model.tagger is not None)
+        settings["tagging"] = own if self.run.tags is None else batches
         if self.run.save_confidence:
             settings["save_confidence"] = True
         return {**settings, "raw_cams": self.run.raw_cams}
