@@ -21,6 +21,7 @@ SEG = [
     "onnx>=1.16,<2",
     "onnxruntime>=1.19,<2",  # the first for numpy 2
 ]
+SAM = ["transformers>=5,<6"]  # `--refine sam`
 HEIF = ["pillow-heif>=1,<2"]  # photos of phones; Pillow reads all other formats
 EXPORT = ["pycocotools>=2.0.8,<3", "pyarrow>=17,<26"]  # what some formats of `tagclip export` are written with
 DEV = [
@@ -92,6 +93,7 @@ setup(
         "crf": CRF,
         "seg": SEG,
         "heif": HEIF,
+        "sam": SAM,
         "export": EXPORT,
         "dev": DEV,
         "browser": BROWSER,

@@ -37,7 +37,7 @@ from wsss.distillation.student_training import TaggerTraining
 from wsss.files.run_reader import RunReader
 from wsss.pipeline.label_folder import tag_folder
 
-SCENES = SceneConfig(side=(224, 288), objects=(1, 4), object_side=(64, 130), styles=(HELD_OUT_STYLE,))
+SCENES = SceneConfig(side=(160, 224), objects=(1, 3), object_side=(80, 130), styles=(HELD_OUT_STYLE,))
 VARIANTS: dict[str, dict] = {
     "TagCLIP's scores": {},
     "+ gradient-aligned labels (CDUL)": {"align": {"enabled": True}},
@@ -191,8 +191,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/tagger"), help="folder for scenes, runs and figures")
     parser.add_argument("--train", type=int, default=400, help="scenes that taggers are trained on")
     parser.add_argument("--test", type=int, default=200, help="scenes that they are measured on")
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--side", type=int, default=144, help="input of the taggers, pixels")
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--side", type=int, default=160, help="input of the taggers, pixels")
     parser.add_argument("--seed", type=int, default=5)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -214,7 +215,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     teacher = np.stack([record.scores for record in records if record.scores is not None])
     rows = []
     for place, (name, changes) in enumerate(VARIANTS.items()):
-        config = DistillationConfig.from_dict({"epochs": args.epochs, "side": args.side, "seed": args.seed, **changes})
+        config = DistillationConfig.from_dict(
+            {"epochs": args.epochs, "batch_size": args.batch_size, "side": args.side, "seed": args.seed, **changes}
+        )
         out = args.out / f"variant-{place}"
         rows.append(train_variant(name, runs["train"], out, config, paths, truth, teacher, vocabulary.names,
                                   lambda text: print(text, flush=True)))  # fmt: skip

@@ -19,7 +19,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 TAG_RULES = ("relative", "absolute", "top_k", "zscore")
 SCORERS = ("patches", "global", "cdul")
 ID_KINDS = ("auto", "index", "raw")
-REFINERS = ("crf", "pamr", "par", "none")
+REFINERS = ("crf", "pamr", "par", "sam", "none")
 RESTRICTIONS = ("all", "tags", "labels")
 MODES = ("model", "whole", "slide")
 EXPORT_FORMATS = (
@@ -160,7 +160,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
                several=True),
         Option("flip", "Average over the mirrored image, too", kind=SWITCH),
         Option("tta", "Average over the scales and the mirrored image that the model's config asks for", kind=SWITCH),
-        Option("refine", "Sharpen masks along edges with a dense CRF, PAMR or PAR, or not at all", choices=REFINERS),
+        Option("refine", "Sharpen masks with a dense CRF, PAMR, PAR or SAM, or not at all", choices=REFINERS),
         Option("confidence", "Set pixels whose best class is less probable than P to 255 (ignored); 0: none", "P",
                share),
         Option("pixel-threshold", "Set pixels whose best class is less probable than P to background", "P", share),

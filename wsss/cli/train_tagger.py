@@ -41,9 +41,9 @@ def register(commands: Any) -> None:
     pick(
         parser, "run", "image-root", "out", "set", "backbone", "weights", "epochs", "batch-size", "lr", "align-labels",
         "correct-bias", "amp", "seed", "workers", "device", "threads", "overwrite", "dry-run", "json", "quiet",
-        required=("run", "out"), defaults={"workers": 2},
+        required=("run",), defaults={"workers": 2},
         notes={
-            "set": "tagger.KEY=VALUE", "backbone": "default: demo for a run of the demo model, else resnet50",
+            "out": "default: RUN/tagger", "set": "tagger.KEY=VALUE", "backbone": "default: demo for a run of the demo model, else resnet50",
             "weights": "a state dict of torchvision; default: random, and the demo's own for demo",
         },
     )  # fmt: skip
@@ -59,7 +59,7 @@ def train_tagger(args: argparse.Namespace) -> int:
 
     output = Output.of(args)
     training = TaggerTraining(
-        args.run, args.out, DistillationConfig.from_dict(settings), weights=args.weights, image_root=args.image_root,
+        args.run, args.out or args.run / "tagger", DistillationConfig.from_dict(settings), weights=args.weights, image_root=args.image_root,
         device=args.device, workers=args.workers,
     )  # fmt: skip
     plan = training.plan

@@ -87,6 +87,14 @@ class DemoClassifier(nn.Module):
         return whole + torch.logsumexp(patches, dim=1) - math.log(patches.shape[1])
 
 
+def set_prior(network: nn.Module, logits: Tensor) -> None:
+    """Lets a new last layer begin with these log odds of its classes, (C,), whatever the image shows."""
+    last = next(layer for name, layer in reversed(list(network.named_modules()))
+                if isinstance(layer, nn.Linear) and f"{name}.".startswith(HEADS) and not name.startswith("patch_head"))  # fmt: skip
+    with torch.no_grad():
+        last.bias.copy_(logits)
+
+
 def load_backbone(network: nn.Module, architecture: Architecture, weights: Path | None) -> bool:
     """Fills all but the last layer of a network; nothing is ever downloaded.
 

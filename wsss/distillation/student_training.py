@@ -32,7 +32,7 @@ from tagclip.images import decode_image
 from tagclip.precision import exact_float32
 from tagclip.settings import overlay
 from wsss.distillation.distillation_config import DEMO, DistillationConfig
-from wsss.distillation.image_classifiers import HEADS, Architecture, load_backbone
+from wsss.distillation.image_classifiers import HEADS, Architecture, load_backbone, set_prior
 from wsss.distillation.soft_labels import LabeledPhotos, align_labels, correct_class_bias, read_soft_labels
 from wsss.distillation.student import Student, TaggerCard, Teacher, read_card, save_student
 from wsss.files.atomic import atomic_file
@@ -46,6 +46,7 @@ from wsss.files.run_reader import RunReader
 TAGGER_FILE, CHECKPOINT_FILE, RECORD_FILE, LOG_FILE = "tagger.pt", "checkpoint.pt", "tagger.json", "train_log.jsonl"
 TIMES_FILE = "times.json"
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
+PRIOR_MARGIN = 0.01  # from 0 and 1, of the mean label that a new last layer begins with
 DEFAULT_BACKBONE = "resnet50"
 Step = Callable[[int, str], object]
 Watch = Callable[[int, int], contextlib.AbstractContextManager[Step]]
@@ -162,6 +163,8 @@ class TaggerTraining:
             torch.manual_seed(self.config.seed)
             network = self.architecture.build()
         self.pretrained = load_backbone(network, self.architecture, self.weights)
+        mean = self._first_labels()[0].mean(axis=0).clip(PRIOR_MARGIN, 1 - PRIOR_MARGIN)
+        set_prior(network, torch.from_numpy(np.log(mean / (1 - mean))))
         card = TaggerCard(backbone, config.side, self.vocabulary.to_dict(), self.teacher)
         self.student = Student(network, card).to(self.device)
         self.unreadable: set[int] = set()

@@ -59,7 +59,7 @@ def label_folder(
         settings: fields of the config by dotted name, {"tagging.rule.threshold": 0.4}.
         preset: "default", or "reference" for the published implementations' behaviour in every detail.
         method: where class maps come from: "cam", or a training-free strategy ("gclip"); several: their mean.
-        refine: how masks are refined: "crf", "pamr", "par" or "none".
+        refine: how masks are refined: "crf", "pamr", "par", "sam" or "none".
         tags: take the tags from this file instead of the model: tags.jsonl, a run folder, a plain list, VOC XML, COCO.
         class_thresholds: file of thresholds by class name, see `tagclip.threshold_files.read_thresholds`.
         corrections: file of what a person has said of this run, see `wsss.files.corrections`.

@@ -13,7 +13,7 @@ from tagclip.images import Size
 from tagclip.settings import overlay
 from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
-from wsss.files.digests import file_digest
+from wsss.files.digests import file_digest, files_digest
 from wsss.files.provenance import config_values
 from wsss.files.run_files import read_manifest
 from wsss.pipeline.memory import workers_that_fit
@@ -88,6 +88,10 @@ class Recipe:
             del masks["par"]
         if masks["refiner"] != "pamr" or not masks["pamr"]["centre_per_dilation"]:
             del masks["pamr"]["centre_per_dilation"]  # older runs know no such setting
+        if masks["refiner"] != "sam":
+            del masks["sam"]
+        else:
+            masks["sam"]["weights"] = segmenter_digest(self.masks.sam.weights)
         if EXCEL not in self.run.sources:
             del masks["excel"]
         elif (attributes := masks["excel"]["attributes"]) is not None:
@@ -145,6 +149,14 @@ class Recipe:
 
         dense = DenseConfig.from_dict({**self.run.dense, "strategy": source})
         return StrategySource(clip, self.vocabulary, config=self.masks, dense=dense, cache_dir=cache_dir)
+
+
+def segmenter_digest(weights: str | None) -> str | None:
+    """sha256 (hex) of the files of a segmenter's folder that decide its masks; None without a folder."""
+    if weights is None or not Path(weights).is_dir():
+        return None
+    files = [path for path in Path(weights).iterdir() if path.suffix in (".json", ".safetensors")]
+    return files_digest((path.name, path) for path in files)
 
 
 def dataset_settings(
