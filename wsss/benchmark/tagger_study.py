@@ -1,6 +1,6 @@
 """How good and how fast a tagger is that was trained on TagCLIP's scores, on drawn scenes and the demo model.
 
-    python -m wsss.benchmark.tagger_study --out runs/tagger --train 400 --test 200
+    python -m wsss.benchmark.tagger_study --out runs/tagger --train 200 --test 100
 
 Scenes in a style that the demo model has never seen. TagCLIP tags both sets; taggers are trained on its scores of the
 first, with each of the label corrections, and measured on the second after every epoch. Training knows nothing of that:
@@ -37,7 +37,7 @@ from wsss.distillation.student_training import TaggerTraining
 from wsss.files.run_reader import RunReader
 from wsss.pipeline.label_folder import tag_folder
 
-SCENES = SceneConfig(side=(160, 224), objects=(1, 3), object_side=(80, 130), styles=(HELD_OUT_STYLE,))
+SCENES = SceneConfig(side=(128, 176), objects=(1, 3), object_side=(64, 104), styles=(HELD_OUT_STYLE,))
 VARIANTS: dict[str, dict] = {
     "TagCLIP's scores": {},
     "+ gradient-aligned labels (CDUL)": {"align": {"enabled": True}},
@@ -175,7 +175,8 @@ def tagger_text(teacher: TaggerFigures, rows: Sequence[TaggerRow], speeds: Seque
         epoch, best = row.oracle
         lines.append(
             f"| trained on {row.name} | {100 * row.last.mean_ap:.1f} | {100 * row.last.f1:.1f} | "
-            f"{100 * best.mean_ap:.1f}, {100 * best.f1:.1f} (epoch {epoch} of {len(row.epochs)}) | {row.agreement:.2f} |"
+            f"{100 * best.mean_ap:.1f}, {100 * best.f1:.1f} (epoch {epoch} of {len(row.epochs)}) | "
+            f"{row.agreement:.2f} |"
         )
     lines += ["", "| one core, one image at a time | images/s, processor time | images/s, clock |", "|---|---:|---:|"]
     lines += [f"| {speed.name} | {speed.processor:.1f} | {speed.clock:.1f} |" for speed in speeds]
@@ -189,11 +190,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Draws, tags, trains and measures; prints the tables and writes the figures as JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/tagger"), help="folder for scenes, runs and figures")
-    parser.add_argument("--train", type=int, default=400, help="scenes that taggers are trained on")
-    parser.add_argument("--test", type=int, default=200, help="scenes that they are measured on")
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--train", type=int, default=200, help="scenes that taggers are trained on")
+    parser.add_argument("--test", type=int, default=100, help="scenes that they are measured on")
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--side", type=int, default=160, help="input of the taggers, pixels")
+    parser.add_argument("--side", type=int, default=128, help="input of the taggers, pixels")
     parser.add_argument("--seed", type=int, default=5)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)

@@ -38,7 +38,6 @@ def export_model(args: argparse.Namespace) -> int:
     """Exports and shows the comparison."""
     setup_logging(args.quiet)
     from tagclip.images import decode_image
-
     from wsss.distillation.tagger_files import is_tagger_file
 
     photo = decode_image(args.image)
@@ -64,7 +63,7 @@ def _export_tagger(args: argparse.Namespace, photo: np.ndarray) -> int:
     """Exports a trained tagger, whose input has its own size."""
     for name in ("config", "size", "dynamic"):
         if getattr(args, name):
-            raise UsageError(f"--{name}: of a segmentor; a tagger's input is as large as in training, in batches of any size")
+            raise UsageError(f"--{name}: of a segmentor; a tagger's input has the size that it was trained on")
     from wsss.distillation.student import load_student
     from wsss.distillation.tagger_export import export_tagger
 

@@ -43,7 +43,8 @@ def register(commands: Any) -> None:
         "correct-bias", "amp", "seed", "workers", "device", "threads", "overwrite", "dry-run", "json", "quiet",
         required=("run",), defaults={"workers": 2},
         notes={
-            "out": "default: RUN/tagger", "set": "tagger.KEY=VALUE", "backbone": "default: demo for a run of the demo model, else resnet50",
+            "out": "default: RUN/tagger", "set": "tagger.KEY=VALUE",
+            "backbone": "default: demo for a run of the demo model, else resnet50",
             "weights": "a state dict of torchvision; default: random, and the demo's own for demo",
         },
     )  # fmt: skip
@@ -59,8 +60,8 @@ def train_tagger(args: argparse.Namespace) -> int:
 
     output = Output.of(args)
     training = TaggerTraining(
-        args.run, args.out or args.run / "tagger", DistillationConfig.from_dict(settings), weights=args.weights, image_root=args.image_root,
-        device=args.device, workers=args.workers,
+        args.run, args.out or args.run / "tagger", DistillationConfig.from_dict(settings), weights=args.weights,
+        image_root=args.image_root, device=args.device, workers=args.workers,
     )  # fmt: skip
     plan = training.plan
     if args.dry_run:
@@ -99,7 +100,9 @@ def tagger_settings(args: argparse.Namespace) -> dict[str, Any]:
     given |= {"bias.enabled": False} if args.correct_bias is False else {}
     for key, value in settings_of(args.set).items():
         if not key.startswith(PREFIX):
-            raise UsageError(f"--set {key}: settings of this training begin with {PREFIX}; write --set {PREFIX}{key}=...")
+            raise UsageError(
+                f"--set {key}: settings of this training begin with {PREFIX}; write --set {PREFIX}{key}=..."
+            )
         given[key.removeprefix(PREFIX)] = value
     nested: dict[str, Any] = {}
     for key, value in given.items():

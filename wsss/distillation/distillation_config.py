@@ -1,4 +1,4 @@
-"""Settings of a tagger that is trained on a run's scores. Behind a field's name stands the paper's symbol in brackets."""
+"""Settings of a tagger that is trained on a run's scores; a paper's symbol stands in brackets behind a field's name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEMO = "demo"
 class AlignmentConfig:
     """Gradient-aligned update of the soft labels (CDUL, arXiv 2307.16634, section 3.2).
 
-    Between epochs each label moves along the gradient of its divergence from the prediction, most where it is uncertain.
+    Between epochs a label moves along the gradient of its divergence from the prediction, most where it is uncertain.
 
     Attributes:
         enabled: Move the labels; False trains on the run's own scores to the end.
@@ -39,7 +39,9 @@ class AlignmentConfig:
         if self.every < 1 or self.first_epoch < 0:
             raise UsageError(f"align.every {self.every} must be at least 1, align.first_epoch {self.first_epoch} 0")
         if self.deviation <= 0 or not 0 < self.margin < 0.5:
-            raise UsageError(f"align.deviation {self.deviation} must be positive, align.margin {self.margin} in (0, 0.5)")
+            raise UsageError(
+                f"align.deviation {self.deviation} must be positive, align.margin {self.margin} in (0, 0.5)"
+            )
 
     def updates_after(self, epoch: int, epochs: int) -> bool:
         """Whether labels move after so many finished epochs; after the last one nothing would learn from it."""
@@ -55,8 +57,8 @@ class BiasConfig:
         enabled: Correct the labels.
         entropy: An image whose scores, scaled to sum to 1, have more entropy than this, in nats, is doubtful: it has no
             say in the bias of a class. With seven classes and fewer no image can be.
-        floor: Labels are raised to this before they are divided by the bias of their class. CCD raises them, too; by how
-            much is not in its description that this was written from, so that the default does not.
+        floor: Labels are raised to this before they are divided by the bias of their class. CCD raises them, too, but by
+            how much is not in the description that this was written from, so that the default does not.
         doubtful_weight: Weight of a doubtful image in the loss, 0.1 in the published code; its script for VOC has 1.
     """
 
@@ -67,7 +69,9 @@ class BiasConfig:
 
     def __post_init__(self) -> None:
         if not (0 <= self.floor < 1 and 0 <= self.doubtful_weight <= 1):
-            raise UsageError(f"bias.floor {self.floor} and bias.doubtful_weight {self.doubtful_weight} are not in [0, 1]")
+            raise UsageError(
+                f"bias.floor {self.floor} must be in [0, 1), bias.doubtful_weight {self.doubtful_weight} in [0, 1]"
+            )
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,8 @@ class Architecture:
         try:
             return models.get_model(self.backbone, weights=None, num_classes=self.classes, **sized)
         except (ValueError, RuntimeError, AssertionError) as error:  # a ViT wants a side that its patches divide
-            raise UsageError(f"tagger.side {self.side}: {self.backbone} does not take it: {first_line(error)}") from None
+            reason = first_line(error)
+            raise UsageError(f"tagger.side {self.side}: {self.backbone} does not take it: {reason}") from None
 
 
 class DemoClassifier(nn.Module):
@@ -89,10 +90,10 @@ class DemoClassifier(nn.Module):
 
 def set_prior(network: nn.Module, logits: Tensor) -> None:
     """Lets a new last layer begin with these log odds of its classes, (C,), whatever the image shows."""
-    last = next(layer for name, layer in reversed(list(network.named_modules()))
-                if isinstance(layer, nn.Linear) and f"{name}.".startswith(HEADS) and not name.startswith("patch_head"))  # fmt: skip
+    named = {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Linear)}
+    last = [layer for name, layer in named.items() if f"{name}.".startswith(HEADS) and name != "patch_head"]
     with torch.no_grad():
-        last.bias.copy_(logits)
+        last[-1].bias.copy_(logits)
 
 
 def load_backbone(network: nn.Module, architecture: Architecture, weights: Path | None) -> bool:

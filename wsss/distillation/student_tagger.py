@@ -75,8 +75,8 @@ def require_classes(own: Sequence[str], wanted: Sequence[str], name: str) -> Non
     """
     if tuple(own) == tuple(wanted):
         return
-    other = next((one for one in wanted if one not in own), None) or next((one for one in own if one not in wanted), None)
-    differs = "the order differs" if other is None else f"{other!r} is only in one of the two"
+    other = [*(one for one in wanted if one not in own), *(one for one in own if one not in wanted)]
+    differs = f"{other[0]!r} is only in one of the two" if other else "the order differs"
     raise UsageError(
         f"--classes: {name} was trained on {len(own)} classes ({own[0]!r}, ...) and {len(wanted)} are asked for: "
         f"{differs}; leave --classes out to take the tagger's own"

@@ -125,8 +125,8 @@ class TaggerTraining:
 
     Args:
         run: folder with scores.
-        out: folder for `tagger.pt`, `tagger.json` (what it is made of), `train_log.jsonl`, `times.json` and, until it is
-            done, `checkpoint.pt`.
+        out: folder for `tagger.pt`, `tagger.json` (what it is made of), `train_log.jsonl`, `times.json` and, until it
+            is done, `checkpoint.pt`.
         config: settings.
         weights: file of the backbone's weights; None: the demo's own, or none.
         image_root: where the photos are now; None: where they were when the run was made.
@@ -249,9 +249,9 @@ class TaggerTraining:
         if record.is_file() and not overwrite:
             refuse_other(f"--out {self.out}", "belongs to a training", read_record(record, "--overwrite"), wanted)
         elif not record.is_file():
-            others = [path.name for path in self.out.iterdir() if not path.name.startswith(".")]
-            if others:
-                raise UsageError(f"--out {self.out}: holds other files ({others[0]}); choose a folder that is new or empty")
+            other = next((path.name for path in self.out.iterdir() if not path.name.startswith(".")), None)
+            if other is not None:
+                raise UsageError(f"--out {self.out}: holds other files ({other}); choose a folder that is new or empty")
         if overwrite:
             for name in (TAGGER_FILE, CHECKPOINT_FILE, LOG_FILE, TIMES_FILE):
                 (self.out / name).unlink(missing_ok=True)
@@ -319,7 +319,8 @@ class TaggerTraining:
                     epoch = step // self.steps_per_epoch
                     row = {"epoch": epoch, "divergence": round(mean, 5), "lr": self._rate(step - 1)}
                     if not losses[1]:
-                        raise RunError(f"--run {self.reader.root}: none of its {len(self.photos.ids)} photos can be read")
+                        photos = len(self.photos.ids)
+                        raise RunError(f"--run {self.reader.root}: none of its {photos} photos can be read")
                     if config.align.updates_after(epoch, config.epochs):
                         moved = align_labels(labels, self._predictions(threads), config.align)
                         row["labels_moved"] = round(float(np.abs(moved - labels).mean()), 5)
@@ -349,7 +350,8 @@ class TaggerTraining:
 
     def _finish(self, figures: dict[str, Any], seconds: float, rate: float) -> None:
         write_record(self.out / TIMES_FILE, {"seconds": round(seconds, 1), "images_per_second": round(rate, 2)})
-        save_student(Student(self.student.network, replace(self.student.card, training=figures)), self.out / TAGGER_FILE)
+        card = replace(self.student.card, training=figures)
+        save_student(Student(self.student.network, card), self.out / TAGGER_FILE)
         (self.out / CHECKPOINT_FILE).unlink(missing_ok=True)
 
     def _first_labels(self) -> tuple[np.ndarray, np.ndarray]:

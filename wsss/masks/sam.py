@@ -94,7 +94,7 @@ def refine_with_sam(
     if segmenter is None:
         segmenter = load_segmenter(str(config.weights) if config.weights else "", str(device))
     answers = segmenter(rgb, prompts)
-    return vote(shares, maps, prompts, answers, config, has_background=has_background)
+    return vote(shares, maps, answers, config, has_background=has_background)
 
 
 def find_prompts(maps: np.ndarray, config: SamConfig) -> list[SegmentPrompt]:
@@ -121,7 +121,7 @@ def find_prompts(maps: np.ndarray, config: SamConfig) -> list[SegmentPrompt]:
             w, h = (int(statistics[region, key]) for key in (cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT))
             part = (slice(y, y + h), slice(x, x + w))
             inside = regions[part] == region
-            points = _peaks(np.where(inside, lead[part], -np.inf), config.points) + (x, y)
+            points = _peaks(np.where(inside, lead[part], -np.inf), config.points) + np.array([x, y])
             prompts.append(SegmentPrompt(label, (x, y, x + w, y + h), points))
     return prompts
 
@@ -142,7 +142,6 @@ def _peaks(values: np.ndarray, count: int) -> np.ndarray:
 def vote(
     shares: np.ndarray,
     maps: np.ndarray,
-    prompts: Sequence[SegmentPrompt],
     answers: Sequence[SegmentAnswer],
     config: SamConfig,
     *,
@@ -150,10 +149,10 @@ def vote(
 ) -> np.ndarray:
     """Label probabilities from those before and the segmenter's masks.
 
-    Of each answer the mask counts that overlaps most with its class's share of the label map, by the segmenter's own
-    quality. It then belongs to the class whose map is strongest in it, not to the one that asked. Where masks of two
-    classes overlap, a pixel belongs to the class whose map is stronger there. What no mask covers is background; a
-    class that no mask belongs to keeps its share there.
+    Of each answer the mask counts whose overlap with some class's share of the label map, times the segmenter's own
+    quality, is largest. It then belongs to the class whose map is strongest in it, not to the one that asked. Where
+    masks of two classes overlap, a pixel belongs to the class whose map is stronger there. What no mask covers is
+    background; a class that no mask belongs to keeps its share there.
 
     Args:
         shares: probabilities before, (L, H, W). maps: class maps, (K, H, W), L = K + 1 with background.
@@ -163,13 +162,13 @@ def vote(
     """
     first = int(has_background)
     own = shares[first:]
+    sums = own.sum(axis=(1, 2), dtype=np.float64)
     chosen: list[tuple[int, np.ndarray]] = []
-    for prompt, answer in zip(prompts, answers, strict=True):
+    for answer in answers:
         areas = answer.masks.sum(axis=(1, 2)).astype(np.float64)
-        share = own[prompt.label]
-        common = np.array([share[mask].sum() for mask in answer.masks])
-        overlap = common / np.maximum(share.sum() + areas - common, SMALL)
-        best = int((overlap * np.asarray(answer.quality, np.float64)).argmax())
+        common = np.stack([own[:, mask].sum(axis=1, dtype=np.float64) for mask in answer.masks])
+        overlap = common / np.maximum(sums + areas[:, None] - common, SMALL)
+        best = int((overlap.max(axis=1) * np.asarray(answer.quality, np.float64)).argmax())
         if areas[best] == 0:
             continue
         mask = answer.masks[best]
@@ -212,7 +211,8 @@ def require_sam(config: SamConfig) -> str:
     try:
         kind = parse_json((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
     except (OSError, ValueError, AttributeError) as error:
-        raise UsageError(f"masks.sam.weights {folder}: no config.json that can be read there: {first_line(error)}") from None
+        reason = first_line(error)
+        raise UsageError(f"masks.sam.weights {folder}: no config.json that can be read there: {reason}") from None
     if kind not in MODELS:
         raise UsageError(f"masks.sam.weights {folder}: model_type is {kind!r}; sam and sam2 are known")
     if find_spec("transformers") is None:

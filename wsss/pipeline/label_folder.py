@@ -55,7 +55,7 @@ def label_folder(
         out: the run folder.
         config: where all settings come from that are not given here: name of a shipped config ("masks/voc2012") or
             path of one of your own.
-        model, pretrained: see `tagclip.load_clip`; or `model` is the file of a trained tagger, which then makes the tags.
+        model, pretrained: see `tagclip.load_clip`; a `model` that is the file of a trained tagger makes the tags.
         settings: fields of the config by dotted name, {"tagging.rule.threshold": 0.4}.
         preset: "default", or "reference" for the published implementations' behaviour in every detail.
         method: where class maps come from: "cam", or a training-free strategy ("gclip"); several: their mean.

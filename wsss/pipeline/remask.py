@@ -155,7 +155,7 @@ def _is_done(job: MaskJob) -> bool:
 
 
 def mask_identity(config: MaskConfig) -> dict[str, Any]:
-    """The settings that masks of stored maps depend on; a segmenter's, which older folders do not know, if it is one."""
+    """The settings that masks of stored maps depend on; a segmenter's only if it is used: older folders know none."""
     settings = config.to_dict()
     if config.refiner == "sam":
         settings["sam"]["weights"] = segmenter_digest(config.sam.weights)

@@ -184,7 +184,7 @@ def test_the_commands(tagged, trained, tmp_path, capsys):
         execute([*export, "--dynamic"])
     with pytest.raises(UsageError, match="--pretrained: of a CLIP, but --model"):
         execute([*tag, "--model", str(trained), "--pretrained", "openai"])
-    with pytest.raises(UsageError, match="--set epochs: settings of this training begin with tagger."):
+    with pytest.raises(UsageError, match=r"--set epochs: settings of this training begin with tagger\."):
         execute(["train-tagger", run, "--out", str(tmp_path / "t"), "--set", "epochs=1"])
 
 

@@ -189,7 +189,8 @@ def test_the_demos_tower_starts_from_the_demos_weights():
     [
         ({"epochs": 0}, "tagger.epochs 0 must be positive"), ({"side": 8}, "tagger.side 8"),
         ({"smallest_crop": 0.0}, "smallest_crop"), ({"align": {"every": 0}}, "align.every 0"),
-        ({"align": {"margin": 0.5}}, "margin"), ({"bias": {"floor": 1.0}}, "bias.floor"), ({"epoch": 3}, "tagger.epoch"),
+        ({"align": {"margin": 0.5}}, "margin"), ({"bias": {"floor": 1.0}}, "bias.floor"),
+        ({"epoch": 3}, "tagger.epoch"),
     ],
 )
 def test_wrong_settings_are_named(values, message):

@@ -104,7 +104,7 @@ def test_a_mask_belongs_to_the_class_that_is_strongest_in_it(two_squares):
     prompts = [SegmentPrompt(1, (5, 10, 25, 30), np.array([[15, 20]]))]  # asked for the wrong class
     answers = Standin(truth)(None, prompts)
     scores = scores_of(maps)
-    found = vote(scores / scores.sum(axis=0), maps, prompts, answers, SamConfig())
+    found = vote(scores / scores.sum(axis=0), maps, answers, SamConfig())
     assert (found.argmax(axis=0)[truth == 1] == 1).mean() > 0.99
 
 
@@ -112,13 +112,13 @@ def test_a_class_without_a_mask_keeps_its_share(two_squares):
     truth, maps = two_squares
     prompts = find_prompts(maps, SamConfig())[:1]
     shares = scores_of(maps) / scores_of(maps).sum(axis=0)
-    found = vote(shares, maps, prompts, Standin(truth)(None, prompts), SamConfig())
+    found = vote(shares, maps, Standin(truth)(None, prompts), SamConfig())
     labels = found.argmax(axis=0)
     assert (labels[truth == 1] == 1).all()
     assert labels[20, 42] == 2
     np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-6)
     nothing = [SegmentAnswer(np.zeros((1, 40, 60), bool), np.ones(1))]
-    np.testing.assert_allclose(vote(shares, maps, prompts, nothing, SamConfig()), shares, atol=1e-6)
+    np.testing.assert_allclose(vote(shares, maps, nothing, SamConfig()), shares, atol=1e-6)
 
 
 def test_without_background_what_no_mask_covers_stays(two_squares):
@@ -251,7 +251,7 @@ def _save_random(folder, kind) -> None:
         backbone = {
             "model_type": "hiera", "hidden_size": 8, "num_attention_heads": 1, "image_size": [64, 64],
             "embed_dim_per_stage": [8, 16, 32, 64], "num_attention_heads_per_stage": [1, 2, 4, 8],
-            "blocks_per_stage": [1, 1, 1, 1], "window_size_per_stage": [4, 2, 2, 2], "global_attention_blocks": [2],
+            "blocks_per_stage": [1, 1, 1, 1], "window_size_per_stage": [4, 4, 4, 4], "global_attention_blocks": [2],
             "window_positional_embedding_background_size": [4, 4],
         }  # fmt: skip
         vision = {
@@ -266,7 +266,8 @@ def _save_random(folder, kind) -> None:
             vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder
         )
         model = transformers.Sam2Model(config)
-        images = transformers.Sam2ImageProcessor(size={"height": 64, "width": 64}, mask_size={"height": 16, "width": 16})
+        size, mask_size = {"height": 64, "width": 64}, {"height": 16, "width": 16}
+        images = transformers.Sam2ImageProcessor(size=size, mask_size=mask_size)
         processor = transformers.Sam2Processor(images)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

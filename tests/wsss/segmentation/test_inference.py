@@ -18,11 +18,11 @@ from tagclip.errors import RunError, UsageError, WeightsError
 from tagclip.image_lists import find_images
 from tagclip.vocabulary import Vocabulary
 from tests.wsss.segmentation import squares
+from wsss import onnx_files
 from wsss.config import CrfConfig
 from wsss.files.classes import folder_vocabulary
 from wsss.files.mask_files import read_mask
 from wsss.files.sources import Sample
-from wsss import onnx_files
 from wsss.segmentation import predictor as predictor_module
 from wsss.segmentation import view_logits as view_logits_module
 from wsss.segmentation.checkpoints import load_segmentor, read_training_checkpoint
