@@ -57,7 +57,7 @@ class BiasConfig:
         enabled: Correct the labels.
         entropy: An image whose scores, scaled to sum to 1, have more entropy than this, in nats, is doubtful: it has no
             say in the bias of a class. With seven classes and fewer no image can be.
-        floor: Labels are raised to this before they are divided by the bias of their class. CCD raises them, too, but by
+        floor: Labels are raised to this before they are divided by the bias of their class. CCD raises them, too; by
             how much is not in the description that this was written from, so that the default does not.
         doubtful_weight: Weight of a doubtful image in the loss, 0.1 in the published code; its script for VOC has 1.
     """
