@@ -173,6 +173,8 @@ class SamConfig:
         box_threshold: A box is drawn around each connected region of a class map above this share of its peak.
         smallest_region: A region smaller than this share of the class's largest is not asked about.
         points: Points per region, where its class leads the others most.
+        quality_power: Of the masks proposed for a prompt, the one with the largest overlap with a class's share of the
+            label map, times the segmenter's own quality to this power, is taken.
         weight: Share of the masks in the result; the label map before them has the rest.
     """
 
@@ -180,6 +182,7 @@ class SamConfig:
     box_threshold: float = 0.5
     smallest_region: float = 0.1
     points: int = 1
+    quality_power: float = 2.0
     weight: float = 1.0
 
     def __post_init__(self) -> None:

@@ -149,10 +149,10 @@ def vote(
 ) -> np.ndarray:
     """Label probabilities from those before and the segmenter's masks.
 
-    Of each answer the mask counts whose overlap with some class's share of the label map, times the segmenter's own
-    quality, is largest. It then belongs to the class whose map is strongest in it, not to the one that asked. Where
-    masks of two classes overlap, a pixel belongs to the class whose map is stronger there. What no mask covers is
-    background; a class that no mask belongs to keeps its share there.
+    Of each answer the mask counts whose overlap with some class's share of the label map, times a power of the
+    segmenter's own quality, is largest. It then belongs to the class whose map is strongest in it, not to the one that
+    asked. Where masks of two classes overlap, a pixel belongs to the class whose map is stronger there. What no mask
+    covers is background; a class that no mask belongs to keeps its share there.
 
     Args:
         shares: probabilities before, (L, H, W). maps: class maps, (K, H, W), L = K + 1 with background.
@@ -168,7 +168,7 @@ def vote(
         areas = answer.masks.sum(axis=(1, 2)).astype(np.float64)
         common = np.stack([own[:, mask].sum(axis=1, dtype=np.float64) for mask in answer.masks])
         overlap = common / np.maximum(sums + areas[:, None] - common, SMALL)
-        best = int((overlap.max(axis=1) * np.asarray(answer.quality, np.float64)).argmax())
+        best = int((overlap.max(axis=1) * np.asarray(answer.quality, np.float64) ** config.quality_power).argmax())
         if areas[best] == 0:
             continue
         mask = answer.masks[best]

@@ -1,13 +1,17 @@
 """Training of a tagger: it learns, it resumes to the same bytes, and it says what stands in the way."""
 
+import ast
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import tagclip
+import wsss
 from tagclip.errors import RunError, UsageError, WeightsError
 from tests.wsss.distillation.conftest import SMALL
 from tests.wsss.runs import contents
@@ -207,3 +211,19 @@ def test_a_run_of_tags_from_a_file_is_no_teacher(tagged, tmp_path):
     )  # fmt: skip
     with pytest.raises(UsageError, match="tags come from a file"):
         TaggerTraining(run.root, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("package", "place"), [("torchvision", "distillation/image_classifiers.py"), ("transformers", "masks/sam.py")]
+)
+def test_large_packages_are_imported_in_one_place_when_they_are_needed(package, place):
+    root = Path(wsss.__file__).parent
+    found = []
+    for path in (*root.rglob("*.py"), *Path(tagclip.__file__).parent.rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(name.split(".")[0] == package for name in names):
+                found.append((path.relative_to(root.parent).as_posix(), node in tree.body))
+    assert found == [(f"wsss/{place}", False)]

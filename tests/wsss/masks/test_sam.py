@@ -144,7 +144,7 @@ def test_masks_of_demo_scenes_are_within_two_points_of_the_truth(monkeypatch):
     look = SceneConfig(side=(240, 320), objects=(1, 3), object_side=(90, 150), styles=TRAINING_STYLES, voc_share=1.0)
     renderer = SceneRenderer(look, 3)
     scorers = {name: MaskScorer(MaskEvaluationConfig(boundary_width=0.0)) for name in ("sam", "none")}
-    for number in range(10):
+    for number in range(9):
         scene = renderer(number)
         indices = sorted({vocabulary.index(name) for name in scene.objects})
         truth = np.zeros_like(scene.mask)
