@@ -251,7 +251,7 @@ def _save_random(folder, kind) -> None:
         backbone = {
             "model_type": "hiera", "hidden_size": 8, "num_attention_heads": 1, "image_size": [64, 64],
             "embed_dim_per_stage": [8, 16, 32, 64], "num_attention_heads_per_stage": [1, 2, 4, 8],
-            "blocks_per_stage": [1, 1, 1, 1], "window_size_per_stage": [4, 4, 4, 4], "global_attention_blocks": [2],
+            "blocks_per_stage": [1, 1, 2, 1], "window_size_per_stage": [4, 4, 4, 4], "global_attention_blocks": [3],
             "window_positional_embedding_background_size": [4, 4],
         }  # fmt: skip
         vision = {
