@@ -187,8 +187,8 @@ class TagRun:
         if self.model.by_student:
             from wsss.distillation.student_tagger import StudentTagger
 
-            student = self.model.loaded and self.model.student  # compared with what the folder was made with
-            return StudentTagger(student, self.vocabulary, self.settings)
+            self.model.loaded  # noqa: B018  # compared with what the folder was made with
+            return StudentTagger(self.model.student, self.vocabulary, self.settings)
         return TagCLIP(self.model.clip, self.vocabulary, config=self.settings, cache_dir=self.cache_dir)
 
     def _bring_up_to_date(self, run: RunFolder) -> None:
