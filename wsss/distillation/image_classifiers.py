@@ -24,7 +24,7 @@ HEADS = ("fc.", "classifier.", "heads.", "patch_head.", "head.")  # beginnings o
 
 
 @dataclass(frozen=True)
-class Architecture:
+class TaggerNetwork:
     """A network by name.
 
     Attributes:
@@ -96,7 +96,7 @@ def set_prior(network: nn.Module, logits: Tensor) -> None:
         last[-1].bias.copy_(logits)
 
 
-def load_backbone(network: nn.Module, architecture: Architecture, weights: Path | None) -> bool:
+def load_backbone(network: nn.Module, architecture: TaggerNetwork, weights: Path | None) -> bool:
     """Fills all but the last layer of a network; nothing is ever downloaded.
 
     Args:

@@ -17,7 +17,7 @@ from tagclip.clip.loading import DTYPES
 from tagclip.errors import UsageError, WeightsError, first_line
 from tagclip.text_files import json_text, parse_json
 from tagclip.vocabulary import Vocabulary
-from wsss.distillation.image_classifiers import Architecture
+from wsss.distillation.image_classifiers import TaggerNetwork
 from wsss.distillation.tagger_files import FORMAT
 from wsss.files.atomic import atomic_file, disk_errors
 
@@ -86,7 +86,7 @@ class Student(nn.Module):
         self.mean: Colours = (0.0, 0.0, 0.0)  # it normalises by itself
         self.std: Colours = (1.0, 1.0, 1.0)
         self.architecture = f"patch{self.patch_size}-tagger-{card.backbone}-side{card.side}"
-        own = Architecture(card.backbone, 1, card.side).normalisation
+        own = TaggerNetwork(card.backbone, 1, card.side).normalisation
         for key, values in zip(("network_mean", "network_std"), own, strict=True):
             self.register_buffer(key, torch.tensor(values).view(3, 1, 1), persistent=False)
         self.weights_digest = ""
@@ -166,7 +166,7 @@ def load_student(
     chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if chosen is None:
         raise UsageError(f"dtype {dtype!r}: use float32, bfloat16 or float16")
-    network = Architecture(card.backbone, len(card.classes), card.side).build()
+    network = TaggerNetwork(card.backbone, len(card.classes), card.side).build()
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

@@ -32,7 +32,7 @@ from tagclip.images import decode_image
 from tagclip.precision import exact_float32
 from tagclip.settings import overlay
 from wsss.distillation.distillation_config import DEMO, DistillationConfig
-from wsss.distillation.image_classifiers import HEADS, Architecture, load_backbone, set_prior
+from wsss.distillation.image_classifiers import HEADS, TaggerNetwork, load_backbone, set_prior
 from wsss.distillation.soft_labels import LabeledPhotos, align_labels, correct_class_bias, read_soft_labels
 from wsss.distillation.student import Student, TaggerCard, Teacher, read_card, save_student
 from wsss.files.atomic import atomic_file
@@ -158,7 +158,7 @@ class TaggerTraining:
         backbone = config.backbone or (DEMO if self.teacher.name == DEMO else DEFAULT_BACKBONE)
         self.config = replace(config, backbone=backbone)
         self.photos: LabeledPhotos = read_soft_labels(self.reader, image_root)
-        self.architecture = Architecture(backbone, len(self.vocabulary), config.side)
+        self.architecture = TaggerNetwork(backbone, len(self.vocabulary), config.side)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             network = self.architecture.build()

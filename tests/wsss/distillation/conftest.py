@@ -33,13 +33,13 @@ class Tiny(nn.Module):
 @pytest.fixture(scope="session", autouse=True)
 def tiny_networks():
     """resnet18 is a few thousand weights: what is tested is the way that networks are trained, kept and used."""
-    original = image_classifiers.Architecture.build
+    original = image_classifiers.TaggerNetwork.build
 
     def build(self):
         return Tiny(self.classes) if self.backbone == "resnet18" else original(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(image_classifiers.Architecture, "build", build)
+        patch.setattr(image_classifiers.TaggerNetwork, "build", build)
         yield
 
 

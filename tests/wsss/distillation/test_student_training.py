@@ -16,7 +16,7 @@ from tagclip.errors import RunError, UsageError, WeightsError
 from tests.wsss.distillation.conftest import SMALL
 from tests.wsss.runs import contents
 from wsss.distillation.distillation_config import DistillationConfig
-from wsss.distillation.image_classifiers import HEADS, Architecture, load_backbone
+from wsss.distillation.image_classifiers import HEADS, TaggerNetwork, load_backbone
 from wsss.distillation.student import load_student, read_card
 from wsss.distillation.student_training import TaggerTraining
 from wsss.files.run_reader import RunReader
@@ -138,7 +138,7 @@ def test_plan_says_what_it_would_do_and_writes_nothing(tagged, tmp_path):
 )
 def test_networks_of_three_families_and_their_last_layers(backbone, last):
     with torch.device("meta"):
-        state = Architecture(backbone, 3, 64).build().state_dict()
+        state = TaggerNetwork(backbone, 3, 64).build().state_dict()
     heads = {name.partition(".")[0] for name in state if name.startswith(HEADS)}
     assert heads == last
     # ConvNeXt's last layers begin with a normalisation, which has no number of classes.
@@ -147,9 +147,9 @@ def test_networks_of_three_families_and_their_last_layers(backbone, last):
 
 
 def test_weights_of_a_file_fill_all_but_the_last_layer(tmp_path):
-    source = Architecture("resnet18", 7, 32).build()
+    source = TaggerNetwork("resnet18", 7, 32).build()
     torch.save(source.state_dict(), tmp_path / "weights.pth")
-    architecture = Architecture("resnet18", 3, 32)
+    architecture = TaggerNetwork("resnet18", 3, 32)
     network = architecture.build()
     assert load_backbone(network, architecture, tmp_path / "weights.pth")
     for name, values in network.state_dict().items():
@@ -158,21 +158,21 @@ def test_weights_of_a_file_fill_all_but_the_last_layer(tmp_path):
 
 
 def test_wrong_weights_and_names(tmp_path):
-    torch.save(Architecture("resnet18", 3, 32).build().state_dict(), tmp_path / "tiny.pth")
-    demo = Architecture("demo", 3, 32)
+    torch.save(TaggerNetwork("resnet18", 3, 32).build().state_dict(), tmp_path / "tiny.pth")
+    demo = TaggerNetwork("demo", 3, 32)
     with pytest.raises(WeightsError, match=r"--weights .*tiny.pth: no weights of demo: .* is missing"):
         load_backbone(demo.build(), demo, tmp_path / "tiny.pth")
-    wrong = {**Architecture("resnet18", 3, 32).build().state_dict(), "body.0.bias": torch.zeros(5)}
+    wrong = {**TaggerNetwork("resnet18", 3, 32).build().state_dict(), "body.0.bias": torch.zeros(5)}
     torch.save(wrong, tmp_path / "wrong.pth")
-    tiny = Architecture("resnet18", 3, 32)
+    tiny = TaggerNetwork("resnet18", 3, 32)
     with pytest.raises(WeightsError, match=r"body.0.bias is \(5,\), not \(16,\)"):
         load_backbone(tiny.build(), tiny, tmp_path / "wrong.pth")
     with pytest.raises(WeightsError, match="no such weights file"):
         load_backbone(tiny.build(), tiny, tmp_path / "none.pth")
     with pytest.raises(UsageError, match=r"--backbone resnet19: not one of .*resnet18.*, demo"):
-        Architecture("resnet19", 3, 32).build()
+        TaggerNetwork("resnet19", 3, 32).build()
     with torch.device("meta"), pytest.raises(UsageError, match=r"tagger.side 50: vit_b_16 does not take it"):
-        Architecture("vit_b_16", 3, 50).build()
+        TaggerNetwork("vit_b_16", 3, 50).build()
 
 
 def test_the_demos_tower_starts_from_the_demos_weights():
@@ -180,7 +180,7 @@ def test_the_demos_tower_starts_from_the_demos_weights():
 
     import tagclip.demo.sprites as demo
 
-    architecture = Architecture("demo", 4, 64)
+    architecture = TaggerNetwork("demo", 4, 64)
     network = architecture.build()
     assert load_backbone(network, architecture, None)
     stored = load_file(demo.ASSETS / "demo_clip.safetensors")["visual.proj"].float()
