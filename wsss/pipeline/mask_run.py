@@ -19,8 +19,8 @@ from tagclip.tag_files import TagRecord
 from wsss.config import AFTER_THE_MAPS
 from wsss.files.corrections import CORRECTIONS_FILE, Corrections, read_corrections, write_corrections
 from wsss.files.digests import file_digest
-from wsss.files.run_files import read_manifest, run_id, stored_lines
-from wsss.files.run_folder import ASIDE, RunFolder, check_identity, existing_files, part_is_done
+from wsss.files.run_files import ASIDE, read_manifest, run_id, stored_lines
+from wsss.files.run_folder import RunFolder, check_identity, existing_files, part_is_done
 from wsss.masks.crf import settle_engine
 from wsss.pipeline.changes import (
     Changes,
