@@ -21,6 +21,7 @@ SEG = [
     "onnx>=1.16,<2",
     "onnxruntime>=1.19,<2",  # the first for numpy 2
 ]
+SAM = ["transformers>=5,<6"]  # `--refine sam`
 HEIF = ["pillow-heif>=1,<2"]  # photos of phones; Pillow reads all other formats
 EXPORT = ["pycocotools>=2.0.8,<3", "pyarrow>=17,<26"]  # what some formats of `tagclip export` are written with
 DEV = [
@@ -68,7 +69,8 @@ setup(
     },
     install_requires=[
         "torch>=2.5,<3",
-        "open_clip_torch>=3.2,<4",  # brings torchvision, which nothing here imports
+        "open_clip_torch>=3.2,<4",
+        "torchvision>=0.20,<1",  # open_clip brings it; here only `tagclip train-tagger` imports it
         "safetensors>=0.4,<1",
         "huggingface_hub>=0.23,<3",
         "numpy>=2.0.1,<3",
@@ -92,6 +94,7 @@ setup(
         "crf": CRF,
         "seg": SEG,
         "heif": HEIF,
+        "sam": SAM,
         "export": EXPORT,
         "dev": DEV,
         "browser": BROWSER,

@@ -127,6 +127,38 @@ class CWRConfig:
 
 
 @dataclass(frozen=True)
+class CdulConfig:
+    """Global-local label initialisation of CDUL (arXiv 2307.16634, section 3.1), for the scorer "cdul".
+
+    The authors published no code; what the paper leaves open is as in an independent reproduction (arXiv 2405.11574).
+
+    Attributes:
+        template: The one prompt template of its text classifier.
+        snippets (n): The image is cut into n by n equal parts that do not overlap; 3 in the paper.
+        threshold (zeta): A class takes its best part's score where that reaches this, else its worst part's. The paper
+            does not give it: the reproduction cites a range of 0 to 0.4 from the supplement and has 0.5 as its default.
+        difference_weight (lambda): Weight of half the difference between the global and the local score, which is added
+            to their mean; 0 is the paper's main variant.
+        background_words: Let the background words of the vocabulary take part in the softmax. CDUL has none, so that
+            the scores of an image's classes sum to 1.
+        chunk_size: Most parts in one forward pass, which bounds memory; results do not depend on it.
+    """
+
+    template: str = "a photo of a {}."
+    snippets: int = 3
+    threshold: float = 0.5
+    difference_weight: float = 0.0
+    background_words: bool = False
+    chunk_size: int = 32
+
+    def __post_init__(self) -> None:
+        if min(self.snippets, self.chunk_size) < 1:
+            raise UsageError(f"cdul.snippets {self.snippets} and cdul.chunk_size {self.chunk_size} must be at least 1")
+        if not 0 <= self.difference_weight <= 1:
+            raise UsageError(f"cdul.difference_weight {self.difference_weight} is not in [0, 1]")
+
+
+@dataclass(frozen=True)
 class TagRuleConfig:
     """Which scores become tags; see `tagclip.thresholds.select`.
 
@@ -252,9 +284,10 @@ class TagCLIPConfig:
         dmar: Dual-masking attention refinement.
         cwr: Class-wise re-identification.
         rule: Which scores become tags.
+        cdul: Global-local scores, for the scorer "cdul".
         templates: Prompt templates of the text classifier, averaged; all synonyms of a class join the average.
-        scorer: "patches" scores patch by patch (the paper); "global" is CLIP's ordinary answer from its [CLS] token,
-            for comparison.
+        scorer: "patches" scores patch by patch (the paper). For comparison: "global" is CLIP's ordinary answer from its
+            [CLS] token, "cdul" the mean of that and of its answers for parts of the image.
         local_attention: How each token of the last block is made to see only itself: exactly ("local"), or by the
             published additive mask ("masked_local").
         batch_size: Most images of one patch grid in one forward pass.
@@ -266,8 +299,9 @@ class TagCLIPConfig:
     dmar: DMARConfig = field(default_factory=DMARConfig)
     cwr: CWRConfig = field(default_factory=CWRConfig)
     rule: TagRuleConfig = field(default_factory=TagRuleConfig)
+    cdul: CdulConfig = field(default_factory=CdulConfig)
     templates: tuple[str, ...] = field(default_factory=_tagging_templates)
-    scorer: Literal["patches", "global"] = "patches"
+    scorer: Literal["patches", "global", "cdul"] = "patches"
     local_attention: Literal["local", "masked_local"] = "local"
     batch_size: int = 8
     batch_patches: int | None = 16384
@@ -303,6 +337,13 @@ class TagCLIPConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dict, as configs and manifests store it."""
         return dataclasses.asdict(self)
+
+    def identity(self) -> dict[str, Any]:
+        """`to_dict` without the settings of a scorer that is not used, which older runs do not know."""
+        values = self.to_dict()
+        if self.scorer != "cdul":
+            del values["cdul"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], base: "TagCLIPConfig | None" = None) -> "TagCLIPConfig":

@@ -11,7 +11,7 @@ from tagclip.errors import RequirementError
 
 _EXTRAS = {
     "mmcv": "seg", "mmengine": "seg", "mmseg": "seg", "onnx": "seg", "onnxruntime": "seg", "tensorboard": "seg",
-    "pyarrow": "export", "pycocotools": "export",
+    "pyarrow": "export", "pycocotools": "export", "transformers": "sam",
 }  # fmt: skip
 _BUILD_CRF = (
     'pip install setuptools wheel "cython>=3" && pip install --no-deps --no-build-isolation pydensecrf2==1.1 '

@@ -1,9 +1,12 @@
 """TagCLIP: images -> scores -> tags, with the batches that make it fast."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import overload
+from typing import Protocol, overload, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,8 +15,9 @@ from torch import Tensor
 
 from tagclip.arguments import ImageInput, as_images, is_one_image
 from tagclip.batches import plan_batches
+from tagclip.cdul import cut_snippets, initial_labels
 from tagclip.clip import AttentionRequest, FrozenCLIP, Grid, Trunk, build_text_classifier
-from tagclip.config import TagCLIPConfig
+from tagclip.config import TagCLIPConfig, TagRuleConfig
 from tagclip.cwr import reidentify
 from tagclip.dmar import coarse_scores, local_scores, masked_affinity, refine_scores
 from tagclip.errors import UsageError
@@ -22,8 +26,8 @@ from tagclip.precision import exact_float32
 from tagclip.thresholds import select
 from tagclip.vocabulary import Vocabulary
 
-# Rows of the ablation table, in the order in which the paper adds its parts.
-ABLATION = ("CLIP global", "patch scores", "+ DMAR", "+ CWR")
+# Rows of the ablation table: two ways without patches, then the paper's parts in the order in which it adds them.
+ABLATION = ("CLIP global", "CDUL global and local", "patch scores", "+ DMAR", "+ CWR")
 
 
 @dataclass
@@ -86,6 +90,71 @@ class TagResult:
         return {self.names[index]: float(self.scores[index]) for index in order}
 
 
+class ImageModel(Protocol):
+    """What preparing images and running batches need to know of a model."""
+
+    name: str
+    patch_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    architecture: str
+    weights_digest: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of its weights."""
+
+
+@runtime_checkable
+class ImageTagger(Protocol):
+    """What a run needs of a tagger: `TagCLIP`, or one that was trained on its scores.
+
+    Attributes:
+        config: settings; the rule, the input and the batches count for every tagger.
+        vocabulary: classes.
+    """
+
+    config: TagCLIPConfig
+    vocabulary: Vocabulary
+
+    @property
+    def model(self) -> ImageModel:
+        """The model that images are prepared for."""
+
+    @property
+    def request(self) -> AttentionRequest:
+        """What `score_trunk` needs of the attention maps."""
+
+    def score(self, images: Tensor) -> Tensor:
+        """Scores of prepared images, (B, 3, H, W) -> (B, targets) fp32."""
+
+    def score_trunk(self, trunk: Trunk, images: Tensor) -> Tensor:
+        """The same where a trunk of these images is there already."""
+
+    def results(self, scores: Tensor | np.ndarray, grid: Grid) -> list[TagResult]:
+        """The tag rule applied to the scores (B, targets) of a batch."""
+
+
+def tag_results(
+    scores: Tensor | np.ndarray, rule: TagRuleConfig, names: tuple[str, ...], grid: Grid
+) -> list[TagResult]:
+    """Results of a batch.
+
+    Args:
+        scores: (B, C). rule: for these classes (`TagRuleConfig.for_classes`). grid: that the images were seen on.
+    """
+    values = scores.cpu().numpy() if isinstance(scores, Tensor) else np.asarray(scores, dtype=np.float32)
+    chosen = select(values, rule)
+    return [
+        TagResult(row, np.flatnonzero(tagged).tolist(), names, grid)
+        for row, tagged in zip(values, chosen, strict=True)
+    ]
+
+
 class TagCLIP:
     """Tags images with the classes of a vocabulary (TagCLIP, arXiv 2312.12828).
 
@@ -103,7 +172,8 @@ class TagCLIP:
         request: what a trunk must collect for `score_trunk`.
 
     Raises:
-        UsageError: class thresholds that do not fit the vocabulary, or affinity blocks that the model does not have.
+        UsageError: class thresholds that do not fit the vocabulary, affinity blocks that the model does not have, or
+            the scorer "cdul" for a single class.
 
     Example:
         >>> tagger = TagCLIP(load_clip("demo"), Vocabulary.named("voc"))  # doctest: +SKIP
@@ -128,12 +198,36 @@ class TagCLIP:
         rows = [*vocabulary.prompts, *((word,) for word in vocabulary.background)]
         self.classifier = build_text_classifier(clip, rows, self.config.templates, cache_dir=cache_dir)
         self._range = self.config.dmar.block_range(clip.depth)
+        self._cache_dir = cache_dir
+        if self.config.scorer == "cdul" and not self._can_use_cdul:
+            raise UsageError(
+                "scorer 'cdul': compares classes with each other and there is one; --set "
+                "tagging.cdul.background_words=True lets background words take part, --scorer patches needs none"
+            )
+
+    @property
+    def _can_use_cdul(self) -> bool:
+        """Whether a class has rivals there: a softmax over one class is 1 whatever the image shows."""
+        return len(self.vocabulary) > 1 or (self.config.cdul.background_words and bool(self.vocabulary.background))
+
+    @cached_property
+    def cdul_classifier(self) -> Tensor:
+        """Text rows of the scorer "cdul": targets, then background words if its settings let them in, (C, D)."""
+        config = self.config.cdul
+        background = self.vocabulary.background if config.background_words else ()
+        rows = [*self.vocabulary.prompts, *((word,) for word in background)]
+        return build_text_classifier(self.clip, rows, (config.template,), cache_dir=self._cache_dir)
+
+    @property
+    def model(self) -> FrozenCLIP:
+        """The frozen model, which images are prepared for."""
+        return self.clip
 
     @property
     def request(self) -> AttentionRequest:
         """What `score_trunk` needs of the attention maps."""
         dmar = self.config.dmar
-        if self.config.scorer == "global" or not dmar.enabled:
+        if self.config.scorer != "patches" or not dmar.enabled:
             return AttentionRequest()
         return AttentionRequest(votes=dmar.vote_mask, ranges=(self._range,))
 
@@ -172,7 +266,7 @@ class TagCLIP:
 
         Args:
             images: a path, PIL image or (H, W, 3) uint8 RGB array; or a list of them.
-            details: keep the intermediate arrays (N x N maps among them); the scorer "global" has none.
+            details: keep the intermediate arrays (N x N maps among them); only the scorer "patches" has any.
 
         Returns:
             One result for one image; for a list, a list with one result per image, in the order given.
@@ -189,7 +283,7 @@ class TagCLIP:
         for indices, batch in self._batches(images):
             trunk = self.trunk(batch)
             stages = self.stages(trunk, batch) if self.config.scorer == "patches" else None
-            scores = self._global_scores(trunk) if stages is None else stages.scores
+            scores = self.score_trunk(trunk, batch) if stages is None else stages.scores
             for position, result in enumerate(self.results(scores, trunk.grid)):
                 if details and stages is not None:
                     result.details = stages.of_image(position)
@@ -199,6 +293,10 @@ class TagCLIP:
     def trunk(self, images: Tensor) -> Trunk:
         """Blocks 1..L-1 of a batch (B, 3, H, W) of prepared images, with what `score_trunk` needs."""
         return self.clip.trunk(images, self.request, position_rounding=self.config.image.position_rounding)
+
+    def score(self, images: Tensor) -> Tensor:
+        """Scores of a batch (B, 3, H, W) of prepared images, (B, targets) fp32 on the model's device."""
+        return self.score_trunk(self.trunk(images), images)
 
     def score_trunk(self, trunk: Trunk, images: Tensor) -> Tensor:
         """Scores of a batch from a trunk that was made with (at least) `request`.
@@ -215,16 +313,13 @@ class TagCLIP:
         """
         if self.config.scorer == "global":
             return self._global_scores(trunk)
+        if self.config.scorer == "cdul":
+            return self._cdul_scores(trunk, images)
         return self.stages(trunk, images).scores
 
     def results(self, scores: Tensor | np.ndarray, grid: Grid) -> list[TagResult]:
         """Apply the tag rule to the scores (B, targets) of a batch."""
-        values = scores.cpu().numpy() if isinstance(scores, Tensor) else np.asarray(scores, dtype=np.float32)
-        chosen = select(values, self._rule)
-        return [
-            TagResult(row, np.flatnonzero(tagged).tolist(), self.vocabulary.names, grid)
-            for row, tagged in zip(values, chosen, strict=True)
-        ]
+        return tag_results(scores, self._rule, self.vocabulary.names, grid)
 
     @torch.no_grad()
     @exact_float32()
@@ -257,11 +352,13 @@ class TagCLIP:
         """Scores of the paper's ablation table, all from one trunk pass per image.
 
         Returns:
-            Row of the table -> (n, targets) float32: "CLIP global" ([CLS] over the same input), "patch scores"
-            (best patch of the local last block), "+ DMAR", "+ CWR" (the whole method).
+            Row of the table -> (n, targets) float32: "CLIP global" ([CLS] over the same input), "CDUL global and local"
+            (the scorer "cdul"), "patch scores" (best patch of the local last block), "+ DMAR", "+ CWR" (the whole
+            method). A single class has no row of CDUL, unless its background words are let in.
         """
         images = as_images(images)
-        rows = {name: np.zeros((len(images), len(self.vocabulary)), dtype=np.float32) for name in ABLATION}
+        shape, cdul = (len(images), len(self.vocabulary)), self._can_use_cdul
+        rows = {name: np.zeros(shape, dtype=np.float32) for name in ABLATION if cdul or name != ABLATION[1]}
         for indices, batch in self._batches(images):
             trunk = self.clip.trunk(
                 batch,
@@ -270,8 +367,8 @@ class TagCLIP:
             )
             stages = self.stages(trunk, batch)
             patches = local_scores(stages.coarse, len(self.vocabulary))
-            scores = (self._global_scores(trunk), patches, stages.local, stages.scores)
-            for name, values in zip(ABLATION, scores, strict=True):
+            compared = [self._global_scores(trunk), *([self._cdul_scores(trunk, batch)] if cdul else [])]
+            for name, values in zip(rows, (*compared, patches, stages.local, stages.scores), strict=True):
                 rows[name][indices] = values.cpu().numpy()
         return rows
 
@@ -279,6 +376,26 @@ class TagCLIP:
     def _patch_features(self, trunk: Trunk) -> Tensor:
         tokens = self.clip.last_block(trunk.tokens, self.config.local_attention)
         return F.normalize(self.clip.project(tokens[:, 1:]).float(), dim=-1)
+
+    @torch.no_grad()
+    @exact_float32()
+    def _cdul_scores(self, trunk: Trunk, images: Tensor) -> Tensor:
+        """CLIP's answers for the whole image and for its parts, put together as CDUL does, (B, targets)."""
+        config, clip = self.config.cdul, self.clip
+        tokens = clip.project(clip.last_block(trunk.tokens)[:, :1]).float()
+        parts = cut_snippets(images.to(clip.device), config.snippets, clip.patch_size, clip.native_grid)
+        request, rounding = AttentionRequest(), self.config.image.position_rounding
+        features = []
+        for chunk in parts.flatten(0, 1).split(config.chunk_size):
+            seen = clip.last_block(clip.trunk(chunk, request, position_rounding=rounding).tokens)
+            features.append(clip.project(seen[:, :1]).float())
+        snippets = F.normalize(torch.cat(features)[:, 0], dim=-1).view(*parts.shape[:2], -1)
+        targets = len(self.vocabulary)
+        whole, local = (
+            coarse_scores(rows, self.cdul_classifier, clip.logit_scale)[..., :targets]
+            for rows in (F.normalize(tokens, dim=-1), snippets)
+        )
+        return initial_labels(whole[:, 0], local, config)
 
     @torch.no_grad()
     @exact_float32()

@@ -19,7 +19,7 @@ from wsss.files.mask_files import chosen_ignore_label
 # Fields of `MaskConfig` that masks depend on and class maps do not.
 AFTER_THE_MAPS = (
     "refiner", "max_refine_side", "upsampling", "alpha", "sure_alpha", "confidence", "ignore_label", "crf", "pamr",
-    "par",
+    "par", "sam",
 )  # fmt: skip
 
 
@@ -162,6 +162,38 @@ class ParConfig:
 
 
 @dataclass(frozen=True)
+class SamConfig:
+    """Masks of a promptable segmenter vote with the label map (SAM, arXiv 2304.02643; SAM 2, arXiv 2408.00714).
+
+    How prompts are made and masks vote is ours; no paper's constants.
+
+    Attributes:
+        weights: Folder of the segmenter, as transformers saves SamModel or Sam2Model with its processor: config.json,
+            preprocessor_config.json or processor_config.json, model.safetensors.
+        box_threshold: A box is drawn around each connected region of a class map above this share of its peak.
+        smallest_region: A region smaller than this share of the class's largest is not asked about.
+        points: Points per region, where its class leads the others most.
+        quality_power: Of the masks proposed for a prompt, the one with the largest overlap with a class's share of the
+            label map, times the segmenter's own quality to this power, is taken.
+        weight: Share of the masks in the result; the label map before them has the rest.
+    """
+
+    weights: str | None = None
+    box_threshold: float = 0.5
+    smallest_region: float = 0.1
+    points: int = 1
+    quality_power: float = 2.0
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("box_threshold", "smallest_region", "weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"sam.{name} {getattr(self, name)} is not in [0, 1]")
+        if self.points < 1:
+            raise UsageError(f"sam.points {self.points} must be at least 1")
+
+
+@dataclass(frozen=True)
 class ExcelConfig:
     """Class maps by patch-text surgery (ExCEL, arXiv 2503.20826, the part that is not trained).
 
@@ -247,12 +279,13 @@ class MaskConfig:
         crf: Fully connected CRF.
         pamr: Pixel-adaptive mask refinement.
         par: Pixel-adaptive refinement by colour and place.
+        sam: Masks of a promptable segmenter.
         excel: Class maps by patch-text surgery, for the method "excel".
         views: Scales and mirror images that the maps are averaged over.
         score_power: How much a doubtful tag is held back: each map is multiplied by (its score / the image's best
             score) to this power. 0, as in the papers, lets all tags compete at full strength; tags without scores
             always do.
-        refiner: What sharpens the masks: "crf", "pamr", "par" or "none".
+        refiner: What sharpens the masks: "crf", "pamr", "par", "sam" or "none".
         max_refine_side: A photo with a longer side, in pixels, is refined at this size, and the labels are then
             brought to the photo's own: the CRF takes 0.3 to 0.4 GB and three seconds per megapixel. None refines at
             full size.
@@ -277,10 +310,11 @@ class MaskConfig:
     crf: CrfConfig = field(default_factory=CrfConfig)
     pamr: PamrConfig = field(default_factory=PamrConfig)
     par: ParConfig = field(default_factory=ParConfig)
+    sam: SamConfig = field(default_factory=SamConfig)
     excel: ExcelConfig = field(default_factory=ExcelConfig)
     views: ViewConfig = field(default_factory=ViewConfig)
     score_power: float = 0.0
-    refiner: Literal["crf", "pamr", "par", "none"] = "crf"
+    refiner: Literal["crf", "pamr", "par", "sam", "none"] = "crf"
     max_refine_side: int | None = 1024
     upsampling: Literal["guided", "nearest"] = "guided"
     alpha: float = 1.0

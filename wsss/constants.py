@@ -20,6 +20,7 @@ from tagclip.thresholds import CalibrationConfig
 from wsss.config import MaskConfig
 from wsss.configs import list_configs, read_config
 from wsss.dense.dense_config import DenseConfig
+from wsss.distillation.distillation_config import DistillationConfig
 from wsss.pipeline.recipe import dataset_settings
 from wsss.segmentation.class_balance import ClassBalance
 from wsss.segmentation.image_weights import ImageWeights
@@ -38,6 +39,7 @@ PARTS = (
     ("Masks", "Stage two; `--set masks.NAME=VALUE`, `masks = dict(...)` in a config.", "masks"),
     ("Training-free segmentation", "Maps of a strategy (`--method`); `--set dense.NAME=VALUE`.", "dense"),
     ("Training", "Top-level entries of a config of `configs/segmentation`; `--set train.NAME=VALUE`.", "train"),
+    ("Tagger", "Of `tagclip train-tagger`; `--set tagger.NAME=VALUE`.", "tagger"),
     ("Calibration", "Of `tagclip.thresholds`, which finds thresholds per class; in Python.", "calibration"),
 )
 
@@ -93,9 +95,13 @@ def _kinds(part: str) -> Iterator[tuple[str, type]]:
         yield from (("self_training", SelfTrainingConfig), ("class_balance", ClassBalance))
         yield "train_dataloader.dataset.image_weight", ImageWeights
         return
-    kind = {"tagging": TagCLIPConfig, "masks": MaskConfig, "dense": DenseConfig, "calibration": CalibrationConfig}[part]
+    kinds: dict[str, Any] = {
+        "tagging": TagCLIPConfig, "masks": MaskConfig, "dense": DenseConfig, "tagger": DistillationConfig,
+        "calibration": CalibrationConfig,
+    }  # fmt: skip
+    kind = kinds[part]
     yield part, kind
-    if part in ("tagging", "masks"):
+    if part in ("tagging", "masks", "tagger"):
         for field, value in vars(kind()).items():
             if dataclasses.is_dataclass(value):
                 yield f"{part}.{field}", type(value)
@@ -140,6 +146,7 @@ def _defaults() -> dict[str, Any]:
         **_flat("tagging", TagCLIPConfig()), **_flat("masks", MaskConfig()), **_flat("dense", DenseConfig()),
         **_flat("self_training", SelfTrainingConfig()), **_flat("class_balance", ClassBalance()),
         **_flat("train_dataloader.dataset.image_weight", ImageWeights()), **_flat("calibration", CalibrationConfig()),
+        **_flat("tagger", DistillationConfig()),
     }  # fmt: skip
 
 

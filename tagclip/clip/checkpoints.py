@@ -95,6 +95,10 @@ def _flatten(loaded: object, path: Path) -> dict[str, Tensor]:
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]
             break
+    if isinstance(loaded, dict) and loaded.get("format") == "tagclip-tagger":
+        raise WeightsError(
+            f"{path}: is a tagger of `tagclip train-tagger` and no CLIP; give it to `tagclip tag` or `run`"
+        )
     if not isinstance(loaded, dict):
         raise WeightsError(f"{path}: holds a {type(loaded).__name__}, not a state dict")
     state = {str(name): values for name, values in loaded.items() if isinstance(values, Tensor)}

@@ -232,6 +232,7 @@ def test_ablation_rows_equal_their_switches(golden_tagger, golden_clip_on, varia
     no_cwr = replace(config, cwr=replace(config.cwr, enabled=False))
     settings = {
         "CLIP global": replace(config, scorer="global"),
+        "CDUL global and local": replace(config, scorer="cdul"),
         "patch scores": replace(no_cwr, dmar=replace(config.dmar, enabled=False)),
         "+ DMAR": no_cwr,
         "+ CWR": config,

@@ -32,13 +32,14 @@ from wsss.cli import (
     show,
     tag,
     train,
+    train_tagger,
 )
 from wsss.cli.console import run_main
 from wsss.cli.parser import Parser
 
 COMMANDS = (
-    run, tag, mask, merge, remask, calibrate, show, review, export, train, segment, export_model, evaluate, compare,
-    ablate, reproduce, benchmark, diagnose, demo, configs, doctor, completion,
+    run, tag, mask, merge, remask, calibrate, show, review, export, train, train_tagger, segment, export_model,
+    evaluate, compare, ablate, reproduce, benchmark, diagnose, demo, configs, doctor, completion,
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tagclip.errors import UsageError
 from wsss.cli.console import set_threads
 from wsss.cli.progress import Bar, progress_bar
-from wsss.cli.run_options import DEFAULT_CONFIG, require_own_data, run_fields
+from wsss.cli.run_options import DEFAULT_CONFIG, place_tagger, require_own_data, run_fields
 from wsss.cli.screen import Output, Table
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def read_recipe(args: argparse.Namespace, settings: Mapping[str, Any]) -> Recipe
 
     require_own_data(args, settings)
     config = load_run_config(args.config or DEFAULT_CONFIG, run_fields(args, settings), MaskRunConfig())
+    config = place_tagger(args, settings, config) if config.tags is None else config
     if config.images.source is None:
         raise UsageError("--images: needed, a folder, a glob, an image or a list")
     return Recipe.resolve(config)
@@ -79,6 +80,8 @@ def make_masks(
     plan, out, model = mask_run.plan, Path(recipe.run.out), mask_run.model
     name = recipe.run.model.name
     name = f"{model.clip.name} on {model.clip.device}" if model.is_loaded else f"{name}, not loaded yet"
+    if recipe.run.model.tagger is not None:
+        name = f"tags by {recipe.run.model.tagger}, maps by {name}"
     logger.info("%d images in %d batches; %d classes (%s); %s", len(plan.order), len(plan.batches),
                 len(recipe.vocabulary), recipe.vocabulary.name, name)  # fmt: skip
     if args.dry_run:

@@ -17,8 +17,9 @@ from wsss.cli.key_values import key_value
 PRESETS = ("reference", "default")
 DTYPES = ("float32", "bfloat16", "float16")
 TAG_RULES = ("relative", "absolute", "top_k", "zscore")
+SCORERS = ("patches", "global", "cdul")
 ID_KINDS = ("auto", "index", "raw")
-REFINERS = ("crf", "pamr", "par", "none")
+REFINERS = ("crf", "pamr", "par", "sam", "none")
 RESTRICTIONS = ("all", "tags", "labels")
 MODES = ("model", "whole", "slide")
 EXPORT_FORMATS = (
@@ -137,6 +138,8 @@ GROUPS: dict[str, tuple[Option, ...]] = {
     "method": (
         Option("preset", "Choose the settings: reference follows the published code in every detail",
                choices=PRESETS),
+        Option("scorer", "Score classes patch by patch (TagCLIP), by CLIP's global answer, or as CDUL does",
+               choices=SCORERS),
         Option("tag-rule", "Choose the rule that turns scores into tags", choices=TAG_RULES),
         Option("tag-threshold", "Tag a class above T: of the image's score range (relative) or of 1 (absolute)", "T",
                float),
@@ -157,7 +160,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
                several=True),
         Option("flip", "Average over the mirrored image, too", kind=SWITCH),
         Option("tta", "Average over the scales and the mirrored image that the model's config asks for", kind=SWITCH),
-        Option("refine", "Sharpen masks along edges with a dense CRF, PAMR or PAR, or not at all", choices=REFINERS),
+        Option("refine", "Sharpen masks with a dense CRF, PAMR, PAR or SAM, or not at all", choices=REFINERS),
         Option("confidence", "Set pixels whose best class is less probable than P to 255 (ignored); 0: none", "P",
                share),
         Option("pixel-threshold", "Set pixels whose best class is less probable than P to background", "P", share),
@@ -176,6 +179,10 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("iterations", "Train for N steps; schedule and intervals of a config scale with it", "N", positive),
         Option("rounds", "Train N more times, each on masks that the model before has made", "N", not_negative),
         Option("backbone-weights", "Start the backbone from a file, a torchvision:// name, or none", "WEIGHTS"),
+        Option("backbone", "Train this network: a ResNet, ConvNeXt or ViT of torchvision by its name, or demo", "NAME"),
+        Option("epochs", "Train for N passes over the images", "N", positive),
+        Option("align-labels", "Move soft labels along their gradient between epochs, as CDUL does", kind=CHOICE),
+        Option("correct-bias", "Make labels of classes comparable by their mean best score, as CCD does", kind=CHOICE),
         Option("load-from", "Start from the weights of this checkpoint", "FILE", Path),
         Option("lr", "Set the peak learning rate", "F", float),
         Option("amp", "Train in mixed precision (needs an accelerator)", kind=SWITCH),
@@ -262,7 +269,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
     "model": (
         Option("model", "Use this CLIP: an open_clip name, a weights file, local-dir:PATH, or demo", "MODEL"),
         Option("pretrained", "Use these weights for --model: an open_clip tag or a file", "WEIGHTS"),
-        Option("weights", "Use this file of weights for the published architecture", "FILE", Path),
+        Option("weights", "Take the weights of the network from this file; nothing is downloaded", "FILE", Path),
         Option("quick-gelu", "Compute with QuickGELU or GELU where the weights do not say which", kind=CHOICE),
         Option("dtype", "Compute in this precision", choices=DTYPES),
         Option("device", "Compute on cpu, cuda or cuda:N instead of the GPU that there is, or else the CPU", "DEVICE"),
@@ -276,7 +283,7 @@ TITLES = {option.name: title for title, group in GROUPS.items() for option in gr
 PAIRS = ("objects", "object-side", "side")
 
 MODEL = tuple(option.name for option in GROUPS["model"] if option.name != "weights")
-TAG_RULE = ("tag-rule", "tag-threshold", "class-thresholds", "tags-per-image", "at-least-one")
+TAG_RULE = ("scorer", "tag-rule", "tag-threshold", "class-thresholds", "tags-per-image", "at-least-one")
 
 RENAMED = {
     "--vocabulary": "--classes (or --restrict, for what a training-free strategy may name)",

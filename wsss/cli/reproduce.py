@@ -50,7 +50,7 @@ def register(commands: Any) -> None:
             "dry-run", "json", "quiet", *MODEL,
             required=("data",), defaults={"seed": 0},
             notes={"out": f"default: runs/reproduce/{name}", "parts": "default: all but DeepLab",
-                   "model": "default: the config's, ViT-B-16 of OpenAI"},
+                   "weights": "of the published architecture", "model": "default: the config's, ViT-B-16 of OpenAI"},
         )  # fmt: skip
         parser.set_defaults(experiment=name)
 

@@ -26,7 +26,10 @@ def register(commands: Any) -> None:
     )  # fmt: skip
     pick(
         parser, *making.OPTIONS, *TAG_RULE, *MODEL, "train", *TRAINING,
-        several=("method",), notes={**making.NOTES, "rounds": "default: the config's"},
+        several=("method",), notes={
+            **making.NOTES, "rounds": "default: the config's",
+            "model": "or a tagger of `tagclip train-tagger`, for the tags",
+        },
     )  # fmt: skip
 
 

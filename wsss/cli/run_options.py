@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tagclip.errors import UsageError
 from wsss.cli.options import OPTIONS, SWITCH
 
 if TYPE_CHECKING:
     from wsss.pipeline.recipe import Recipe
+    from wsss.pipeline.run_config import TaggingRunConfig
+
+RunConfig = TypeVar("RunConfig", bound="TaggingRunConfig")
 
 FIELDS = {
     "model": "model.name",
@@ -27,6 +30,7 @@ FIELDS = {
     "keep_scores": "top_k",
     "out": "out",
     "batch_size": "tagging.batch_size",
+    "scorer": "tagging.scorer",
     "tag_rule": "tagging.rule.rule",
     "tag_threshold": "tagging.rule.threshold",
     "class_thresholds": "class_thresholds",
@@ -81,8 +85,39 @@ def require_own_data(args: argparse.Namespace, settings: Mapping[str, Any]) -> N
         return
     if args.images is None and "images.source" not in settings:
         raise UsageError("--images: needed, a folder, a glob, an image or a list; or --config with a data set's config")
-    if args.classes is None and "vocabulary" not in settings:
+    if args.classes is None and "vocabulary" not in settings and not names_tagger(args, settings):
         raise UsageError(f"--classes: needed, {CLASSES}")
+
+
+def names_tagger(args: argparse.Namespace, settings: Mapping[str, Any]) -> bool:
+    """Whether the model is a trained tagger's file, which has its own classes.
+
+    Raises:
+        UsageError: with an option that only a CLIP has.
+    """
+    from wsss.distillation.tagger_files import is_tagger_file
+
+    if not hasattr(args, "scorer"):  # a command without tags of its own
+        return False
+    if not is_tagger_file(args.model):
+        return is_tagger_file(settings.get("model.tagger"))
+    for name in ("pretrained", "quick_gelu", "scorer"):
+        if getattr(args, name, None) is not None:
+            raise UsageError(f"--{name.replace('_', '-')}: of a CLIP, but --model {args.model} is a trained tagger")
+    return True
+
+
+def place_tagger(args: argparse.Namespace, settings: Mapping[str, Any], run: RunConfig) -> RunConfig:
+    """The settings with a trained tagger in its place, where the command line names one.
+
+    Raises:
+        UsageError: other classes than the tagger has, or options that only a CLIP has.
+    """
+    from wsss.pipeline.run_config import with_tagger
+
+    named = names_tagger(args, settings)
+    own = named and args.classes is None and args.config is None and "vocabulary" not in settings
+    return with_tagger(run, own_classes=own)
 
 
 def data_settings(args: argparse.Namespace) -> Recipe:

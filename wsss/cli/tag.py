@@ -13,7 +13,7 @@ from wsss.cli.console import set_threads, setup_logging
 from wsss.cli.options import MODEL, TAG_RULE, pick, settings_of
 from wsss.cli.parser import add_command
 from wsss.cli.progress import progress_bar
-from wsss.cli.run_options import require_own_data, run_fields
+from wsss.cli.run_options import place_tagger, require_own_data, run_fields
 from wsss.cli.screen import Output
 
 DEFAULT_CONFIG = "tagging/custom"
@@ -31,7 +31,7 @@ def register(commands: Any) -> None:
     pick(
         parser, "images", "image-root", "classes", "config", "set", "out", "limit", "preset", *TAG_RULE, "keep-scores",
         "batch-size", "workers", "shard", "overwrite", "strict", "dry-run", "json", "quiet", *MODEL,
-        notes={"config": f"default: {DEFAULT_CONFIG}"},
+        notes={"config": f"default: {DEFAULT_CONFIG}", "model": "or a tagger of `tagclip train-tagger`"},
     )  # fmt: skip
 
 
@@ -43,6 +43,7 @@ def tag(args: argparse.Namespace) -> int:
     from wsss.pipeline.run_config import TaggingRunConfig, load_run_config
 
     config = load_run_config(args.config or DEFAULT_CONFIG, run_fields(args, settings), TaggingRunConfig())
+    config = place_tagger(args, settings, config)
     from wsss.cli.shards import check_shard, do_share
     from wsss.pipeline.tag_run import TagRun
 
@@ -57,7 +58,9 @@ def tag(args: argparse.Namespace) -> int:
     numbers: dict[str, Any] = {
         "images": len(run.files), "batches": len(plan.batches), "unreadable": len(plan.unreadable)
     }  # fmt: skip
-    model = f"{run.clip.name} on {run.clip.device}" if run.model.is_loaded else f"{config.model.name}, not loaded yet"
+    model = f"{config.model.tagger or config.model.name}, not loaded yet"
+    if run.model.is_loaded:
+        model = f"{run.model.loaded.name} on {run.model.loaded.device}"
     line = (f"{numbers['images']} images in {numbers['batches']} batches, {numbers['unreadable']} unreadable; "
             f"{len(run.vocabulary)} classes ({run.vocabulary.name}); {model}")  # fmt: skip
     if args.dry_run:

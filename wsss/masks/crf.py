@@ -28,8 +28,13 @@ def settle_engine(config: MaskConfig, device: torch.device | str = "cpu") -> Mas
     """The settings with the engine that `crf_engine` names, for a run's records and its workers.
 
     Raises:
-        RequirementError: the CRF is to be pydensecrf's, which is not installed.
+        RequirementError: the CRF is to be pydensecrf's, or the refiner SAM, and its package is not installed.
+        UsageError: the refiner is SAM, whose weights are not there.
     """
+    if config.refiner == "sam":
+        from wsss.masks.sam import require_sam
+
+        require_sam(config.sam)
     if config.refiner != "crf":
         return config
     engine = crf_engine(config.crf, device)

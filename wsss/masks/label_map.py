@@ -98,7 +98,7 @@ def _most_probable(
             labels = np.full(size, ids[leader])
             certainty = cv2.resize(scores[leader] / scores.sum(axis=0), size[::-1], interpolation=cv2.INTER_NEAREST)
             return LabelMap(labels, labels.copy(), certainty)
-    probabilities = refine_label_scores(seen, scores, config, device)
+    probabilities = refine_label_scores(seen, scores, config, device, has_background=has_background)
     if small == size:
         best, confidence = probabilities.argmax(axis=0), probabilities.max(axis=0)
     elif config.upsampling == "guided":
@@ -141,14 +141,20 @@ def label_scores(
 
 
 def refine_label_scores(
-    rgb: np.ndarray, scores: np.ndarray, config: MaskConfig, device: torch.device | str = "cpu"
+    rgb: np.ndarray,
+    scores: np.ndarray,
+    config: MaskConfig,
+    device: torch.device | str = "cpu",
+    *,
+    has_background: bool = True,
 ) -> np.ndarray:
     """Label probabilities from scores, after the configured refiner.
 
     Args:
         rgb: the image, (H, W, 3) uint8.
         scores: one map per label, (K, H, W) float32 in [0, 1]; they need not sum to 1.
-        device: torch device on which PAMR and the CRF on tensors run.
+        device: torch device on which PAMR, PAR, SAM and the CRF on tensors run.
+        has_background: the first label is the background.
 
     Returns:
         (K, H, W) float32, summing to 1 at each pixel where any score is above 0.
@@ -170,4 +176,8 @@ def refine_label_scores(
 
         image = torch.from_numpy(np.ascontiguousarray(rgb)).to(device).permute(2, 0, 1)
         scores = refine_with_par(image, torch.from_numpy(scores).to(device), config.par).cpu().numpy()
+    if config.refiner == "sam":
+        from wsss.masks.sam import refine_with_sam
+
+        return refine_with_sam(rgb, scores, config.sam, has_background=has_background, device=device)
     return scores / np.maximum(scores.sum(axis=0), config.cam.epsilon)

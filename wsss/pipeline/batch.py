@@ -11,10 +11,10 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from tagclip.clip import FrozenCLIP, Grid
+from tagclip.clip import Grid
 from tagclip.errors import ImageError, RunError
 from tagclip.precision import exact_float32
-from tagclip.tagger import TagCLIP, TagResult
+from tagclip.tagger import ImageModel, ImageTagger, TagResult
 from wsss.pipeline.planning import PlannedImage
 
 Result = TypeVar("Result")
@@ -32,7 +32,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
 
 
-def finite_results(tagger: TagCLIP, scores: Tensor, grid: Grid) -> list[TagResult | None]:
+def finite_results(tagger: ImageTagger, scores: Tensor, grid: Grid) -> list[TagResult | None]:
     """The tag rule applied to the scores (B, targets) of a batch; None for an image with a score that is not finite."""
     finite = torch.isfinite(scores).all(dim=1).tolist()
     results = tagger.results(torch.nan_to_num(scores), grid)
@@ -57,13 +57,13 @@ class BatchRunner(Generic[Result]):
     """Runs batches, halves those that do not fit into memory, and fails single images instead of the run.
 
     Attributes:
-        clip: the model; batches are moved to its device.
+        model: batches are moved to its device.
         work: does a batch, (B, 3, H, W) on the model's device; one result per image, None where the model's scores
             are not finite.
         finite, broken: images so far with and without finite scores.
     """
 
-    clip: FrozenCLIP
+    model: ImageModel
     work: Work[Result]
     finite: int = 0
     broken: int = 0
@@ -96,7 +96,7 @@ class BatchRunner(Generic[Result]):
     def _run(self, images: list[PlannedImage], inputs: list[Tensor], outcome: BatchOutcome[Result]) -> None:
         try:
             with exact_float32():
-                results: Sequence[Result | None] | None = self.work(images, torch.stack(inputs).to(self.clip.device))
+                results: Sequence[Result | None] | None = self.work(images, torch.stack(inputs).to(self.model.device))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -104,7 +104,7 @@ class BatchRunner(Generic[Result]):
         if results is not None:
             self._sort(images, results, outcome)
             return
-        if self.clip.device.type == "cuda":
+        if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
         grid = images[0].grid
         if len(images) == 1:
@@ -135,9 +135,9 @@ class BatchRunner(Generic[Result]):
                 outcome.done.append((image, result))
 
     def _all_broken(self) -> str:
-        dtype = str(self.clip.dtype).removeprefix("torch.")
+        dtype = str(self.model.dtype).removeprefix("torch.")
         remedy = "other weights" if dtype == "float32" else "--dtype float32, or other weights"
         return (
-            f"{self.clip.name}: no image so far has finite scores ({self.broken} tried): the weights are damaged or "
+            f"{self.model.name}: no image so far has finite scores ({self.broken} tried): the weights are damaged or "
             f"do not stand {dtype} arithmetic; use {remedy}"
         )

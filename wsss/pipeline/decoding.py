@@ -10,10 +10,10 @@ from itertools import groupby
 
 from torch import Tensor
 
-from tagclip.clip import FrozenCLIP
 from tagclip.config import ImageConfig
 from tagclip.errors import ImageError
 from tagclip.images import decode_image, prepare_image
+from tagclip.tagger import ImageModel
 from wsss.files.concurrency import bounded_map
 from wsss.files.photos import require_same_file
 from wsss.pipeline.planning import PlannedImage
@@ -38,14 +38,14 @@ class DecodedBatch:
     seconds: float
 
 
-def decode_planned(image: PlannedImage, clip: FrozenCLIP, config: ImageConfig) -> Tensor | ImageError:
+def decode_planned(image: PlannedImage, model: ImageModel, config: ImageConfig) -> Tensor | ImageError:
     """The model's input of an image, (3, H, W) float32, or why there is none."""
     try:
         rgb = decode_image(image.file.path, apply_exif=config.apply_exif)
         require_same_file(image.file.path, image.file_size)
         if rgb.shape[:2] != (image.size.height, image.size.width):
             raise ImageError(f"{image.file.path}: its size is not what its header said; it may have been changed")
-        return prepare_image(rgb, clip.patch_size, clip.mean, clip.std, max_long_side=config.max_long_side)
+        return prepare_image(rgb, model.patch_size, model.mean, model.std, max_long_side=config.max_long_side)
     except ImageError as error:
         return error
     except MemoryError:
@@ -53,13 +53,13 @@ def decode_planned(image: PlannedImage, clip: FrozenCLIP, config: ImageConfig) -
 
 
 def decode_batches(
-    batches: Sequence[Sequence[PlannedImage]], threads: Executor, clip: FrozenCLIP, config: ImageConfig
+    batches: Sequence[Sequence[PlannedImage]], threads: Executor, model: ImageModel, config: ImageConfig
 ) -> Iterator[DecodedBatch]:
     """Each batch in turn, while the next ones are being decoded."""
 
     def decode(item: tuple[int, PlannedImage]) -> tuple[Tensor | ImageError, float]:
         start = time.perf_counter()
-        return decode_planned(item[1], clip, config), time.perf_counter() - start
+        return decode_planned(item[1], model, config), time.perf_counter() - start
 
     ahead = BATCHES_AHEAD * max((len(batch) for batch in batches), default=1)
     items = ((number, image) for number, batch in enumerate(batches) for image in batch)

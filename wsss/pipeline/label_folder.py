@@ -12,7 +12,7 @@ from tagclip.vocabulary import Vocabulary
 from wsss.files.run_folder import RunFolder
 from wsss.pipeline.mask_run import MaskRun, Watch
 from wsss.pipeline.recipe import Recipe
-from wsss.pipeline.run_config import MaskRunConfig, RunConfig, TaggingRunConfig, load_run_config
+from wsss.pipeline.run_config import MaskRunConfig, RunConfig, TaggingRunConfig, load_run_config, with_tagger
 from wsss.pipeline.tag_run import TagRun, TagWatch
 from wsss.pipeline.watching import watch_nothing
 
@@ -55,11 +55,11 @@ def label_folder(
         out: the run folder.
         config: where all settings come from that are not given here: name of a shipped config ("masks/voc2012") or
             path of one of your own.
-        model, pretrained: see `tagclip.load_clip`.
+        model, pretrained: see `tagclip.load_clip`; a `model` that is the file of a trained tagger makes the tags.
         settings: fields of the config by dotted name, {"tagging.rule.threshold": 0.4}.
         preset: "default", or "reference" for the published implementations' behaviour in every detail.
         method: where class maps come from: "cam", or a training-free strategy ("gclip"); several: their mean.
-        refine: how masks are refined: "crf", "pamr", "par" or "none".
+        refine: how masks are refined: "crf", "pamr", "par", "sam" or "none".
         tags: take the tags from this file instead of the model: tags.jsonl, a run folder, a plain list, VOC XML, COCO.
         class_thresholds: file of thresholds by class name, see `tagclip.threshold_files.read_thresholds`.
         corrections: file of what a person has said of this run, see `wsss.files.corrections`.
@@ -171,9 +171,11 @@ def _with_classes(run: RunConfig, classes: Classes | None) -> tuple[RunConfig, V
     """The run with its classes named in words, for the record, and the vocabulary itself."""
     if classes is None or isinstance(classes, str | Path):
         run = run if classes is None else replace(run, vocabulary=str(classes))
+        run = with_tagger(run, own_classes=classes is None)
         return run, run.load_vocabulary()
     vocabulary = classes if isinstance(classes, Vocabulary) else Vocabulary(classes)
-    return replace(run, vocabulary=",".join(vocabulary.names)), vocabulary
+    run = with_tagger(replace(run, vocabulary=",".join(vocabulary.names)), own_classes=False)
+    return run, vocabulary
 
 
 def _text(value: str | Path | None) -> str | None:

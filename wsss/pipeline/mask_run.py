@@ -44,7 +44,7 @@ from wsss.pipeline.work_parts import cut_parts, require_parts
 
 if TYPE_CHECKING:
     from tagclip.clip import FrozenCLIP
-    from tagclip.tagger import TagCLIP
+    from tagclip.tagger import ImageTagger
     from wsss.maps.source import ClassMapSource
 
 Watch = Callable[[int, int], contextlib.AbstractContextManager[Callable[[Pipeline], None]]]
@@ -157,16 +157,24 @@ class MaskRun:
     def identity(self) -> dict[str, Any]:
         """Everything that the results depend on."""
         tagging = run_identity(
-            self.model.identity, self.recipe.vocabulary, self.recipe.tagging, self.files, top_k=None
-        )
+            self.model.identity, self.recipe.vocabulary, self.recipe.tagging, self.files, top_k=None,
+            by_student=self.model.by_student,
+        )  # fmt: skip
         identity = {**tagging, **self.recipe.identity()}
         if self.tags is not None:
             identity["tags"] = {"count": len(self._given), "digest": tags_digest(self._given)}
         return identity
 
-    def stages(self) -> tuple[TagCLIP | None, ClassMapSource]:
+    def stages(self) -> tuple[ImageTagger | None, ClassMapSource]:
         """The tagger, if tags do not come from a file, and the source of class maps."""
-        tagger = self.recipe.tagger(self.clip, self.cache_dir) if self.tags is None else None
+        tagger: ImageTagger | None = None
+        if self.tags is None and self.model.by_student:
+            from wsss.distillation.student_tagger import StudentTagger
+
+            recipe = self.recipe
+            tagger = StudentTagger(self.model.student, recipe.vocabulary, recipe.tagging, prepared_by=self.clip)
+        elif self.tags is None:
+            tagger = self.recipe.tagger(self.clip, self.cache_dir)
         return tagger, self.recipe.maps(self.clip, self.cache_dir)
 
     def wanted(self, corrections: Corrections | None) -> WantedTags:
@@ -287,7 +295,7 @@ class MaskRun:
         run.finish_part()
 
     @cached_property
-    def _stages(self) -> tuple[TagCLIP | None, ClassMapSource]:
+    def _stages(self) -> tuple[ImageTagger | None, ClassMapSource]:
         return self.stages()
 
     def merge(self, *, strict: bool = False, watch: Watch = watch_nothing) -> RunFolder:

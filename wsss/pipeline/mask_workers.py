@@ -78,7 +78,7 @@ class MaskStage:
     @property
     def in_process(self) -> bool:
         """Whether masks are made in the model's process, whose device the refiner uses."""
-        return self.config.refiner in ("pamr", "par") or (self.crf_on_tensors and not is_cpu(self.device))
+        return self.config.refiner in ("pamr", "par", "sam") or (self.crf_on_tensors and not is_cpu(self.device))
 
 
 @dataclass(frozen=True)

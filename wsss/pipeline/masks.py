@@ -15,7 +15,7 @@ from torch import Tensor
 from tagclip.clip import FrozenCLIP
 from tagclip.errors import ImageError
 from tagclip.tag_files import TagCorrection, TagRecord, parse_tag_line, tag_line
-from tagclip.tagger import TagCLIP
+from tagclip.tagger import ImageTagger
 from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
 from wsss.files.concurrency import bounded_map
@@ -79,7 +79,7 @@ class Pipeline:
         maps: ClassMapSource | None,
         config: MaskConfig,
         *,
-        tagger: TagCLIP | None = None,
+        tagger: ImageTagger | None = None,
         tags: Mapping[str, TagRecord] | None = None,
         wanted: WantedTags | None = None,
         device: str = "cpu",

@@ -13,11 +13,11 @@ from tagclip.images import Size
 from tagclip.settings import overlay
 from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
-from wsss.files.digests import file_digest
+from wsss.files.digests import file_digest, files_digest
 from wsss.files.provenance import config_values
 from wsss.files.run_files import read_manifest
 from wsss.pipeline.memory import workers_that_fit
-from wsss.pipeline.run_config import CAM, EXCEL, MaskRunConfig, load_run_config
+from wsss.pipeline.run_config import CAM, EXCEL, MaskRunConfig, load_run_config, tagging_identity
 
 if TYPE_CHECKING:
     from tagclip.clip import FrozenCLIP
@@ -75,7 +75,8 @@ class Recipe:
         if files := [Path(name) for name in sources if name.endswith(".py") and Path(name).is_file()]:
             settings["strategy_files"] = {path.name: file_digest(path) for path in files}
         batches = {"batch_size": self.tagging.batch_size, "batch_patches": self.tagging.batch_patches}
-        settings["tagging"] = self.tagging.to_dict() if self.run.tags is None else batches
+        own = tagging_identity(self.tagging, by_student=self.run.model.tagger is not None)
+        settings["tagging"] = own if self.run.tags is None else batches
         if self.run.save_confidence:
             settings["save_confidence"] = True
         return {**settings, "raw_cams": self.run.raw_cams}
@@ -87,6 +88,10 @@ class Recipe:
             del masks["par"]
         if masks["refiner"] != "pamr" or not masks["pamr"]["centre_per_dilation"]:
             del masks["pamr"]["centre_per_dilation"]  # older runs know no such setting
+        if masks["refiner"] != "sam":
+            del masks["sam"]
+        else:
+            masks["sam"]["weights"] = segmenter_digest(self.masks.sam.weights)
         if EXCEL not in self.run.sources:
             del masks["excel"]
         elif (attributes := masks["excel"]["attributes"]) is not None:
@@ -144,6 +149,14 @@ class Recipe:
 
         dense = DenseConfig.from_dict({**self.run.dense, "strategy": source})
         return StrategySource(clip, self.vocabulary, config=self.masks, dense=dense, cache_dir=cache_dir)
+
+
+def segmenter_digest(weights: str | None) -> str | None:
+    """sha256 (hex) of the files of a segmenter's folder that decide its masks; None without a folder."""
+    if weights is None or not Path(weights).is_dir():
+        return None
+    files = [path for path in Path(weights).iterdir() if path.suffix in (".json", ".safetensors")]
+    return files_digest((path.name, path) for path in files)
 
 
 def dataset_settings(

@@ -19,6 +19,7 @@ from wsss.files.run_files import read_manifest
 from wsss.files.sources import open_source, shown
 from wsss.masks.crf import settle_engine
 from wsss.pipeline.mask_workers import MaskJob, MaskReport, MaskStage, MaskWorkers
+from wsss.pipeline.recipe import segmenter_digest
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,11 @@ class Remasking:
         source = open_source(run, layout="run", vocabulary=vocabulary, image_root=image_root)
         sure = confidence_folder(out) if save_confidence else None
         with folder_lock(out, f"--out {out}"):
-            claim_masks(out, {"masks": config.to_dict()}, overwrite=overwrite, name=f"--out {out}")
+            made_with = mask_identity(config)
+            claim_masks(out, {"masks": made_with}, overwrite=overwrite, name=f"--out {out}")
             write_vocabulary(out, vocabulary)
             if sure is not None:
-                claim_masks(sure, {"masks": config.to_dict(), "confidence": True}, overwrite=overwrite, name=f"{sure}")
+                claim_masks(sure, {"masks": made_with, "confidence": True}, overwrite=overwrite, name=f"{sure}")
         jobs = [
             MaskJob(
                 one.id, one.image, run / "cams" / f"{one.id}.npz", out / f"{one.id}.png", one.file_size,
@@ -150,6 +152,16 @@ def confidence_folder(out: Path) -> Path:
 def _is_done(job: MaskJob) -> bool:
     files = [file for file in (job.mask, job.confidence) if file is not None]
     return all(file.is_file() and is_whole(file) for file in files)
+
+
+def mask_identity(config: MaskConfig) -> dict[str, Any]:
+    """The settings that masks of stored maps depend on; a segmenter's only if it is used: older folders know none."""
+    settings = config.to_dict()
+    if config.refiner == "sam":
+        settings["sam"]["weights"] = segmenter_digest(config.sam.weights)
+    else:
+        del settings["sam"]
+    return settings
 
 
 def mask_changes(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from tagclip.threshold_files import read_thresholds
 from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
 from wsss.configs import read_config
+from wsss.distillation.tagger_files import is_tagger_file
 
 if TYPE_CHECKING:
     import torch
@@ -24,16 +25,23 @@ if TYPE_CHECKING:
     from tagclip.clip import FrozenCLIP
 
 CAM, EXCEL = "cam", "excel"
+STUDENT_SETTINGS = ("image", "rule", "batch_size", "batch_patches")  # of TagCLIPConfig, for a trained tagger
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Which model: see `tagclip.clip.load_clip`."""
+    """Which model: see `tagclip.clip.load_clip`.
+
+    Attributes:
+        tagger: file of a trained tagger (`tagclip train-tagger`) that makes the tags; a run of tags alone then needs no
+            CLIP. None: TagCLIP makes them.
+    """
 
     name: str = "ViT-B-16"
     pretrained: str | None = "openai"
     dtype: str = "float32"
     quick_gelu: bool | None = None
+    tagger: str | None = None
 
     def load(self, device: torch.device | str | None = None) -> FrozenCLIP:
         """The model, on a device; None: the accelerator if there is one.
@@ -113,13 +121,19 @@ class TaggingRunConfig:
         images["source"] = tuple(map(_absolute, source)) if isinstance(source, tuple) else _absolute(source)
         images["root"] = _absolute(images["root"])
         values["class_thresholds"] = _absolute(self.class_thresholds)
-        for place, key in ((model, "name"), (model, "pretrained"), (values, "vocabulary")):
+        for place, key in ((model, "name"), (model, "pretrained"), (model, "tagger"), (values, "vocabulary")):
             if place[key] is not None and Path(place[key]).exists():
                 place[key] = _absolute(place[key])
+        if model["tagger"] is None:
+            del model["tagger"]  # older runs know no such setting
         return values
 
     def load_vocabulary(self) -> Vocabulary:
-        """The vocabulary that `vocabulary` names."""
+        """The vocabulary that `vocabulary` names; a trained tagger's file has its own."""
+        if is_tagger_file(self.vocabulary):
+            from wsss.distillation.student import read_card
+
+            return read_card(self.vocabulary).classes
         return Vocabulary.load(self.vocabulary)
 
     def tagger_config(self, vocabulary: Vocabulary) -> TagCLIPConfig:
@@ -196,6 +210,43 @@ def _absolute(path: str | None) -> str | None:
 
 
 RunConfig = TypeVar("RunConfig", bound=TaggingRunConfig)
+
+
+def tagging_identity(config: TagCLIPConfig, *, by_student: bool) -> dict[str, Any]:
+    """The settings that tags depend on; those of a trained tagger on few of TagCLIP's."""
+    values = config.identity()
+    return {name: values[name] for name in STUDENT_SETTINGS} if by_student else values
+
+
+def with_tagger(run: RunConfig, *, own_classes: bool) -> RunConfig:
+    """The settings with a trained tagger in its place, where `model.name` names one's file.
+
+    `model.name` and `pretrained` then become those of the CLIP that it has learned from, which makes the class maps of
+    a run that has any.
+
+    Args:
+        own_classes: nobody has named classes, so that they are the tagger's.
+
+    Raises:
+        UsageError: a file that is no tagger's, or other classes than the tagger has.
+    """
+    model = run.model
+    if is_tagger_file(model.name):
+        from wsss.distillation.student import read_card
+
+        teacher = read_card(model.name).teacher
+        model = replace(
+            model, name=teacher.name, pretrained=teacher.pretrained, quick_gelu=teacher.quick_gelu, tagger=model.name
+        )
+    if model.tagger is None:
+        return run
+    from wsss.distillation.student import read_card
+    from wsss.distillation.student_tagger import require_classes
+
+    run = replace(run, model=model, vocabulary=model.tagger if own_classes else run.vocabulary)
+    own = read_card(model.tagger).classes
+    require_classes(own.names, run.load_vocabulary().names, Path(model.tagger).name)
+    return run
 
 
 def load_run_config(name: str | Path, options: Mapping[str, Any], base: RunConfig) -> RunConfig:

@@ -17,7 +17,7 @@ from tagclip.clip.encoder import PositionRounding
 from tagclip.config import ImageConfig
 from tagclip.errors import UsageError
 from tagclip.tag_files import TagRecord
-from tagclip.tagger import TagCLIP
+from tagclip.tagger import ImageTagger
 from wsss.maps.class_maps import ClassMaps, weigh_by_scores
 from wsss.maps.source import ClassMapSource
 from wsss.maps.views import maps_over_views
@@ -78,7 +78,7 @@ class SharedPass:
         UsageError: the two stages see images differently.
     """
 
-    def __init__(self, source: ClassMapSource, tagger: TagCLIP | None = None, *, times: StageTimes | None = None):
+    def __init__(self, source: ClassMapSource, tagger: ImageTagger | None = None, *, times: StageTimes | None = None):
         if tagger is not None:
             check_same_input(tagger.config.image, source.config.image)
         self.source, self.tagger, self.times = source, tagger, times or StageTimes()

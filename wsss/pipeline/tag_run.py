@@ -8,11 +8,11 @@ import logging
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tagclip.devices import resolve_device
 from tagclip.errors import RunError
-from tagclip.tagger import TagCLIP
+from tagclip.tagger import ImageTagger, TagCLIP
 from tagclip.vocabulary import Vocabulary
 from wsss.files.run_files import read_manifest, stored_lines
 from wsss.files.run_folder import RunFolder, check_identity, part_is_done
@@ -24,9 +24,6 @@ from wsss.pipeline.summary import floor_hint
 from wsss.pipeline.tags import run_identity, run_tagging, tag_plan
 from wsss.pipeline.watching import watch_nothing
 from wsss.pipeline.work_parts import cut_parts, require_parts
-
-if TYPE_CHECKING:
-    from tagclip.clip import FrozenCLIP
 
 TagWatch = Callable[[int], contextlib.AbstractContextManager[Callable[[int], None]]]
 logger = logging.getLogger(__name__)
@@ -61,12 +58,7 @@ class TagRun:
         self.vocabulary = vocabulary or config.load_vocabulary()
         self.settings = config.tagger_config(self.vocabulary)
         self.files = config.images.find(config.out)[:limit]
-        self.model = RunModel(config, resolve_device(device), overwrite=overwrite)
-
-    @property
-    def clip(self) -> FrozenCLIP:
-        """The model."""
-        return self.model.clip
+        self.model = RunModel(config, resolve_device(device), overwrite=overwrite, tags_only=True)
 
     @cached_property
     def plan(self) -> Plan:
@@ -79,8 +71,9 @@ class TagRun:
     def identity(self) -> dict[str, Any]:
         """Everything that the results depend on."""
         return run_identity(
-            self.model.identity, self.vocabulary, self.settings, self.files, top_k=self.config.top_k
-        )
+            self.model.identity, self.vocabulary, self.settings, self.files, top_k=self.config.top_k,
+            by_student=self.model.by_student,
+        )  # fmt: skip
 
     @property
     def changeable(self) -> tuple[str, ...]:
@@ -178,7 +171,7 @@ class TagRun:
                 run.finish_part()
 
     @cached_property
-    def _part_tagger(self) -> TagCLIP:
+    def _part_tagger(self) -> ImageTagger:
         return self._tagger()
 
     def merge(self, *, strict: bool = False, watch: TagWatch = watch_nothing) -> RunFolder:
@@ -190,8 +183,13 @@ class TagRun:
         require_parts(Path(self.config.out), len(self.parts))
         return self.execute(strict=strict, watch=watch)
 
-    def _tagger(self) -> TagCLIP:
-        return TagCLIP(self.clip, self.vocabulary, config=self.settings, cache_dir=self.cache_dir)
+    def _tagger(self) -> ImageTagger:
+        if self.model.by_student:
+            from wsss.distillation.student_tagger import StudentTagger
+
+            self.model.loaded  # noqa: B018  # compared with what the folder was made with
+            return StudentTagger(self.model.student, self.vocabulary, self.settings)
+        return TagCLIP(self.model.clip, self.vocabulary, config=self.settings, cache_dir=self.cache_dir)
 
     def _bring_up_to_date(self, run: RunFolder) -> None:
         if run.manifest is None or (run.was_complete and not run.changed):
@@ -199,7 +197,7 @@ class TagRun:
         changes = self._compare(run.tags.__getitem__, run.tags.ids(), run.failures.ids())
         refuse_other_images(run.root, changes, len(run.tags), self.plan.order, self.limit)
         if changes.added:
-            self.model.clip  # noqa: B018  # refused now, if it is another one, and not after tags have changed
+            self.model.loaded  # noqa: B018  # refused now, if it is another one, and not after tags have changed
         run.adopt()
         for sentence in changes.sentences():
             logger.info(sentence)

@@ -15,19 +15,20 @@ from tagclip.batches import plan_batches
 from tagclip.config import TagCLIPConfig
 from tagclip.image_lists import ImageFile
 from tagclip.tag_files import tag_line, write_plain
-from tagclip.tagger import TagCLIP, TagResult
+from tagclip.tagger import ImageTagger, TagResult
 from tagclip.vocabulary import Vocabulary
 from wsss.files.run_folder import RunFolder
 from wsss.pipeline.batch import BatchRunner, finite_results
 from wsss.pipeline.decoding import DecodedBatch, decode_batches
 from wsss.pipeline.planning import Plan, PlannedImage, confirm_photos, decodes
+from wsss.pipeline.run_config import tagging_identity
 
 PLAIN_LIST = "tags.txt"
 
 
 def run_tagging(
     run: RunFolder,
-    tagger: TagCLIP | Callable[[], TagCLIP],
+    tagger: ImageTagger | Callable[[], ImageTagger],
     plan: Plan,
     *,
     settings: TagCLIPConfig | None = None,
@@ -58,7 +59,7 @@ def run_tagging(
         RunError: a full disk, a model whose scores are never finite, or other photos than the run began with; the run
             can be resumed.
     """
-    if isinstance(tagger, TagCLIP):
+    if isinstance(tagger, ImageTagger):
         settings, vocabulary = tagger.config, tagger.vocabulary
     if settings is None or vocabulary is None:
         raise ValueError("without a tagger, settings and vocabulary are needed")
@@ -74,7 +75,7 @@ def run_tagging(
 
 def tag_plan(
     run: RunFolder,
-    tagger: TagCLIP | Callable[[], TagCLIP],
+    tagger: ImageTagger | Callable[[], ImageTagger],
     plan: Plan,
     settings: TagCLIPConfig,
     *,
@@ -91,23 +92,23 @@ def tag_plan(
                 run.failures.discard(file.id)
                 run.fail(file.id, file.recorded, "decode", error)
         if batches:
-            maker = tagger if isinstance(tagger, TagCLIP) else tagger()
+            maker = tagger if isinstance(tagger, ImageTagger) else tagger()
             _tag_batches(run, maker, batches, threads, top_k, progress)
 
 
 def _tag_batches(
     run: RunFolder,
-    tagger: TagCLIP,
+    tagger: ImageTagger,
     batches: list[list[PlannedImage]],
     threads: ThreadPoolExecutor,
     top_k: int | None,
     progress: Callable[[int], object],
 ) -> None:
     def score(images: Sequence[PlannedImage], inputs: Tensor) -> list[TagResult | None]:
-        return finite_results(tagger, tagger.score_trunk(tagger.trunk(inputs), inputs), images[0].grid)
+        return finite_results(tagger, tagger.score(inputs), images[0].grid)
 
-    runner = BatchRunner(tagger.clip, score)
-    for batch in decode_batches(batches, threads, tagger.clip, tagger.config.image):
+    runner = BatchRunner(tagger.model, score)
+    for batch in decode_batches(batches, threads, tagger.model, tagger.config.image):
         missing = sum(image.id not in run.tags for image in batch.images)
         for image, error in batch.failures:
             if image.id not in run.tags:
@@ -126,11 +127,13 @@ def run_identity(
     files: Sequence[ImageFile],
     *,
     top_k: int | None,
+    by_student: bool = False,
 ) -> dict[str, Any]:
     """Everything that the bytes of a tagging run depend on, JSON-ready, for `RunFolder.open`.
 
     Args:
         model: of `wsss.pipeline.run_model`.
+        by_student: scores are a trained tagger's, see `tagging_identity`.
     """
     digest = hashlib.sha256()
     for file in files:
@@ -138,7 +141,7 @@ def run_identity(
         digest.update(f"{file.id}\0{file.path.suffix}\0".encode(errors="surrogateescape"))
     return {
         "stage": "tags",
-        "tagging": config.to_dict(),
+        "tagging": tagging_identity(config, by_student=by_student),
         "top_k": top_k,
         "model": dict(model),
         "vocabulary": vocabulary.to_dict(),

@@ -77,7 +77,7 @@ def complete(line: str) -> list[str]:
     [
         ("tagclip ex", ["export", "export-model"]),
         ("tagclip run --tag-r", ["--tag-rule"]),
-        ("tagclip run --refine ", ["crf", "pamr", "par", "none"]),
+        ("tagclip run --refine ", ["crf", "pamr", "par", "sam", "none"]),
         ("tagclip evaluate ", ["tags", "masks", "dense"]),
         ("tagclip tag --config tagging/voc2007", ["tagging/voc2007"]),
         ("tagclip tag --classes coco", ["coco", "cocostuff"]),

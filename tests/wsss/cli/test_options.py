@@ -27,7 +27,8 @@ ACTIONS = [
 def test_every_subcommand_is_there():
     found = {parser.prog.removeprefix("tagclip ") for parser in LEAVES}
     assert found == {
-        "run", "tag", "mask", "merge", "remask", "calibrate", "show", "review", "export", "train", "segment",
+        "run", "tag", "mask", "merge", "remask", "calibrate", "show", "review", "export", "train", "train-tagger",
+        "segment",
         "export-model", "evaluate tags", "evaluate masks", "evaluate dense", "compare", "ablate", "benchmark",
         "diagnose", "demo scenes", "demo report", "demo train-clip", "demo train-backbone", "demo tag-rules",
         "demo sprites", "configs", "doctor", "completion", *(f"reproduce {name}" for name in EXPERIMENTS),
@@ -162,6 +163,7 @@ def test_lists_that_the_table_repeats_are_those_of_the_modules():
     assert set(CLASS_LISTS) == set(Vocabulary.built_in())
     assert ", ".join(CLASS_LISTS) in OPTIONS["classes"].help
     assert set(options.TAG_RULES) == set(get_args(get_type_hints(config.TagRuleConfig)["rule"]))
+    assert set(options.SCORERS) == set(get_args(get_type_hints(config.TagCLIPConfig)["scorer"]))
     assert set(options.REFINERS) == set(get_args(get_type_hints(MaskConfig)["refiner"]))
     assert options.RESTRICTIONS == VOCABULARIES
     assert set(options.MODES) == set(get_args(get_type_hints(InferenceConfig)["mode"]))
@@ -191,7 +193,7 @@ def test_scripts_are_their_subcommands():
     assert shown - set(found) == {"evaluate tags", "evaluate masks", "configs", "completion", *experiments}
 
 
-@pytest.mark.parametrize("name", ["review", "calibrate", "export", "merge"])
+@pytest.mark.parametrize("name", ["review", "calibrate", "export", "merge", "train-tagger"])
 def test_a_run_needs_no_option_in_front_where_it_is_what_a_command_is_about(name):
     parse = build_parser().parse_args
     expected = parse([name, "--run", "runs/mine", "--quiet"])

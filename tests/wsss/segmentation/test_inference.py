@@ -18,11 +18,11 @@ from tagclip.errors import RunError, UsageError, WeightsError
 from tagclip.image_lists import find_images
 from tagclip.vocabulary import Vocabulary
 from tests.wsss.segmentation import squares
+from wsss import onnx_files
 from wsss.config import CrfConfig
 from wsss.files.classes import folder_vocabulary
 from wsss.files.mask_files import read_mask
 from wsss.files.sources import Sample
-from wsss.segmentation import onnx_export
 from wsss.segmentation import predictor as predictor_module
 from wsss.segmentation import view_logits as view_logits_module
 from wsss.segmentation.checkpoints import DESCRIPTION, load_segmentor, read_training_checkpoint
@@ -314,8 +314,8 @@ def test_onnx_gives_the_same_logits(segmentor, photo, tmp_path, dynamic):
 
 def test_a_wrong_export_is_not_written(segmentor, photo, tmp_path, monkeypatch):
     path = tmp_path / "model.onnx"
-    wrong = onnx_export.ExportReport(difference=0.5, agreement=0.9, megabytes=1.0)
-    monkeypatch.setattr(onnx_export, "compare_with_torch", lambda *_: wrong)
+    wrong = onnx_files.ExportReport(difference=0.5, agreement=0.9, megabytes=1.0)
+    monkeypatch.setattr(onnx_files, "compare_with_torch", lambda *_: wrong)
     with pytest.raises(RunError, match=r"differs from torch by 5.00e-01"):
         export_onnx(segmentor, path, photo, ExportConfig(height=64, width=64))
     assert list(tmp_path.iterdir()) == []
