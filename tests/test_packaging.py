@@ -37,6 +37,7 @@ USED_WITHOUT_IMPORT = {  # distribution -> file that shows it
     "import-linter": ("tools/test.sh", "lint-imports"),
     "mypy": ("tools/test.sh", "-m mypy"),
     "ruff": ("tools/test.sh", "-m ruff"),
+    "s3fs": ("tagclip/stored_files.py", "tagclip-wsss[s3]"),
     "tensorboard": ("configs/segmentation/_base_/runtime.py", "TensorboardVisBackend"),
     "ipykernel": ("tests/docs/test_quickstart.py", "kernel_name=\"python3\""),
 }

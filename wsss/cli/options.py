@@ -101,8 +101,9 @@ class Option:
 # fmt: off
 GROUPS: dict[str, tuple[Option, ...]] = {
     "data": (
-        Option("images", "Read these images: a folder (recursive), a glob, one file, or a list (.txt)", "SOURCE"),
-        Option("image-root", "Find the images of a list, or a run's photos that were moved, below this folder", "DIR"),
+        Option("images", "Read these images: a folder, a glob, a file, a list (.txt), an address (s3://...), tar or Parquet",
+               "SOURCE"),
+        Option("image-root", "Find the images of a list, or a run's photos that were moved, in this folder, store or shard", "PLACE"),
         Option("image", "Use this photo", "FILE", Path),
         Option("classes", "Use these classes: voc, coco, cocostuff, context, a file, or names with commas", "CLASSES"),
         Option("run", "Read this run folder; a training takes a VOC-layout folder, too", "DIR", Path),

@@ -13,6 +13,7 @@ import numpy as np
 
 from tagclip.errors import ImageError, UsageError
 from tagclip.folders import files_by_id, nothing_found
+from tagclip.stored_files import FilePlace
 from wsss.evaluation.scorer import MaskScorer, PairCounts
 from wsss.files.concurrency import bounded_map
 from wsss.files.lists import read_ids
@@ -27,8 +28,8 @@ class MaskPair:
     """One image to score: its id and where its two masks are."""
 
     id: str
-    predicted: Path
-    truth: Path
+    predicted: FilePlace
+    truth: FilePlace
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,8 @@ def score_pairs(
     pairs: Iterable[MaskPair],
     scorer: MaskScorer,
     *,
-    read_prediction: Callable[[Path], np.ndarray] = read_mask,
-    read_truth: Callable[[Path], np.ndarray] = read_mask,
+    read_prediction: Callable[[FilePlace], np.ndarray] = read_mask,
+    read_truth: Callable[[FilePlace], np.ndarray] = read_mask,
     workers: int = 2,
     progress: Callable[[int], object] = lambda done: None,
 ) -> list[tuple[str, str]]:

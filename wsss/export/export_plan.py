@@ -6,11 +6,11 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from tagclip.image_ids import escaped_id, id_text
+from tagclip.stored_files import FilePlace
 from tagclip.tag_files import TagRecord
 from wsss.export.export_options import ExportOptions
 from wsss.export.splits import parse_split, stratified
@@ -174,7 +174,7 @@ def plain_text(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def sizes_on_disk(run: RunReader, photos: Mapping[str, Path | None]) -> int:
+def sizes_on_disk(run: RunReader, photos: Mapping[str, FilePlace | None]) -> int:
     """Bytes of the photos and masks of images, for an estimate."""
     total = 0
     for image_id, photo in photos.items():

@@ -14,6 +14,7 @@ import numpy as np
 
 from tagclip.errors import ImageError, RunError, UsageError
 from tagclip.images import Size
+from tagclip.stored_files import FilePlace
 from tagclip.tag_files import TagRecord
 from wsss.export.export_folder import ExportFolder, MergeCounts, check_target
 from wsss.export.export_options import ExportOptions
@@ -227,8 +228,9 @@ class _Export:
         summary.merged = asdict(MergeCounts())
         return summary
 
-    def _photo_root(self) -> Path | None:
-        return self.locator.root
+    def _photo_root(self) -> Path | str | None:
+        root = self.locator.root
+        return " ".join(root) if isinstance(root, tuple) else root
 
     def _require_images(self, plan: ExportPlan) -> None:
         if not plan.images:
@@ -301,7 +303,7 @@ class _Export:
         self.failed.append({"id": image_id, "message": str(error)})
         logger.warning("%s: %s", image_id, error)
 
-    def _photo(self, record: TagRecord) -> Path | None:
+    def _photo(self, record: TagRecord) -> FilePlace | None:
         """The photo of a record; None where it is not needed and not there.
 
         Raises:

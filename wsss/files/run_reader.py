@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tagclip.errors import RunError, UsageError
+from tagclip.stored_files import FilePlace
 from tagclip.tag_files import TagRecord, parse_tag_line
 from tagclip.vocabulary import Vocabulary
 from wsss.files.confidence_files import read_confidence
@@ -90,7 +91,7 @@ class RunReader:
         for line, place in json_lines(self.root / REJECTED_FILE):
             yield parse_tag_line(line, self.vocabulary, place)
 
-    def photo(self, record: TagRecord, image_root: Path | str | None = None) -> Path:
+    def photo(self, record: TagRecord, image_root: Path | str | None = None) -> FilePlace:
         """Where the photo of a record is.
 
         Args:

@@ -14,6 +14,7 @@ from tagclip.errors import RunError, UsageError
 from tagclip.folders import files_by_id
 from tagclip.image_ids import without_suffix
 from tagclip.images import find_images
+from tagclip.stored_files import FilePlace
 from tagclip.tag_files import TagRecord, parse_tag_line
 from tagclip.vocabulary import Vocabulary
 from wsss.files.lists import find_list, read_ids
@@ -39,8 +40,8 @@ class Sample:
     """
 
     id: str
-    image: Path
-    mask: Path
+    image: FilePlace
+    mask: FilePlace
     tags: tuple[str, ...] = ()
     scores: tuple[float, ...] = ()
     file_size: int | None = None
@@ -208,7 +209,7 @@ def _open_voc(root: Path, masks: Path, ann_file: str | Path | None, split: str |
     return MaskSource(root, "voc", samples, missing)
 
 
-def _require_images(folder: Path, images: Mapping[str, Path], ids: Sequence[str]) -> None:
+def _require_images(folder: Path, images: Mapping[str, FilePlace], ids: Sequence[str]) -> None:
     without = [name for name in ids if name not in images]
     if not without:
         return

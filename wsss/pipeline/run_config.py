@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tagclip.config import TagCLIPConfig
 from tagclip.errors import UsageError
-from tagclip.image_lists import ImageFile, find_images
+from tagclip.image_lists import ImageFile
 from tagclip.settings import overlay
+from tagclip.stored_files import is_url, local_place
 from tagclip.tag_files import IdKind
 from tagclip.threshold_files import read_thresholds
 from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
 from wsss.configs import read_config
+from wsss.files.photo_sources import find_photos
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +53,7 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """Which images: see `tagclip.image_lists.find_images`."""
+    """Which images: see `wsss.files.photo_sources.find_photos`."""
 
     source: str | tuple[str, ...] | None = None
     root: str | None = None
@@ -64,7 +66,7 @@ class ImageSettings:
         """
         if self.source is None:
             raise UsageError("--images: needed, a folder, a glob, an image or a list")
-        return find_images(self.source, root=self.root, exclude=out)
+        return find_photos(self.source, root=self.root, exclude=out)
 
 
 @dataclass(frozen=True)
@@ -191,8 +193,8 @@ class MaskRunConfig(TaggingRunConfig):
 
 
 def _absolute(path: str | None) -> str | None:
-    """An absolute path (or glob) from one that is relative to the working directory."""
-    return None if path is None else str(Path(path).absolute())
+    """An absolute path (or glob) from one that is relative to the working directory; an address stays as it is."""
+    return path if path is None or is_url(path) else str(Path(local_place(path)).absolute())
 
 
 RunConfig = TypeVar("RunConfig", bound=TaggingRunConfig)

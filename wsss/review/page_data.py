@@ -17,6 +17,7 @@ import numpy as np
 from tagclip.config import TagRuleConfig
 from tagclip.errors import TagclipError, UsageError
 from tagclip.settings import overlay
+from tagclip.stored_files import FilePlace
 from tagclip.tag_files import TagRecord
 from wsss.files.corrections import CORRECTIONS_FILE, read_corrections
 from wsss.files.mask_files import ignore_label
@@ -50,7 +51,7 @@ class RunContent:
     manifest: Mapping[str, Any]
     records: list[TagRecord]
     failures: dict[str, dict[str, Any]]
-    photos: dict[str, Path | None]
+    photos: dict[str, FilePlace | None]
     scale: ScoreScale
     levels: np.ndarray
     tags: np.ndarray
@@ -96,7 +97,7 @@ class RunContent:
         photos = {record.id: _found(locator, record) for record in records}
         return cls(
             reader, manifest, records, failures, photos, scale, scale.levels(scores), tags, has_scores,
-            locator.root,
+            locator.root if isinstance(locator.root, Path) else None,
         )  # fmt: skip
 
     @property
@@ -195,7 +196,7 @@ class RunContent:
         )
 
 
-def _found(locator: PhotoLocator, record: TagRecord) -> Path | None:
+def _found(locator: PhotoLocator, record: TagRecord) -> FilePlace | None:
     try:
         return locator.find(record.id, record.path)
     except (UsageError, OSError, ValueError):
@@ -319,7 +320,7 @@ class _PhotoLinks:
         There is none either for a photo that the browser would turn, and the run did not.
         """
         photo = self.photos[record.id]
-        if photo is None or (turned and not self.apply_exif):
+        if not isinstance(photo, Path) or (turned and not self.apply_exif):
             return 0
         if self.top is not None and record.path is not None and record.path.startswith(record.id):
             suffix = record.path[len(record.id) :]
