@@ -78,6 +78,11 @@ class StoredFile(ABC):
         """Of its name, with the dot."""
         return PurePosixPath(self.relative).suffix
 
+    @property
+    def stem(self) -> str:
+        """Of its name, without the suffix."""
+        return PurePosixPath(self.relative).stem
+
     def is_file(self) -> bool:
         """Whether there is such a file."""
         return True

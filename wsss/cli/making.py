@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from wsss.pipeline.recipe import Recipe
 
 OPTIONS = (
-    "images", "image-root", "classes", "config", "set", "out", "limit", "preset", "method", "scales", "flip", "refine",
-    "confidence", "save-confidence", "corrections", "batch-size",
+    "images", "image-root", "classes", "config", "set", "out", "layout", "limit", "preset", "method", "scales", "flip",
+    "refine", "confidence", "save-confidence", "corrections", "batch-size",
     "workers", "mask-workers", "shard", "overwrite", "strict", "dry-run", "json", "quiet",
 )  # fmt: skip
 NOTES = {
+    "layout": "default: files",
     "config": f"default: {DEFAULT_CONFIG}",
     "mask-workers": "default: one per core",
     "method": "several: the mean of their maps",

@@ -72,4 +72,5 @@ def _recipe_of_run(args: argparse.Namespace, settings: dict[str, Any]) -> Recipe
     workers = {"workers": args.workers, "mask_workers": args.mask_workers}
     work = replace(work, **{name: value for name, value in workers.items() if value is not None})
     saves = recipe.run.save_confidence or args.save_confidence
-    return replace(recipe, run=replace(recipe.run, work=work, save_confidence=saves))
+    layout = args.layout or recipe.run.layout
+    return replace(recipe, run=replace(recipe.run, work=work, save_confidence=saves, layout=layout))

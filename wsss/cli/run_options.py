@@ -26,6 +26,7 @@ FIELDS = {
     "mask_workers": "work.mask_workers",
     "keep_scores": "top_k",
     "out": "out",
+    "layout": "layout",
     "batch_size": "tagging.batch_size",
     "tag_rule": "tagging.rule.rule",
     "tag_threshold": "tagging.rule.threshold",

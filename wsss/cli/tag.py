@@ -29,9 +29,9 @@ def register(commands: Any) -> None:
         example="tag --images photos --classes classes.txt --out runs/tags",
     )  # fmt: skip
     pick(
-        parser, "images", "image-root", "classes", "config", "set", "out", "limit", "preset", *TAG_RULE, "keep-scores",
-        "batch-size", "workers", "shard", "overwrite", "strict", "dry-run", "json", "quiet", *MODEL,
-        notes={"config": f"default: {DEFAULT_CONFIG}"},
+        parser, "images", "image-root", "classes", "config", "set", "out", "layout", "limit", "preset", *TAG_RULE,
+        "keep-scores", "batch-size", "workers", "shard", "overwrite", "strict", "dry-run", "json", "quiet", *MODEL,
+        notes={"config": f"default: {DEFAULT_CONFIG}", "layout": "default: files"},
     )  # fmt: skip
 
 

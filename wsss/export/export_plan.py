@@ -81,7 +81,7 @@ def plan_export(run: RunReader, options: ExportOptions, default_split: str, *, n
             plan.left_out[REJECTED] += 1
         elif options.only_checked and state != "checked":
             plan.left_out[NOT_CHECKED] += 1
-        elif needs_masks and not run.mask_path(record.id).is_file():
+        elif needs_masks and not run.place("masks", record.id).is_file():
             plan.left_out[NO_MASK] += 1
         else:
             chosen.append(record.id)
@@ -90,7 +90,7 @@ def plan_export(run: RunReader, options: ExportOptions, default_split: str, *, n
     there = set(ids)
     failed = {str(line.get("id")) for line in run.failed()}
     without = plan.left_out.pop(NO_MASK, 0)
-    unmasked = sum(1 for one in failed if one in there and needs_masks and not run.mask_path(one).is_file())
+    unmasked = sum(1 for one in failed if one in there and needs_masks and not run.place("masks", one).is_file())
     plan.left_out[FAILED] += len(failed - there) + min(without, unmasked)
     plan.left_out[NO_MASK] += max(0, without - unmasked)
     plan.left_out = +plan.left_out
@@ -178,7 +178,7 @@ def sizes_on_disk(run: RunReader, photos: Mapping[str, FilePlace | None]) -> int
     """Bytes of the photos and masks of images, for an estimate."""
     total = 0
     for image_id, photo in photos.items():
-        for path in (photo, run.mask_path(image_id)):
+        for path in (photo, run.place("masks", image_id)):
             if path is not None and path.is_file():
                 total += path.stat().st_size
     return total

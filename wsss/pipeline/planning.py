@@ -258,7 +258,7 @@ def decodes(image: PlannedImage, config: ImageConfig) -> bool:
 
 def _readable(image: PlannedImage, run: RunFolder) -> bool:
     try:
-        read_maps(run.maps_path(image.id))
+        read_maps(run.place("cams", image.id))
     except ImageError:
         return False
     return True

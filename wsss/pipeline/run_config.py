@@ -90,6 +90,8 @@ class TaggingRunConfig:
         tagging: fields of `TagCLIPConfig` over the preset's: the data set's constants, and others.
         top_k: keep only the k best scores of an image; None keeps all.
         class_thresholds: file of thresholds by class name, in place of those of `tagging.rule` and of the class file.
+        layout: how results are kept: "files", or "tar" for shards, see `wsss.files.result_shards`. Nothing in them
+            depends on it.
         out: run folder.
     """
 
@@ -101,6 +103,7 @@ class TaggingRunConfig:
     work: TagWork = field(default_factory=TagWork)
     top_k: int | None = None
     class_thresholds: str | None = None
+    layout: str = "files"
     out: str = "runs/tags"
 
     def to_dict(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from tagclip.devices import resolve_device
 from tagclip.errors import RunError
 from tagclip.tagger import TagCLIP
 from tagclip.vocabulary import Vocabulary
+from wsss.files.result_shards import check_layout
 from wsss.files.run_files import read_manifest, stored_lines
 from wsss.files.run_folder import RunFolder, check_identity, part_is_done
 from wsss.pipeline.changes import Changes, WantedTags, compare_tags, refuse_other_images
@@ -57,6 +58,7 @@ class TagRun:
         cache_dir: Path | str | None = None,
         overwrite: bool = False,
     ):
+        check_layout(config.layout)
         self.config, self.cache_dir, self.limit, self.overwrite = config, cache_dir, limit, overwrite
         self.vocabulary = vocabulary or config.load_vocabulary()
         self.settings = config.tagger_config(self.vocabulary)

@@ -124,7 +124,7 @@ class RunContent:
     def images(self) -> Iterator[ReviewImage]:
         """The files of every image."""
         for record in self.records:
-            mask, maps = self.reader.mask_path(record.id), self.reader.maps_path(record.id)
+            mask, maps = (self.reader.place(kind, record.id) for kind in ("masks", "cams"))
             yield ReviewImage(
                 record.id, self.photos[record.id], mask if mask.is_file() else None, maps if maps.is_file() else None,
                 self._best_first(record),
