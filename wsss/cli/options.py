@@ -65,6 +65,14 @@ def fraction(text: str) -> tuple[int, int]:
     return positive(number), positive(count)
 
 
+def out_place(text: str) -> Path | str:
+    """argparse type of a path, or of an address ("s3://bucket/run"), which stays text."""
+    scheme, slashes, rest = text.partition("://")
+    if slashes and scheme in ("file", "local"):
+        return Path(rest)
+    return text if slashes and len(scheme) > 1 and scheme.isalnum() else Path(text)
+
+
 def share(text: str) -> float:
     """argparse type of a number between 0 and 1."""
     try:
@@ -111,7 +119,8 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("run", "Read this run folder; a training takes a VOC-layout folder, too", "DIR", Path),
         Option("data", "Read the data set in this folder", "DIR", Path),
         Option("checkpoint", "Use this trained model: a checkpoint that `tagclip train` or mmseg wrote", "FILE", Path),
-        Option("out", "Write the results here", "PATH", Path),
+        Option("out", "Write the results here; run and tag take an address, too (s3://bucket/run)", "PATH", out_place),
+        Option("staging", "Let a run whose --out is an address grow in this folder", "DIR", Path),
         Option("layout", "Keep masks and maps as files, or in tar shards with an index, and tags as Parquet, too",
                choices=LAYOUTS),
         Option("config", "Take the settings from this config: a name (see `tagclip configs`) or a file", "CONFIG"),

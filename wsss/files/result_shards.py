@@ -17,13 +17,14 @@ from typing import Any
 from tagclip.errors import RunError, UsageError
 from tagclip.folders import files_by_id
 from tagclip.requirements import explained_imports
-from tagclip.stored_files import FilePlace
+from tagclip.stored_files import FilePlace, is_url
 from tagclip.text_files import json_text
 from wsss.files.atomic import atomic_file, disk_errors
 from wsss.files.run_files import json_lines
 from wsss.files.tar_shards import BLOCK, ArchiveMember
 
 SHARDS = "shards"  # folder of a run
+ASIDE = "aside"  # maps and masks of images that are not in the data set: rejected ones, and those without a photo
 LAYOUTS = ("files", "tar")
 TAR = "tar"
 SUFFIXES = {"cams": ".npz", "masks": ".png", "confidence": ".png"}  # of the files that every image has
@@ -31,12 +32,14 @@ IMAGES_PER_SHARD = 256
 _INDEX = re.compile(r"index-(\d{6,})\.jsonl")
 
 
-def check_layout(layout: str) -> None:
+def check_layout(layout: str, out: str | Path = "") -> None:
     """Raises:
-    UsageError: no such layout. RequirementError: a package that it needs is missing.
+    UsageError: no such layout, or an address where a folder is needed. RequirementError: a package is missing.
     """
     if layout not in LAYOUTS:
         raise UsageError(f"layout {layout!r} is not one of {', '.join(LAYOUTS)}")
+    if is_url(out):
+        raise UsageError(f"out {out}: results go to a folder; an address is taken as --out of `tagclip run` and `tag`")
     if layout == TAR:
         with explained_imports():
             import pyarrow  # noqa: F401

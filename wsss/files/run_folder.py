@@ -22,7 +22,7 @@ from wsss.files.digests import file_digest
 from wsss.files.journal import Journal
 from wsss.files.locks import take_lock
 from wsss.files.provenance import config_text, differences, installed_versions, part_of, refuse_other
-from wsss.files.result_shards import IMAGES_PER_SHARD, SHARDS, SUFFIXES, TAR, ResultShards
+from wsss.files.result_shards import ASIDE, IMAGES_PER_SHARD, SHARDS, SUFFIXES, TAR, ResultShards
 from wsss.files.run_files import FORMAT, LEFT_FILE, REJECTED_FILE, read_manifest, run_id
 from wsss.files.run_reader import RunReader
 from wsss.files.tag_tables import TAG_TABLE, write_tag_table
@@ -30,7 +30,6 @@ from wsss.files.tag_tables import TAG_TABLE, write_tag_table
 PARTS, DONE = "parts", "done"  # below PARTIAL: a folder per part, and the file that says that it is done
 TRIES = 20  # tenths of a second that a part waits for others to look, too
 PARTIAL = ".partial"  # journals and temporary files of an unfinished run; gone when it is complete
-ASIDE = "aside"  # maps and masks of images that are not in the data set: rejected ones, and those without a photo
 OWN_FILES = (
     "manifest.json", "config.py", "tags.jsonl", "tags.txt", REJECTED_FILE, LEFT_FILE, CORRECTIONS_FILE,
     "failures.jsonl", "log.txt", "times.json", TAG_TABLE,

@@ -22,6 +22,7 @@ from wsss.files.digests import file_digest
 from wsss.files.result_shards import TAR, check_layout
 from wsss.files.run_files import read_manifest, run_id, stored_lines
 from wsss.files.run_folder import ASIDE, RunFolder, check_identity, existing_files, part_is_done
+from wsss.files.run_mirror import RunMirror
 from wsss.masks.crf import settle_engine
 from wsss.pipeline.changes import (
     Changes,
@@ -112,7 +113,8 @@ class MaskRun:
         corrections: Path | str | None = None,
         overwrite: bool = False,
     ):
-        check_layout(recipe.run.layout)
+        check_layout(recipe.run.layout, recipe.run.out)
+        self.mirror: RunMirror | None = None  # of a run that lives in a store
         self.device = resolve_device(device)
         recipe = replace(recipe, masks=settle_engine(recipe.masks, self.device))  # refused before a model is loaded
         self.recipe, self.cache_dir, self.limit, self.overwrite = recipe, cache_dir, limit, overwrite
@@ -285,6 +287,8 @@ class MaskRun:
                     confirm_photos(self.plan, run)
                     confirmed = True
                 self._execute_part(run, number, watch)
+            if self.mirror is not None:
+                self.mirror.push()
 
     def _execute_part(self, run: RunFolder, number: int, watch: Watch) -> None:
         plan = self.parts[number]

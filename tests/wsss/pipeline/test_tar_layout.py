@@ -42,7 +42,8 @@ def photos(tmp_path_factory):
 def call(photos, out, *more):
     return execute([
         "run", "--images", str(photos), "--classes", "voc", "--model", "demo", "--config", "demo/masks", "--out",
-        str(out), "--threads", "1", "--refine", "pamr", "--batch-size", "2", "--save-confidence", "--quiet", *more,
+        str(out), "--threads", "1", "--refine", "pamr", "--batch-size", "2", "--save-confidence", "--quiet",
+        "--cache-dir", str(photos.parent / "texts"), *more,
     ])  # fmt: skip
 
 
