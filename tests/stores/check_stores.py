@@ -33,7 +33,7 @@ def call(images: str, out: str, top: Path, *more: str) -> None:
     words = [
         "run", "--images", images, "--classes", f"{BUCKET}/classes.txt", "--model", "demo", "--config", "demo/masks",
         "--out", out, "--threads", "1", "--refine", "pamr", "--batch-size", "2", "--cache-dir", str(top / "texts"),
-        "--quiet", *more,
+        "--quiet", "--at-least-one", *more,
     ]  # fmt: skip
     assert execute(words) == 0
 
@@ -65,9 +65,10 @@ def check_inputs(top: Path) -> None:
     }
     expected = {name: digest for name, digest in contents(plain).items() if name not in PLACES}
     for name, source in sources.items():
-        call(source, str(top / name), top)
-        assert {file: digest for file, digest in contents(top / name).items() if file not in PLACES} == expected
-        assert export_run(top / name, "voc", out=top / f"{name}-voc").images == 6
+        call(source, str(top / f"run-{name}"), top)
+        found = {file: digest for file, digest in contents(top / f"run-{name}").items() if file not in PLACES}
+        assert found == expected, (name, set(found.items()) ^ set(expected.items()))
+        assert export_run(top / f"run-{name}", "voc", out=top / f"{name}-voc").images == 6
     copies = contents(top / "objects-voc" / "JPEGImages")
     assert len(copies) == 6
     assert copies == contents(top / "shards-voc" / "JPEGImages") == contents(top / "tables-voc" / "JPEGImages")
