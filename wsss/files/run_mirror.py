@@ -110,6 +110,7 @@ class RunMirror:
             gone = [
                 name for name in self._listing()
                 if name not in here and name.startswith((f"{PARTIAL}/", f"{SHARDS}/", f"{ASIDE}/"))
+                and _index_of(name) not in here  # an archive that another machine has uploaded
             ]  # fmt: skip
             with store_errors(self.url, RunError):
                 for name in gone:
@@ -176,6 +177,12 @@ def _rank(name: str) -> tuple[int, str]:
     """Order of uploads: results, then records, then what says that they are done."""
     is_done = name.endswith("/done") or name == MANIFEST
     return (2 if is_done else 1 if name.startswith(f"{PARTIAL}/") or "index-" in name else 0), name
+
+
+def _index_of(name: str) -> str | None:
+    """The index of an archive of results; None of any other file."""
+    is_archive = name.startswith(f"{SHARDS}/") and name.endswith(".tar")
+    return f"{SHARDS}/index-{name.removesuffix('.tar').rpartition('-')[2]}.jsonl" if is_archive else None
 
 
 def default_folder(url: str) -> Path:

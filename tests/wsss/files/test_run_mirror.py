@@ -121,6 +121,18 @@ def test_a_finished_run_is_fetched_whole_and_cleans_up(store, here, tmp_path):
     assert (there / "tags.jsonl").read_text() == "all"
 
 
+def test_archives_of_another_machine_stay(store, here, tmp_path):
+    """Who merges has the indexes of all parts, and the archives of its own parts alone."""
+    RunMirror(URL, here).push()
+    there = tmp_path / "there"
+    RunMirror(URL, there).fetch()
+    running(there, "complete")
+    store.pipe_file("bucket/runs/mine/shards/masks-000007.tar", b"no index names it")
+    RunMirror(URL, there).push()
+    assert store.cat_file("bucket/runs/mine/shards/masks-000000.tar") == b"tar"
+    assert not store.exists("bucket/runs/mine/shards/masks-000007.tar")
+
+
 def test_what_is_refused(store, tmp_path, photos):
     store.pipe_file("bucket/runs/mine/a.jpg", b"x")
     with pytest.raises(UsageError, match=r"holds 1 objects \(first 'a\.jpg'\), but no manifest\.json of a run"):
