@@ -50,20 +50,14 @@ class PhotoLocator:
             return cls(run, tuple(map(str, recorded)))
         return cls(run, None if recorded is None else Path(recorded))
 
-    @property
-    def in_store(self) -> bool:
-        """Whether the photos are no files of a local folder."""
-        return isinstance(self.root, str | tuple)
-
     @cached_property
-    def _index(self) -> PhotoIndex:
+    def _index(self) -> PhotoIndex | str:
+        """The photos of a store, or why there are none: asked for once, not for each photo again."""
         assert isinstance(self.root, str | tuple)
         try:
             return PhotoIndex(find_photos(self.root))
         except UsageError as error:
-            raise UsageError(
-                f"{self.run}: its photos are not there ({error}); if they were moved, say where they are: --image-root"
-            ) from None
+            return f"{self.run}: its photos are not there ({error}); if they were moved, say where: --image-root PLACE"
 
     def find(self, image_id: str, path: str | None) -> FilePlace:
         """The photo of a record.
@@ -77,7 +71,10 @@ class PhotoLocator:
         """
         recorded = path or image_id
         if isinstance(self.root, str | tuple):
-            file = self._index.find(recorded) or self._index.find(image_id)
+            index = self._index
+            if isinstance(index, str):
+                raise UsageError(index)
+            file = index.find(recorded) or index.find(image_id)
             if file is not None:
                 return file.path
             places = self.root if isinstance(self.root, str) else ", ".join(self.root)
