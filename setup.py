@@ -22,6 +22,7 @@ SEG = [
     "onnxruntime>=1.19,<2",  # the first for numpy 2
 ]
 SAM = ["transformers>=5,<6"]  # `--refine sam`
+S3 = ["s3fs>=2024.9"]  # photos and results in S3, and in stores that speak its language
 HEIF = ["pillow-heif>=1,<2"]  # photos of phones; Pillow reads all other formats
 EXPORT = ["pycocotools>=2.0.8,<3", "pyarrow>=17,<26"]  # what some formats of `tagclip export` are written with
 DEV = [
@@ -86,6 +87,7 @@ setup(
         "matplotlib>=3.8,<4",
         "psutil>=5.9,<8",
         "filelock>=3.12,<4",
+        "fsspec>=2024.6",
         "jinja2>=3.1,<4",
         "jsonschema>=4.18,<5",
     ],
@@ -95,6 +97,7 @@ setup(
         "seg": SEG,
         "heif": HEIF,
         "sam": SAM,
+        "s3": S3,
         "export": EXPORT,
         "dev": DEV,
         "browser": BROWSER,

@@ -10,13 +10,16 @@ import numpy as np
 from PIL import Image
 
 from tagclip.errors import UsageError
+from tagclip.stored_files import StoredFile
 
-ImageInput = str | os.PathLike[str] | Image.Image | np.ndarray
+ImageInput = str | os.PathLike[str] | StoredFile | Image.Image | np.ndarray
 
 
 def is_one_image(value: Any) -> TypeGuard[ImageInput]:
     """Whether a value stands for one image: a path, a PIL image, or an array with at most three dimensions."""
-    return isinstance(value, str | os.PathLike | Image.Image) or (isinstance(value, np.ndarray) and value.ndim < 4)
+    if isinstance(value, np.ndarray):
+        return value.ndim < 4
+    return isinstance(value, str | os.PathLike | StoredFile | Image.Image)
 
 
 def as_images(value: Any) -> list[ImageInput]:

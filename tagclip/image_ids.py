@@ -70,6 +70,24 @@ def check_id(text: str, place: str) -> None:
         raise UsageError(f"{place}: id {text!r} is not a path inside a folder ({problem}); files are named after it")
 
 
+def member_problem(name: str) -> str | None:
+    """What keeps a name in an archive, a table or a store from being a relative path; None if it is one.
+
+    Names that only some system cannot hold (a device's name, bytes that are not UTF-8) are no problem: `safe_id`
+    escapes them.
+    """
+    parts = name.split("/")
+    if not name or name.startswith("/"):
+        return "empty or absolute"
+    if "\\" in name or "\0" in name:
+        return "a backslash or a null character"
+    if any(not part.strip(" .") for part in parts):
+        return "a part that is empty, or of dots or blanks alone"
+    if _DRIVE.match(name):
+        return "a drive"
+    return None
+
+
 def without_suffix(relative: str) -> str:
     """A relative path without the suffix of an image; any other suffix belongs to the name."""
     path = PurePosixPath(relative)

@@ -12,6 +12,7 @@ from tagclip.errors import UsageError
 from tagclip.folders import is_results, is_stray, visible_files
 from tagclip.image_formats import FOREIGN_SUFFIXES, HEIF_EXTRA, HEIF_SUFFIXES, IMAGE_SUFFIXES, readable_suffixes
 from tagclip.image_ids import distinct_ids, line_candidates, list_lines, original_name
+from tagclip.stored_files import FilePlace, StoredFile
 
 logger = logging.getLogger(__name__)
 
@@ -27,18 +28,21 @@ class ImageFile:
         id: path relative to the image root without suffix, "/" between folders; with the suffix where another image
             differs in nothing else; escaped where no file system could hold it, see `tagclip.image_ids`.
         path: where it lies; it need not exist if a list named it.
-        root: image root, absolute; None where the images of one call have several.
+        root: image root, absolute; None where the images of one call have several. Of stored files: the place that
+            was searched, an address or paths of shards.
     """
 
     id: str
-    path: Path
-    root: Path | None = None
+    path: FilePlace
+    root: Path | str | tuple[str, ...] | None = None
 
     @property
     def recorded(self) -> str:
         """The path as files on disk hold it: relative to the image root, so that photos can move; absolute if none."""
+        if isinstance(self.path, StoredFile):
+            return self.path.relative
         path = self.path.absolute()
-        return (path if self.root is None else path.relative_to(self.root)).as_posix()
+        return (path.relative_to(self.root) if isinstance(self.root, Path) else path).as_posix()
 
 
 def find_images(

@@ -13,6 +13,7 @@ from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 from tagclip.errors import ImageError
 from tagclip.image_formats import FORMATS, HEIF_EXTRA, HEIF_FORMAT, is_heif, register_heif
 from tagclip.image_lists import ImageFile, find_images
+from tagclip.stored_files import FilePlace, StoredFile, image_stream
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +55,8 @@ def decode_image(source: Any, *, apply_exif: bool = True, max_pixels: int = MAX_
     255 v); transparency is laid over white; of an animation the first frame counts. HEIC and HEIF need pillow-heif.
 
     Args:
-        source: path, PIL image, or array: (H, W) or (H, W, 1 | 3 | 4), uint8, uint16, bool, or float in [0, 1].
+        source: path, stored file, PIL image, or array: (H, W) or (H, W, 1 | 3 | 4), uint8, uint16, bool, or float in
+            [0, 1].
         apply_exif: turn the image upright as its EXIF orientation says; False gives the pixels as they are stored.
             HEIC and HEIF pictures are upright in either case: what turns them is part of the format.
         max_pixels: larger images are refused before they are decoded.
@@ -69,20 +71,20 @@ def decode_image(source: Any, *, apply_exif: bool = True, max_pixels: int = MAX_
         return _decode_array(source)
     if isinstance(source, Image.Image):
         return _decode_pil(source, "image", apply_exif, max_pixels)
-    if not isinstance(source, str | PathLike):
+    if not isinstance(source, str | PathLike | StoredFile):
         raise ImageError(f"image of type {type(source).__name__}: give a path, a PIL image or an array")
-    path = Path(source)
-    with _open(path) as image:
+    path = source if isinstance(source, StoredFile) else Path(source)
+    with _open(path, whole=True) as image:
         return _decode_pil(image, str(path), apply_exif, max_pixels)
 
 
-def image_size(path: Path | str, *, apply_exif: bool = True, max_pixels: int = MAX_PIXELS) -> Size:
+def image_size(path: FilePlace | str, *, apply_exif: bool = True, max_pixels: int = MAX_PIXELS) -> Size:
     """Size that `decode_image` will give, from the header alone.
 
     Raises:
         ImageError: no such file, not an image, or too large.
     """
-    path = Path(path)
+    path = Path(path) if isinstance(path, str) else path
     with _open(path) as image:
         _check_pixels(image, str(path), max_pixels)
         width, height = _stored_size(image)
@@ -91,13 +93,13 @@ def image_size(path: Path | str, *, apply_exif: bool = True, max_pixels: int = M
         return Size(height, width)
 
 
-def stored_orientation(path: Path | str) -> tuple[str, int]:
+def stored_orientation(path: FilePlace | str) -> tuple[str, int]:
     """Format of an image's file, as Pillow names it, and its EXIF orientation (1: as stored), from the header alone.
 
     Raises:
         ImageError: no such file, or not an image.
     """
-    with _open(Path(path)) as image:
+    with _open(Path(path) if isinstance(path, str) else path) as image:
         return str(image.format), _orientation(image)
 
 
@@ -141,13 +143,16 @@ def prepare_image(
     return values.sub_(torch.tensor(mean)[:, None, None]).div_(torch.tensor(std)[:, None, None])
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: FilePlace, *, whole: bool = False) -> Image.Image:
+    """Args:
+    whole: more than the header will be read: a stored file is fetched at once.
+    """
     try:
         if path.is_dir():
             raise ImageError(f"{path}: is a folder, not an image")
         if path.stat().st_size == 0:
             raise ImageError(f"{path}: empty file")
-        return _identify(path)
+        return _identify(path, whole)
     except Image.UnidentifiedImageError as error:
         raise ImageError(f"{path}: not an image that can be read") from error
     except Image.DecompressionBombError as error:
@@ -158,9 +163,10 @@ def _open(path: Path) -> Image.Image:
         raise ImageError(f"{path}: damaged ({error})") from error
 
 
-def _identify(path: Path) -> Image.Image:
+def _identify(path: FilePlace, whole: bool) -> Image.Image:
+    source = image_stream(path, whole=whole)
     try:
-        return Image.open(path, formats=FORMATS)
+        return Image.open(source, formats=FORMATS)
     except Image.UnidentifiedImageError:
         with path.open("rb") as stream:
             head = stream.read(12)
@@ -168,7 +174,7 @@ def _identify(path: Path) -> Image.Image:
             raise
     if not register_heif():
         raise ImageError(f"{path}: a HEIC or HEIF picture, which needs pillow-heif: {HEIF_EXTRA}")
-    return Image.open(path, formats=[HEIF_FORMAT])
+    return Image.open(source, formats=[HEIF_FORMAT])
 
 
 def _check_pixels(image: Image.Image, name: str, max_pixels: int) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from tagclip.arguments import as_names
 from tagclip.errors import VocabularyError
+from tagclip.stored_files import as_local_file
 from tagclip.text_files import read_text
 from tagclip.vocabulary_files import (
     ClassEntry,
@@ -157,7 +158,7 @@ class Vocabulary:
 
     @classmethod
     def from_file(cls, path: Path | str) -> Vocabulary:
-        """From a file of class names.
+        """From a file of class names, a path or an address (`s3://bucket/classes.txt`).
 
         Text, one class per line: `name`, or `name: synonym, synonym`; `#` starts a comment. `.csv`: one column, with or
         without a heading. `.yaml`, `.yml`, `.json`: a list of names (or of `name: [synonyms]`), or a mapping with
@@ -168,10 +169,10 @@ class Vocabulary:
         Raises:
             VocabularyError: no such file, not text, or a bad line, which is named with the remedy.
         """
-        path = Path(path)
-        text = read_text(path, "class file", error=VocabularyError)
-        entries, options = read_class_file(text, path.suffix.lower(), str(path))
-        return cls._from_entries(entries, str(path), {"name": path.stem, **options})
+        with as_local_file(path, "class file") as file:
+            text = read_text(file, "class file", error=VocabularyError)
+        entries, options = read_class_file(text, file.suffix.lower(), str(path))
+        return cls._from_entries(entries, str(path), {"name": file.stem, **options})
 
     @classmethod
     def load(cls, source: Vocabulary | str | Path | Sequence[str]) -> Vocabulary:

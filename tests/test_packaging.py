@@ -38,6 +38,7 @@ USED_WITHOUT_IMPORT = {  # distribution -> file that shows it
     "import-linter": ("tools/test.sh", "lint-imports"),
     "mypy": ("tools/test.sh", "-m mypy"),
     "ruff": ("tools/test.sh", "-m ruff"),
+    "s3fs": ("tagclip/stored_files.py", "tagclip-wsss[s3]"),
     "tensorboard": ("configs/segmentation/_base_/runtime.py", "TensorboardVisBackend"),
     "ipykernel": ("tests/docs/test_quickstart.py", "kernel_name=\"python3\""),
 }
@@ -61,13 +62,14 @@ def _distribution(requirement: str) -> str:
     return re.match(r"[\w.-]+", requirement).group().lower().replace("_", "-")
 
 
-READERS = ROOT / "tests" / "exports"  # what is imported there is installed by tools/test_exports.sh
+# What is imported there is installed by tools/test_exports.sh and tools/test_stores.sh.
+READERS = ("tests/exports/", "tests/stores/")
 
 
 def _readers() -> set[str]:
-    """Modules that only the environment of tools/test_exports.sh has to have."""
-    names = ("requirements.txt", "ultralytics.txt")
-    lines = [line for name in names for line in (READERS / name).read_text().splitlines()]
+    """Modules that only the environments of these scripts have to have."""
+    files = [path for folder in READERS for path in (ROOT / folder).glob("*.txt")]
+    lines = [line for path in files for line in path.read_text().splitlines()]
     return {_distribution(line).replace("-", "_") for line in lines if line and not line.startswith("#")}
 
 
@@ -96,7 +98,7 @@ def test_what_is_imported_is_declared(declared):
     modules = {IMPORT_NAMES.get(name, name.replace("-", "_")) for names in declared.values() for name in names}
     imported = _imported("tagclip", "wsss", "tools", "tests")
     undeclared = {name: at for name, at in imported.items() if name not in modules}
-    assert {name: at for name, at in undeclared.items() if not at.startswith("tests/exports/")} == {}
+    assert {name: at for name, at in undeclared.items() if not at.startswith(READERS)} == {}
     assert undeclared.keys() <= _readers()
 
 

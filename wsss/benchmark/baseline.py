@@ -14,6 +14,7 @@ from PIL import Image
 
 from tagclip.clip import FrozenCLIP
 from tagclip.errors import UsageError
+from tagclip.stored_files import image_stream
 from wsss.benchmark.measure import Clock
 from wsss.benchmark.procedure import PhotoResult
 from wsss.benchmark.settings import BenchmarkSettings
@@ -94,7 +95,7 @@ class BaselineProcedure:
     def _one(self, photo: Photo, clock: Clock) -> PhotoResult:
         tagging_rows, cam_rows, background_rows = self._rows
         with clock("prepare"):
-            image = self._oracle.prepare(Image.open(photo.path))
+            image = self._oracle.prepare(Image.open(image_stream(photo.path, whole=True)))
         with clock("tags"):
             traced = self._tagclip.tag_image(
                 self._oracle, image, tagging_rows, self._targets,

@@ -67,7 +67,7 @@ def order_of_doubt(run: Path) -> list[str]:
     reader, count = content.reader, len(content.records)
     ignored, rivals = np.zeros(count, np.int64), []
     for place, record in enumerate(content.records):
-        mask, stored = reader.mask(record.id), read_maps(reader.maps_path(record.id))
+        mask, stored = reader.mask(record.id), read_maps(reader.place("cams", record.id))
         ignored[place] = round(PARTS * float((mask == content.ignored).mean()))
         rivals.append(rival_classes(stored, ThumbnailConfig()))
     relative = content.relative_rule()

@@ -19,6 +19,7 @@ import torch
 
 from tagclip.errors import TagclipError, UsageError
 from tagclip.images import decode_image, find_images
+from tagclip.stored_files import FilePlace
 from tagclip.tag_files import TagRecord, tag_line
 from wsss.benchmark.measure import machine
 from wsss.benchmark.settings import BenchmarkSettings
@@ -85,7 +86,7 @@ class PhotoTimes:
 BYTES = ("photo_bytes", "mask_bytes", "record_bytes")
 
 
-def measure_stages(recipe: Recipe, settings: BenchmarkSettings, photos: Sequence[Path], dtype: str) -> PhotoTimes:
+def measure_stages(recipe: Recipe, settings: BenchmarkSettings, photos: Sequence[FilePlace], dtype: str) -> PhotoTimes:
     """Takes photos through all stages, one after the other, the first one twice: it warms up.
 
     Args:
@@ -105,7 +106,7 @@ def measure_stages(recipe: Recipe, settings: BenchmarkSettings, photos: Sequence
     return times
 
 
-def _measure_one(model: SharedPass, recipe: Recipe, photo: Path, times: PhotoTimes) -> None:
+def _measure_one(model: SharedPass, recipe: Recipe, photo: FilePlace, times: PhotoTimes) -> None:
     moments = [time.process_time()]
     rgb = decode_image(photo, apply_exif=recipe.masks.image.apply_exif)
     moments.append(time.process_time())

@@ -27,6 +27,7 @@ from tagclip.demo.sprites import HELD_OUT_STYLE
 from tagclip.images import decode_image
 from tagclip.labels import read_labels
 from tagclip.metrics import measure_tags
+from tagclip.stored_files import FilePlace
 from tagclip.tagger import ImageTagger, TagCLIP
 from tagclip.thresholds import select
 from tagclip.vocabulary import Vocabulary
@@ -107,7 +108,7 @@ def rank_agreement(scores: np.ndarray, teacher: np.ndarray) -> float:
 
 
 @torch.no_grad()
-def student_scores(student: Student, paths: Sequence[Path]) -> np.ndarray:
+def student_scores(student: Student, paths: Sequence[FilePlace]) -> np.ndarray:
     """Scores (n, C) of photos, one by one, seen as a run would."""
     rows = []
     for path in paths:
@@ -117,7 +118,7 @@ def student_scores(student: Student, paths: Sequence[Path]) -> np.ndarray:
 
 
 def train_variant(
-    name: str, run: Path, out: Path, config: DistillationConfig, paths: Sequence[Path], truth: np.ndarray,
+    name: str, run: Path, out: Path, config: DistillationConfig, paths: Sequence[FilePlace], truth: np.ndarray,
     teacher: np.ndarray, names: tuple[str, ...], tell: Callable[[str], object] = print,
 ) -> TaggerRow:  # fmt: skip
     """Trains one tagger, looking on at each epoch; the figures are kept beside it.
@@ -139,7 +140,7 @@ def train_variant(
     return TaggerRow(name, epochs, rank_agreement(student_scores(load_student(trained.path), paths), teacher))
 
 
-def time_taggers(taggers: dict[str, ImageTagger], paths: Sequence[Path], rounds: int = 2) -> list[TaggerSpeed]:
+def time_taggers(taggers: dict[str, ImageTagger], paths: Sequence[FilePlace], rounds: int = 2) -> list[TaggerSpeed]:
     """Each tagger on the same photos in turn, decoding and preparation included, one image at a time.
 
     Args:
@@ -147,7 +148,7 @@ def time_taggers(taggers: dict[str, ImageTagger], paths: Sequence[Path], rounds:
     """
     from tagclip.images import prepare_image
 
-    def work(tagger: ImageTagger, chosen: Iterable[Path]) -> None:
+    def work(tagger: ImageTagger, chosen: Iterable[FilePlace]) -> None:
         model, image = tagger.model, tagger.config.image
         for path in chosen:
             rgb = decode_image(path)

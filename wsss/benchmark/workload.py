@@ -18,6 +18,7 @@ from torch import Tensor
 from tagclip.clip import FrozenCLIP, load_clip, wrap_clip
 from tagclip.errors import UsageError, WeightsError
 from tagclip.images import decode_image, find_images, image_size, prepare_image
+from tagclip.stored_files import FilePlace
 from tagclip.tagger import TagCLIP
 from wsss.benchmark.settings import RANDOM, BenchmarkSettings
 from wsss.maps.gradcam_source import GradCamSource
@@ -52,7 +53,7 @@ class Photo:
         threshold: t of the candidate rule that just these classes pass.
     """
 
-    path: Path
+    path: FilePlace
     size: tuple[int, int]
     labels: tuple[int, ...] = ()
     threshold: float = 0.5

@@ -34,14 +34,14 @@ def register(commands: Any) -> None:
 def ablate(args: argparse.Namespace) -> int:
     """Scores and shows the table."""
     setup_logging(args.quiet)
-    from tagclip.image_lists import find_images
     from tagclip.labels import read_labels
     from wsss.evaluation.ablation import ablate_tags, ablation_table
+    from wsss.files.photo_sources import find_photos
 
     output = Output.of(args)
     settings = data_settings(args)
     labels = read_labels(args.labels, settings.vocabulary, ids=args.label_ids)
-    files = [file for file in find_images(args.images, root=args.image_root)[: args.limit] if file.id in labels]
+    files = [file for file in find_photos(args.images, root=args.image_root)[: args.limit] if file.id in labels]
     if not files:
         raise UsageError(f"--labels {args.labels}: none of the images of {args.images} has a label there")
     tagger = settings.tagger(load_model(args), args.cache_dir)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from typing import NoReturn
 
+from tagclip.errors import UsageError
 from tagclip.version import __version__
 from wsss.cli import (
     ablate,
@@ -79,6 +80,9 @@ def execute(argv: Sequence[str] | None = None) -> int:
     if args.subcommand is None:
         parser.print_help()
         return 2
+    out = getattr(args, "out", None)
+    if isinstance(out, str) and args.subcommand not in ("run", "tag", "mask"):
+        raise UsageError(f"--out {out}: `tagclip {args.subcommand}` writes to a folder, not to an address")
     del args.subcommand
     from tagclip.requirements import explained_imports
 

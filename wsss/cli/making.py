@@ -18,16 +18,18 @@ from wsss.cli.run_options import DEFAULT_CONFIG, place_tagger, require_own_data,
 from wsss.cli.screen import Output, Table
 
 if TYPE_CHECKING:
+    from wsss.files.run_mirror import RunMirror
     from wsss.pipeline.mask_run import MaskRun
     from wsss.pipeline.masks import Pipeline
     from wsss.pipeline.recipe import Recipe
 
 OPTIONS = (
-    "images", "image-root", "classes", "config", "set", "out", "limit", "preset", "method", "scales", "flip", "refine",
-    "confidence", "save-confidence", "corrections", "batch-size",
+    "images", "image-root", "classes", "config", "set", "out", "staging", "layout", "limit", "preset", "method",
+    "scales", "flip", "refine", "confidence", "save-confidence", "corrections", "batch-size",
     "workers", "mask-workers", "shard", "overwrite", "strict", "dry-run", "json", "quiet",
 )  # fmt: skip
 NOTES = {
+    "layout": "default: files",
     "config": f"default: {DEFAULT_CONFIG}",
     "mask-workers": "default: one per core",
     "method": "several: the mean of their maps",
@@ -53,12 +55,14 @@ def read_recipe(args: argparse.Namespace, settings: Mapping[str, Any]) -> Recipe
 
 
 def make_masks(
-    args: argparse.Namespace, settings: Mapping[str, Any], output: Output, recipe: Recipe | None = None
+    args: argparse.Namespace, settings: Mapping[str, Any], output: Output, recipe: Recipe | None = None,
+    mirror: RunMirror | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Runs to the end, or, with --dry-run, shows what a run would take.
 
     Args:
         recipe: settings in place of those that the command line describes.
+        mirror: of a run that lives in a store.
 
     Returns:
         The run folder and its figures.
@@ -77,6 +81,7 @@ def make_masks(
         recipe, device=args.device, limit=args.limit, cache_dir=args.cache_dir, corrections=args.corrections,
         overwrite=args.overwrite,
     )  # fmt: skip
+    mask_run.mirror = mirror
     plan, out, model = mask_run.plan, Path(recipe.run.out), mask_run.model
     name = recipe.run.model.name
     name = f"{model.clip.name} on {model.clip.device}" if model.is_loaded else f"{name}, not loaded yet"

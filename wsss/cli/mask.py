@@ -13,6 +13,7 @@ from wsss.cli.options import MODEL, TAG_RULE, pick, settings_of
 from wsss.cli.parser import add_command
 from wsss.cli.run_options import is_given
 from wsss.cli.screen import Output
+from wsss.cli.staging import staged
 
 if TYPE_CHECKING:
     from wsss.pipeline.recipe import Recipe
@@ -48,7 +49,8 @@ def mask(args: argparse.Namespace) -> int:
         recipe = _recipe_of_run(args, settings)
     elif args.tags is None and "tags" not in settings:
         raise UsageError("--tags: needed, a file of tags; or --run with a run that shall go on")
-    _, figures = making.make_masks(args, settings, output, recipe)
+    with staged(args) as mirror:
+        _, figures = making.make_masks(args, settings, output, recipe, mirror)
     output.figures(figures)
     return 0
 
@@ -72,4 +74,5 @@ def _recipe_of_run(args: argparse.Namespace, settings: dict[str, Any]) -> Recipe
     workers = {"workers": args.workers, "mask_workers": args.mask_workers}
     work = replace(work, **{name: value for name, value in workers.items() if value is not None})
     saves = recipe.run.save_confidence or args.save_confidence
-    return replace(recipe, run=replace(recipe.run, work=work, save_confidence=saves))
+    layout = args.layout or recipe.run.layout
+    return replace(recipe, run=replace(recipe.run, work=work, save_confidence=saves, layout=layout))

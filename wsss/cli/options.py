@@ -29,6 +29,7 @@ EXPORT_FORMATS = (
 PHOTO_MODES = ("copy", "symlink", "hardlink", "none")
 INSTANCE_MODES = ("class", "component")
 IGNORED_MODES = ("background", "label")
+LAYOUTS = ("files", "tar")
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
 STYLES = ("noto", "twemoji", "fluent-flat", "fluent-3d")
 SWITCH, CHOICE = "switch", "choice"  # kinds of options that take no value: --flag, and --flag / --no-flag
@@ -63,6 +64,14 @@ def fraction(text: str) -> tuple[int, int]:
     if not slash:
         raise argparse.ArgumentTypeError(f"{text!r} is not K/N, such as 3/16")
     return positive(number), positive(count)
+
+
+def out_place(text: str) -> Path | str:
+    """argparse type of a path, or of an address ("s3://bucket/run"), which stays text."""
+    scheme, slashes, rest = text.partition("://")
+    if slashes and scheme in ("file", "local"):
+        return Path(rest)
+    return text if slashes and len(scheme) > 1 and scheme.isalnum() else Path(text)
 
 
 def share(text: str) -> float:
@@ -102,14 +111,19 @@ class Option:
 # fmt: off
 GROUPS: dict[str, tuple[Option, ...]] = {
     "data": (
-        Option("images", "Read these images: a folder (recursive), a glob, one file, or a list (.txt)", "SOURCE"),
-        Option("image-root", "Find the images of a list, or a run's photos that were moved, below this folder", "DIR"),
+        Option("images", "Read these images: a folder, a glob, a file, a list, tar shards, Parquet, or their address",
+               "SOURCE"),
+        Option("image-root", "Find the images of a list, or a run's photos that were moved, here (folder or shards)",
+               "PLACE"),
         Option("image", "Use this photo", "FILE", Path),
         Option("classes", "Use these classes: voc, coco, cocostuff, context, a file, or names with commas", "CLASSES"),
         Option("run", "Read this run folder; a training takes a VOC-layout folder, too", "DIR", Path),
         Option("data", "Read the data set in this folder", "DIR", Path),
         Option("checkpoint", "Use this trained model: a checkpoint that `tagclip train` or mmseg wrote", "FILE", Path),
-        Option("out", "Write the results here", "PATH", Path),
+        Option("out", "Write the results here; run and tag take an address, too (s3://bucket/run)", "PATH", out_place),
+        Option("staging", "Let a run whose --out is an address grow in this folder", "DIR", Path),
+        Option("layout", "Keep masks and maps as files, or in tar shards with an index, and tags as Parquet, too",
+               choices=LAYOUTS),
         Option("config", "Take the settings from this config: a name (see `tagclip configs`) or a file", "CONFIG"),
         Option("set", "Change settings of the config, such as masks.crf.iterations=5", "KEY=VALUE", key_value,
                several=True),

@@ -12,6 +12,7 @@ from wsss.cli.options import MODEL, TAG_RULE, pick, settings_of
 from wsss.cli.parser import add_command
 from wsss.cli.run_options import TRAINING, given_training_options, split_settings
 from wsss.cli.screen import Output
+from wsss.cli.staging import staged
 from wsss.configs import find_config
 
 
@@ -45,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
     if args.train is not None:
         find_config(args.train, option="--train")  # now, rather than after hours of work
     output = Output.of(args)
-    out, figures = making.make_masks(args, settings, output)
+    with staged(args) as mirror:
+        out, figures = making.make_masks(args, settings, output, mirror=mirror)
     if args.train is not None and not args.dry_run:
         from wsss.cli.train import fit
 

@@ -29,6 +29,7 @@ FIELDS = {
     "mask_workers": "work.mask_workers",
     "keep_scores": "top_k",
     "out": "out",
+    "layout": "layout",
     "batch_size": "tagging.batch_size",
     "scorer": "tagging.scorer",
     "tag_rule": "tagging.rule.rule",
@@ -170,5 +171,6 @@ def is_given(name: str, value: Any) -> bool:
 
 def _is_list(source: str) -> bool:
     from tagclip.image_lists import LIST_SUFFIXES
+    from tagclip.stored_files import is_url
 
-    return Path(source).suffix.lower() in LIST_SUFFIXES and Path(source).is_file()
+    return Path(source).suffix.lower() in LIST_SUFFIXES and (is_url(source) or Path(source).is_file())

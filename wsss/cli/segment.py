@@ -40,10 +40,10 @@ def segment(args: argparse.Namespace) -> int:
     if args.tta and (args.scales or args.flip):
         raise UsageError("--tta sets scales and flip itself; leave --scales and --flip out")
     from tagclip.devices import resolve_device
-    from tagclip.image_lists import find_images
+    from wsss.files.photo_sources import find_photos
 
     set_threads(args.threads)
-    images = find_images(args.images, root=args.image_root, exclude=args.out)[: args.limit]
+    images = find_photos(args.images, root=args.image_root, exclude=args.out)[: args.limit]
     load_mmseg()
     from wsss.config import CrfConfig
     from wsss.files.digests import file_digest

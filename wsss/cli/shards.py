@@ -50,6 +50,8 @@ def do_share(
     output.show(f"shard {shard.number}/{shard.count}: {len(own)} of {parts} parts, {images} images")
     left = set(missing_parts(out, parts))
     run.execute_parts([number for number in own if number in left], watch=watch)
+    if run.mirror is not None:
+        run.mirror.fetch()  # what other machines have done meanwhile
     figures = {"run": str(out), "shard": [shard.number, shard.count], "parts": len(own), "merged": False}
     if missing := missing_parts(out, parts):
         output.show(f"{len(missing)} of {parts} parts are left to other shards; the last one merges {out}")

@@ -43,11 +43,11 @@ def show(args: argparse.Namespace) -> int:
     if args.run is not None:
         strips = strips_of_run(args.run, args.ids, args.limit, config, args.image_root)
     else:
-        from tagclip.image_lists import find_images
+        from wsss.files.photo_sources import find_photos
         from wsss.masks.generator import MaskGenerator
 
         settings = data_settings(args)
-        files, clip = find_images(args.images, root=args.image_root)[: args.limit], load_model(args)
+        files, clip = find_photos(args.images, root=args.image_root)[: args.limit], load_model(args)
         generator = MaskGenerator(clip, settings.vocabulary, config=settings.masks, cache_dir=args.cache_dir)
         tagger = settings.tagger(clip, args.cache_dir)
         strips = strips_of_images(files, generator, tagger, args.names, config)

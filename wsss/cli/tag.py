@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wsss.cli.console import set_threads, setup_logging
 from wsss.cli.options import MODEL, TAG_RULE, pick, settings_of
@@ -15,6 +15,10 @@ from wsss.cli.parser import add_command
 from wsss.cli.progress import progress_bar
 from wsss.cli.run_options import place_tagger, require_own_data, run_fields
 from wsss.cli.screen import Output
+from wsss.cli.staging import staged
+
+if TYPE_CHECKING:
+    from wsss.files.run_mirror import RunMirror
 
 DEFAULT_CONFIG = "tagging/custom"
 logger = logging.getLogger(__name__)
@@ -29,9 +33,12 @@ def register(commands: Any) -> None:
         example="tag --images photos --classes classes.txt --out runs/tags",
     )  # fmt: skip
     pick(
-        parser, "images", "image-root", "classes", "config", "set", "out", "limit", "preset", *TAG_RULE, "keep-scores",
-        "batch-size", "workers", "shard", "overwrite", "strict", "dry-run", "json", "quiet", *MODEL,
-        notes={"config": f"default: {DEFAULT_CONFIG}", "model": "or a tagger of `tagclip train-tagger`"},
+        parser, "images", "image-root", "classes", "config", "set", "out", "staging", "layout", "limit", "preset",
+        *TAG_RULE, "keep-scores", "batch-size", "workers", "shard", "overwrite", "strict", "dry-run", "json", "quiet",
+        *MODEL, notes={
+            "config": f"default: {DEFAULT_CONFIG}", "model": "or a tagger of `tagclip train-tagger`",
+            "layout": "default: files",
+        },
     )  # fmt: skip
 
 
@@ -40,6 +47,11 @@ def tag(args: argparse.Namespace) -> int:
     setup_logging(args.quiet)
     settings = settings_of(args.set)
     require_own_data(args, settings)
+    with staged(args) as mirror:
+        return _tag(args, settings, mirror)
+
+
+def _tag(args: argparse.Namespace, settings: dict[str, Any], mirror: RunMirror | None) -> int:
     from wsss.pipeline.run_config import TaggingRunConfig, load_run_config
 
     config = load_run_config(args.config or DEFAULT_CONFIG, run_fields(args, settings), TaggingRunConfig())
@@ -54,6 +66,7 @@ def tag(args: argparse.Namespace) -> int:
     run = TagRun(
         config, device=args.device, limit=args.limit, cache_dir=args.cache_dir, overwrite=args.overwrite
     )
+    run.mirror = mirror
     plan = run.plan
     numbers: dict[str, Any] = {
         "images": len(run.files), "batches": len(plan.batches), "unreadable": len(plan.unreadable)

@@ -15,6 +15,7 @@ from tagclip.clip.encoder import FrozenCLIP
 from tagclip.config import ImageConfig, TagCLIPConfig
 from tagclip.errors import UsageError
 from tagclip.images import decode_image
+from tagclip.stored_files import FilePlace
 from tagclip.tagger import TagCLIP
 from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
@@ -105,7 +106,7 @@ class Comparison:
         }
 
     def run(
-        self, pairs: Sequence[tuple[Path, Path]], progress: Callable[[int], object] = lambda done: None
+        self, pairs: Sequence[tuple[FilePlace, FilePlace]], progress: Callable[[int], object] = lambda done: None
     ) -> list[Row]:
         """Score all (image, mask) pairs, time the first few.
 
@@ -128,7 +129,7 @@ class Comparison:
             rows.append(Row.of(strategy, name, scores, taken, relative, self.vocabulary.has_background))
         return rows
 
-    def _read(self, image: Path, mask: Path) -> tuple[np.ndarray, np.ndarray]:
+    def _read(self, image: FilePlace, mask: FilePlace) -> tuple[np.ndarray, np.ndarray]:
         rgb = decode_image(image, apply_exif=self.config.dense.apply_exif)
         return rgb, with_ignored_value(read_mask(mask), self.ignored)
 
@@ -148,7 +149,7 @@ class Comparison:
             for name, source in self.sources.items():
                 self.scorers[name, vocabulary].update(self._source_labels(source, rgb, classes), truth)
 
-    def times(self, pairs: Sequence[tuple[Path, Path]]) -> dict[tuple[str, str], float]:
+    def times(self, pairs: Sequence[tuple[FilePlace, FilePlace]]) -> dict[tuple[str, str], float]:
         """Mean seconds an image of each combination by itself: from decoded image to label map, tagging included."""
         decoded = [self._read(image, mask) for image, mask in pairs]
         totals = dict.fromkeys(self.scorers, 0.0)

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from tagclip.errors import ImageError, TagclipError, UsageError
+from tagclip.stored_files import FilePlace
 from tagclip.vocabulary import Vocabulary
 from wsss.configs import OUR_LOADER, read_masks_alike
 from wsss.dense.dense_config import DenseConfig
@@ -127,9 +128,9 @@ def check_dataset(dataset: Any, count: int | None = None) -> None:
     any_depth = any(type(step).__name__ == OUR_LOADER for step in steps)
     is_known = all(type(step).__module__.startswith(OURS) for step in steps)
     samples = [dataset.get_data_info(index) for index in range(len(dataset) if count is None else count)]
-    by_mask = {Path(sample["seg_map_path"]): sample for sample in samples}
+    by_mask: dict[FilePlace, Any] = {Path(sample["seg_map_path"]): sample for sample in samples}
 
-    def read(path: Path) -> np.ndarray:
+    def read(path: FilePlace) -> np.ndarray:
         results = dict(by_mask[path], seg_fields=[])
         try:
             for step in steps:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tagclip.errors import UsageError
+from tagclip.stored_files import FilePlace
 from tagclip.tag_files import TagRecord
 from wsss.distillation.distillation_config import AlignmentConfig, BiasConfig
 from wsss.files.photos import PhotoLocator
@@ -27,7 +28,7 @@ class LabeledPhotos:
     """
 
     ids: tuple[str, ...]
-    paths: tuple[Path, ...]
+    paths: tuple[FilePlace, ...]
     labels: np.ndarray
     digest: str
 

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from tagclip.arguments import as_names
 from tagclip.errors import ImageError, RunError
 from tagclip.images import Size, image_size
+from tagclip.stored_files import FilePlace
 from wsss.files.concurrency import bounded_map
 from wsss.files.mask_files import (
     IGNORE_8_BIT,
@@ -94,14 +94,14 @@ def set_problem(pixels: Mapping[int, int], ignored: int, remedy: str = WRITE_ONE
 
 
 def check_pairs(
-    pairs: Sequence[tuple[Path, Path]],
+    pairs: Sequence[tuple[FilePlace, FilePlace]],
     class_names: Sequence[str] | None,
     config: PreflightConfig | None = None,
     progress: Callable[[int], object] = lambda done: None,
     *,
     any_depth: bool = True,
     place: str = "true masks",
-    read: Callable[[Path], np.ndarray] = read_mask,
+    read: Callable[[FilePlace], np.ndarray] = read_mask,
 ) -> PreflightReport:
     """Reads pairs of an image and its mask and makes sure that they belong together and hold ids of classes.
 
@@ -124,7 +124,7 @@ def check_pairs(
     counts: Counter[int] = Counter()
     problems: list[str] = []
 
-    def inspect(pair: tuple[Path, Path]) -> str | dict[int, int]:
+    def inspect(pair: tuple[FilePlace, FilePlace]) -> str | dict[int, int]:
         try:
             return _inspect(*pair, names, config, ignored, any_depth, read)
         except ImageError as error:
@@ -149,13 +149,13 @@ def check_pairs(
 
 
 def _inspect(
-    image: Path,
-    mask: Path,
+    image: FilePlace,
+    mask: FilePlace,
     names: Sequence[str] | None,
     config: PreflightConfig,
     ignored: int,
     any_depth: bool,
-    read: Callable[[Path], np.ndarray],
+    read: Callable[[FilePlace], np.ndarray],
 ) -> dict[int, int] | str:
     """Pixels by value of the mask, or what is wrong."""
     try:
@@ -182,7 +182,7 @@ def _inspect(
     return counts
 
 
-def _depth_problem(mask: Path, header: MaskHeader, ignored: int, any_depth: bool) -> str | None:
+def _depth_problem(mask: FilePlace, header: MaskHeader, ignored: int, any_depth: bool) -> str | None:
     if any_depth or header.bits == 8 or header.is_palette or (header.bits == 16 and ignored > IGNORE_8_BIT):
         return None
     return (
@@ -191,7 +191,9 @@ def _depth_problem(mask: Path, header: MaskHeader, ignored: int, any_depth: bool
     )
 
 
-def _size_problem(image: Path, mask: Path, size: Size, header: MaskHeader, config: PreflightConfig) -> str | None:
+def _size_problem(
+    image: FilePlace, mask: FilePlace, size: Size, header: MaskHeader, config: PreflightConfig
+) -> str | None:
     if header.size == size:
         return None
     sizes = (

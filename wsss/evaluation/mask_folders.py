@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from tagclip.errors import ImageError, UsageError
+from tagclip.stored_files import FilePlace
 from tagclip.vocabulary import Vocabulary
 from wsss.evaluation.pairs import MaskPair, score_pairs
 from wsss.evaluation.scorer import MaskEvaluationConfig, MaskScorer, MaskScores
@@ -109,7 +110,7 @@ class FolderScorer:
         config, sweep = replace(self.config, boundary_width=0.0), Sweep()
         for round_, threshold in enumerate(thresholds):
 
-            def label(path: Path, threshold: float = threshold) -> np.ndarray:
+            def label(path: FilePlace, threshold: float = threshold) -> np.ndarray:
                 return map_labels(
                     path, threshold, background=self.vocabulary.has_background, labels=self.vocabulary.label_count
                 )
@@ -129,7 +130,7 @@ class FolderScorer:
         self,
         pairs: Sequence[MaskPair],
         config: MaskEvaluationConfig,
-        read_prediction: Callable[[Path], np.ndarray],
+        read_prediction: Callable[[FilePlace], np.ndarray],
         progress: Progress,
     ) -> FolderScores:
         scorer = MaskScorer(config)
@@ -141,19 +142,19 @@ class FolderScorer:
             scorer.check_truth("name the one class with --classes and add --binary")
         return FolderScores(scorer.scores(self._names()), [message for _, message in failures])
 
-    def _read(self, path: Path) -> np.ndarray:
+    def _read(self, path: FilePlace) -> np.ndarray:
         return with_ignored_value(read_mask(path), self.config.ignore_index)
 
-    def _truth(self, path: Path) -> np.ndarray:
+    def _truth(self, path: FilePlace) -> np.ndarray:
         mask = self._read(path)
         return np.where(mask == IGNORE_8_BIT, 1, mask) if self.binary else mask
 
-    def _grouped(self, read: Callable[[Path], np.ndarray]) -> Callable[[Path], np.ndarray]:
+    def _grouped(self, read: Callable[[FilePlace], np.ndarray]) -> Callable[[FilePlace], np.ndarray]:
         if not self.coarse:
             return read
         table = coarse_table(self.vocabulary)
 
-        def grouped(path: Path) -> np.ndarray:
+        def grouped(path: FilePlace) -> np.ndarray:
             mask = read(path)
             if mask.size and mask.max() >= len(table):
                 raise ImageError(f"{path}: id {mask.max()} is no class of vocabulary {self.vocabulary.name!r}")
@@ -178,7 +179,7 @@ def coarse_table(vocabulary: Vocabulary) -> np.ndarray:
     return table
 
 
-def map_labels(path: Path, threshold: float, *, background: bool, labels: int = IGNORE_8_BIT) -> np.ndarray:
+def map_labels(path: FilePlace, threshold: float, *, background: bool, labels: int = IGNORE_8_BIT) -> np.ndarray:
     """Label map of stored class maps with a constant background score.
 
     Args:

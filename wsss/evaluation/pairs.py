@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from tagclip.errors import ImageError, UsageError
-from tagclip.folders import files_by_id, nothing_found
+from tagclip.folders import nothing_found
+from tagclip.stored_files import FilePlace
 from wsss.evaluation.scorer import MaskScorer, PairCounts
 from wsss.files.concurrency import bounded_map
 from wsss.files.lists import read_ids
 from wsss.files.mask_files import read_mask
+from wsss.files.result_shards import results_by_id, results_there
 from wsss.files.sources import shown
 
 logger = logging.getLogger(__name__)
@@ -27,8 +29,8 @@ class MaskPair:
     """One image to score: its id and where its two masks are."""
 
     id: str
-    predicted: Path
-    truth: Path
+    predicted: FilePlace
+    truth: FilePlace
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,9 @@ def find_pairs(
         UsageError: a folder or list that does not exist, or nothing in common.
     """
     for name, folder in ((option, predicted), ("--ground-truth", truth)):
-        if not folder.is_dir():
+        if not results_there(folder):
             raise UsageError(f"{name} {folder}: no such folder")
-    predictions, truths = files_by_id(predicted, suffix), files_by_id(truth, ".png")
+    predictions, truths = results_by_id(predicted, suffix), results_by_id(truth, ".png")
     if not truths:
         raise UsageError(f"--ground-truth {truth}: {nothing_found(truth, '.png')}")
     if not predictions:
@@ -100,8 +102,8 @@ def score_pairs(
     pairs: Iterable[MaskPair],
     scorer: MaskScorer,
     *,
-    read_prediction: Callable[[Path], np.ndarray] = read_mask,
-    read_truth: Callable[[Path], np.ndarray] = read_mask,
+    read_prediction: Callable[[FilePlace], np.ndarray] = read_mask,
+    read_truth: Callable[[FilePlace], np.ndarray] = read_mask,
     workers: int = 2,
     progress: Callable[[int], object] = lambda done: None,
 ) -> list[tuple[str, str]]:

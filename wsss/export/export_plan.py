@@ -6,11 +6,11 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from tagclip.image_ids import escaped_id, id_text
+from tagclip.stored_files import FilePlace
 from tagclip.tag_files import TagRecord
 from wsss.export.export_options import ExportOptions
 from wsss.export.splits import parse_split, stratified
@@ -81,7 +81,7 @@ def plan_export(run: RunReader, options: ExportOptions, default_split: str, *, n
             plan.left_out[REJECTED] += 1
         elif options.only_checked and state != "checked":
             plan.left_out[NOT_CHECKED] += 1
-        elif needs_masks and not run.mask_path(record.id).is_file():
+        elif needs_masks and not run.place("masks", record.id).is_file():
             plan.left_out[NO_MASK] += 1
         else:
             chosen.append(record.id)
@@ -91,7 +91,7 @@ def plan_export(run: RunReader, options: ExportOptions, default_split: str, *, n
     there = set(ids)
     failed = {str(line.get("id")) for line in run.failed()}
     without = plan.left_out.pop(NO_MASK, 0)
-    unmasked = sum(1 for one in failed if one in there and needs_masks and not run.mask_path(one).is_file())
+    unmasked = sum(1 for one in failed if one in there and needs_masks and not run.place("masks", one).is_file())
     plan.left_out[FAILED] += len(failed - there) + min(without, unmasked)
     plan.left_out[NO_MASK] += max(0, without - unmasked)
     plan.left_out = +plan.left_out
@@ -175,11 +175,11 @@ def plain_text(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def sizes_on_disk(run: RunReader, photos: Mapping[str, Path | None]) -> int:
+def sizes_on_disk(run: RunReader, photos: Mapping[str, FilePlace | None]) -> int:
     """Bytes of the photos and masks of images, for an estimate."""
     total = 0
     for image_id, photo in photos.items():
-        for path in (photo, run.mask_path(image_id)):
+        for path in (photo, run.place("masks", image_id)):
             if path is not None and path.is_file():
                 total += path.stat().st_size
     return total

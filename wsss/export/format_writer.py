@@ -13,6 +13,7 @@ import numpy as np
 
 from tagclip.errors import ImageError, RunError, UsageError
 from tagclip.images import Size
+from tagclip.stored_files import FilePlace
 from tagclip.version import __version__
 from tagclip.vocabulary import Vocabulary, voc_palette
 from wsss.export.export_folder import ExportFolder
@@ -79,7 +80,7 @@ class ExportSample:
     confidence: np.ndarray | None = None
     state: str | None = None
     note: str = ""
-    photo: Path | None = None
+    photo: FilePlace | None = None
     content: bytes | None = None
 
     @property
@@ -125,7 +126,7 @@ class ExportJob:
     folder: ExportFolder
     splits: tuple[str, ...]
     run: Path
-    photo_root: Path | None = None
+    photo_root: Path | str | None = None
     merge: bool = False
 
     @cached_property

@@ -7,7 +7,7 @@ sorting by it brings doubtful images first.
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import quote, unquote
 from xml.sax.saxutils import quoteattr
@@ -94,7 +94,8 @@ class LabelStudioWriter(FormatWriter):
     def _path(self, sample: ExportSample) -> str:
         if self.job.options.photos != "none":
             return self.image_path(sample)
-        return f"{self.job.photo_root.name}/{sample.file_name}" if self.job.photo_root else sample.file_name.lstrip("/")
+        root = self.job.photo_root
+        return f"{PurePath(root).name}/{sample.file_name}" if root else sample.file_name.lstrip("/")
 
     def finish(self) -> None:
         self.tasks.finish(self.job.folder.path(TASKS), {})

@@ -14,8 +14,9 @@ from typing import Any
 
 from PIL import ExifTags, Image, JpegImagePlugin
 
-from tagclip.errors import ImageError, RunError
+from tagclip.errors import ImageError, RunError, UsageError
 from tagclip.images import TRANSPOSED, decode_image, image_size, stored_orientation
+from tagclip.stored_files import FilePlace, image_stream
 from wsss.files.atomic import disk_errors
 
 # Formats that every tool reads, by the suffixes that they may keep. Photos in others become PNG, without loss.
@@ -60,7 +61,7 @@ class PhotoCopier:
         self.counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def plan(self, photo: Path) -> PhotoPlan:
+    def plan(self, photo: FilePlace) -> PhotoPlan:
         """What has to be done to a photo, by its header.
 
         Raises:
@@ -80,7 +81,7 @@ class PhotoCopier:
             suffix = self.suffix
         return PhotoPlan(suffix, change)
 
-    def place(self, photo: Path, target: Path, plan: PhotoPlan) -> None:
+    def place(self, photo: FilePlace, target: Path, plan: PhotoPlan) -> None:
         """Puts a photo where the export has it.
 
         Raises:
@@ -99,10 +100,17 @@ class PhotoCopier:
             self.count(plan.change)
             return
         if self.mode == "copy":
-            with disk_errors(target):
-                shutil.copyfile(photo, target)
+            if isinstance(photo, Path):
+                with disk_errors(target):
+                    shutil.copyfile(photo, target)
+            else:
+                content = photo.read_bytes()
+                with disk_errors(target):
+                    target.write_bytes(content)
             self.count("copied")
             return
+        if not isinstance(photo, Path):
+            raise UsageError(f"--photos {self.mode}: {photo} is no file that a link can lead to; use --photos copy")
         try:
             if self.mode == "symlink":
                 target.symlink_to(photo.resolve())
@@ -119,7 +127,7 @@ class PhotoCopier:
         with self._lock:
             self.counts[what] += 1
 
-    def content(self, photo: Path, plan: PhotoPlan) -> bytes:
+    def content(self, photo: FilePlace, plan: PhotoPlan) -> bytes:
         """The bytes of a photo's file in the export, for formats that hold photos inside.
 
         Raises:
@@ -133,11 +141,11 @@ class PhotoCopier:
         except OSError as error:
             raise ImageError(f"{photo}: {error.strerror or error}") from None
 
-    def encoded(self, photo: Path, plan: PhotoPlan) -> bytes:
+    def encoded(self, photo: FilePlace, plan: PhotoPlan) -> bytes:
         """A photo made anew: its raw pixels are those that the mask was made of."""
         buffer = io.BytesIO()
         if plan.change == "upright":
-            with contextlib.suppress(_NotPlain), Image.open(photo) as image:
+            with contextlib.suppress(_NotPlain), Image.open(image_stream(photo, whole=True)) as image:
                 _save_like(image, buffer, self.apply_exif)
                 return buffer.getvalue()
         rgb = Image.fromarray(decode_image(photo, apply_exif=self.apply_exif))
@@ -181,7 +189,7 @@ def _save_like(image: Image.Image, buffer: io.BytesIO, apply_exif: bool) -> None
         raise _NotPlain from error
 
 
-def check_size(photo: Path, height: int, width: int, apply_exif: bool) -> None:
+def check_size(photo: FilePlace, height: int, width: int, apply_exif: bool) -> None:
     """Raises:
     ImageError: the photo has not the size of its mask: it was changed after the run.
     """

@@ -14,6 +14,7 @@ import numpy as np
 
 from tagclip.errors import ImageError, RunError, UsageError
 from tagclip.images import Size
+from tagclip.stored_files import FilePlace
 from tagclip.tag_files import TagRecord
 from wsss.export.export_folder import ExportFolder, MergeCounts, check_target
 from wsss.export.export_options import ExportOptions
@@ -35,6 +36,7 @@ from wsss.export.photo_copies import PhotoCopier, PhotoPlan, check_size
 from wsss.files.concurrency import bounded_map
 from wsss.files.mask_files import read_mask
 from wsss.files.photos import PhotoLocator
+from wsss.files.result_shards import results_there
 from wsss.files.run_files import read_manifest
 from wsss.files.run_reader import RunReader
 
@@ -149,7 +151,7 @@ class _Export:
         self.vocabulary = run.vocabulary
         self.apply_exif = bool(manifest.get("masks", {}).get("image", {}).get("apply_exif", True))
         self.locator = PhotoLocator.of_run(run.root, image_root)
-        if writer_class.needs_masks and not (run.root / "masks").is_dir():
+        if writer_class.needs_masks and not results_there(run.root / "masks"):
             raise UsageError(
                 f"--run {run.root}: has no masks, which --format {format} needs; `tagclip mask` makes them"
             )
@@ -227,8 +229,9 @@ class _Export:
         summary.merged = asdict(MergeCounts())
         return summary
 
-    def _photo_root(self) -> Path | None:
-        return self.locator.root
+    def _photo_root(self) -> Path | str | None:
+        root = self.locator.root
+        return " ".join(root) if isinstance(root, tuple) else root
 
     def _require_images(self, plan: ExportPlan) -> None:
         if not plan.images:
@@ -301,7 +304,7 @@ class _Export:
         self.failed.append({"id": image_id, "message": str(error)})
         logger.warning("%s: %s", image_id, error)
 
-    def _photo(self, record: TagRecord) -> Path | None:
+    def _photo(self, record: TagRecord) -> FilePlace | None:
         """The photo of a record; None where it is not needed and not there.
 
         Raises:
@@ -317,7 +320,7 @@ class _Export:
     def _prepare(
         self, record: TagRecord, planned: ImagePlace, folder: ExportFolder, writer: FormatWriter
     ) -> ExportSample:
-        mask_path, mask = self.run.mask_path(record.id), None
+        mask_path, mask = self.run.place("masks", record.id), None
         if writer.needs_masks or mask_path.is_file():
             mask = self._mask(record, mask_path)
         photo, photo_plan, file_name = self._photo(record), PhotoPlan(""), self._recorded_name(record)
@@ -353,7 +356,7 @@ class _Export:
             return record.id + PurePosixPath(recorded).suffix
         return recorded
 
-    def _mask(self, record: TagRecord, path: Path) -> np.ndarray:
+    def _mask(self, record: TagRecord, path: FilePlace) -> np.ndarray:
         mask = read_mask(path)
         if record.size is not None and mask.shape != record.size:
             height, width = record.size
@@ -367,7 +370,7 @@ class _Export:
         return mask
 
     def _confidence(self, image_id: str, size: Size) -> np.ndarray | None:
-        path = self.run.confidence_path(image_id)
+        path = self.run.place("confidence", image_id)
         if not path.is_file():
             return None
         values = self.run.confidence(image_id)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from tagclip.errors import ImageError
+from tagclip.stored_files import FilePlace
 from wsss.files.mask_files import mask_header, read_mask
 
 STEPS = 255
@@ -31,7 +31,7 @@ def encode_confidence(confidence: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def read_confidence(path: Path) -> np.ndarray:
+def read_confidence(path: FilePlace) -> np.ndarray:
     """What `encode_confidence` wrote, as probabilities: value / 255.
 
     Returns:

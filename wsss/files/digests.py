@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tagclip.stored_files import FilePlace
 from tagclip.text_files import parse_json
 from wsss.files.provenance import write_record
 
 BLOCK = 2**20
 
 
-def file_digest(path: Path) -> str:
+def file_digest(path: FilePlace) -> str:
     """sha256 (hex) of a file's content."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -22,7 +23,7 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def files_digest(files: Iterable[tuple[str, Path]], cache: Path | None = None) -> str:
+def files_digest(files: Iterable[tuple[str, FilePlace]], cache: Path | None = None) -> str:
     """sha256 (hex) of names and contents, in whatever order they come.
 
     Args:

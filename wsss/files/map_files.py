@@ -5,12 +5,12 @@ from __future__ import annotations
 import zipfile
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from tagclip.errors import ImageError
+from tagclip.stored_files import FilePlace, image_stream
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class StoredMaps:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
-def read_maps(path: Path) -> StoredMaps:
+def read_maps(path: FilePlace) -> StoredMaps:
     """Reads what `StoredMaps.write` wrote.
 
     Raises:
         ImageError: missing, damaged, or not a file of class maps.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with np.load(image_stream(path, whole=True), allow_pickle=False) as stored:
             maps, classes, size = stored["cams"], stored["classes"], stored["size"]
             raw = stored["raw_cams"] if "raw_cams" in stored.files else None
     except FileNotFoundError:

@@ -6,13 +6,13 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tagclip.errors import ImageError, UsageError
 from tagclip.images import Size
+from tagclip.stored_files import FilePlace, image_stream
 
 GREY_BITS = {"1": 1, "L": 8, "I;16": 16, "I;16B": 16, "I": 16}  # of Pillow's modes
 LOSSLESS = ("PNG", "BMP", "TIFF", "GIF")  # a JPEG's values are no ids, whatever its file is called
@@ -120,7 +120,7 @@ class MaskHeader:
     is_palette: bool
 
 
-def mask_header(path: Path) -> MaskHeader:
+def mask_header(path: FilePlace) -> MaskHeader:
     """Size and depth of a mask.
 
     Raises:
@@ -133,7 +133,7 @@ def mask_header(path: Path) -> MaskHeader:
         return MaskHeader(Size(image.size[1], image.size[0]), bits, image.mode == "P")
 
 
-def read_mask(path: Path) -> np.ndarray:
+def read_mask(path: FilePlace) -> np.ndarray:
     """Label map of a palette or grey PNG of 1, 2, 4, 8 or 16 bits.
 
     Returns:
@@ -164,10 +164,10 @@ def with_ignored_value(mask: np.ndarray, ignored: int) -> np.ndarray:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: FilePlace) -> Iterator[Image.Image]:
     """The image of a mask; what goes wrong while it is read becomes one line."""
     try:
-        with Image.open(path, formats=LOSSLESS) as image:
+        with Image.open(image_stream(path, whole=True), formats=LOSSLESS) as image:
             yield image
     except ImageError:
         raise
@@ -183,7 +183,7 @@ def _holds_colours(mode: str) -> str:
     return f"a {mode} image holds colours, not class ids; save ids in a palette or grey PNG"
 
 
-def grey_bits(image: Image.Image, path: Path) -> int:
+def grey_bits(image: Image.Image, path: FilePlace) -> int:
     """Bits per pixel that a grey PNG stores; 8 of any other image."""
     if image.format != "PNG" or image.mode != "L":
         return 8
@@ -191,7 +191,7 @@ def grey_bits(image: Image.Image, path: Path) -> int:
         return file.read(25)[24]  # the header chunk comes first: signature 8, length 4, type 4, width 4, height 4
 
 
-def _stored_ids(image: Image.Image, path: Path) -> np.ndarray:
+def _stored_ids(image: Image.Image, path: FilePlace) -> np.ndarray:
     """Values as the file stores them. Pillow spreads grey of 2 and 4 bits over 0 to 255."""
     values = np.asarray(image)
     bits = grey_bits(image, path)

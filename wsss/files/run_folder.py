@@ -22,18 +22,18 @@ from wsss.files.digests import file_digest
 from wsss.files.journal import Journal
 from wsss.files.locks import take_lock
 from wsss.files.provenance import config_text, differences, installed_versions, part_of, refuse_other
+from wsss.files.result_shards import IMAGES_PER_SHARD, SHARDS, SUFFIXES, TAR, ResultShards
 from wsss.files.run_files import ASIDE, FORMAT, LEFT_FILE, REJECTED_FILE, read_manifest, run_id
 from wsss.files.run_reader import RunReader
+from wsss.files.tag_tables import TAG_TABLE, write_tag_table
 
 PARTS, DONE = "parts", "done"  # below PARTIAL: a folder per part, and the file that says that it is done
 TRIES = 20  # tenths of a second that a part waits for others to look, too
 PARTIAL = ".partial"  # journals and temporary files of an unfinished run; gone when it is complete
 OWN_FILES = (
     "manifest.json", "config.py", "tags.jsonl", "tags.txt", REJECTED_FILE, LEFT_FILE, CORRECTIONS_FILE,
-    "failures.jsonl", "log.txt", "times.json",
+    "failures.jsonl", "log.txt", "times.json", TAG_TABLE,
 )  # fmt: skip
-SUFFIXES = {"cams": ".npz", "masks": ".png", "confidence": ".png"}  # of the files that every image has
-OWN_FOLDERS = (*SUFFIXES, ASIDE, PARTIAL)
 LASTING = ("id", "photos", "corrections", "earlier_versions")  # notes that a run keeps
 NEEDS_MODEL = (
     "scores or maps depend on that, so that every image needs the model again: choose another folder, or --overwrite"
@@ -72,6 +72,7 @@ class RunFolder(RunReader):
     ):
         super().__init__(root)
         self.part, self.only = part, None if part is None else frozenset[str]()
+        self.shards = ResultShards(root, part)
         home = _home(root, part)
         self.identity, self.notes, self.manifest, self._lock = identity, dict(notes), manifest, lock
         self.changed: list[str] = []
@@ -144,7 +145,7 @@ class RunFolder(RunReader):
             if manifest is not None:
                 changed = check_identity(root, manifest, identity, changeable, after_maps)
                 _tell_versions(root, manifest.get("versions"))
-            elif strangers := [name for name in (*OWN_FILES, *SUFFIXES) if (root / name).exists()]:
+            elif strangers := [name for name in (*OWN_FILES, *SUFFIXES, SHARDS) if (root / name).exists()]:
                 raise UsageError(
                     f"--out {root}: holds {strangers[0]}, but no manifest.json of a run; choose another folder, or "
                     "--overwrite"
@@ -168,7 +169,9 @@ class RunFolder(RunReader):
             raise
 
     def finish_part(self) -> None:
-        """Notes that the part is done."""
+        """Packs what the part has made, where the run's layout is "tar", and notes that the part is done."""
+        if self.layout == TAR:
+            self.shards.pack(sorted(self.only or ()), self.scratch, self.part)
         with disk_errors(self.root), atomic_file(_home(self.root, self.part) / DONE, self.scratch, durable=True):
             pass
 
@@ -191,6 +194,16 @@ class RunFolder(RunReader):
             shutil.rmtree(self.root / PARTIAL, ignore_errors=True)
 
     @property
+    def layout(self) -> str:
+        """How masks and maps are kept: "files", or "tar" for shards, see `wsss.files.result_shards`."""
+        return str(self._config.get("layout", "files"))
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the folder is kept as its layout says."""
+        return self.layout != TAR or (self.root / TAG_TABLE).is_file()
+
+    @property
     def was_complete(self) -> bool:
         """Whether the folder held a finished run when it was opened."""
         return self.manifest is not None and self.manifest.get("state") == "complete"
@@ -207,11 +220,16 @@ class RunFolder(RunReader):
         Class maps are only looked at when a mask is made from them. Of a part, only its own images (`only`).
         """
         if self.only is not None:
-            return {name for name in self.only if _exists(self.root / kind / f"{name}{SUFFIXES[kind]}", kind)}
-        return existing_files(self.root, kind)
+            packed = self.shards.ids(kind)
+            return {
+                name for name in self.only
+                if name in packed or _exists(self.root / kind / f"{name}{SUFFIXES[kind]}", kind)
+            }  # fmt: skip
+        return self.shards.ids(kind) | existing_files(self.root, kind, packed=False)
 
     def drop(self, image_id: str) -> None:
         """Removes the mask, confidence and class maps of an image, wherever they are, the mask first."""
+        self.shards.forget([(kind, image_id) for kind in SUFFIXES])
         with disk_errors(self.root):
             for kind in ("masks", "confidence", "cams"):
                 for top in (self.root, self.root / ASIDE):
@@ -222,15 +240,37 @@ class RunFolder(RunReader):
         outside = self.tags.ids() - set(ids)
         if not outside and not (self.root / ASIDE).is_dir():
             return
+        self._unpack(outside)
         with disk_errors(self.root):
             for kind, suffix in SUFFIXES.items():
                 home, aside = self.root / kind, self.root / ASIDE / kind
                 for source, target, moved in ((home, aside, outside), (aside, home, set(ids))):
-                    for name in sorted(moved & existing_files(source.parent, kind)):
+                    for name in sorted(moved & existing_files(source.parent, kind, packed=False)):
                         path = target / f"{name}{suffix}"
                         path.parent.mkdir(parents=True, exist_ok=True)
                         (source / f"{name}{suffix}").replace(path)
             for folder, _, _ in os.walk(self.root / ASIDE, topdown=False):
+                with contextlib.suppress(OSError):  # not empty
+                    Path(folder).rmdir()
+
+    def _unpack(self, ids: Collection[str]) -> None:
+        """Takes the files of images out of their shards, into the run's folders."""
+        packed = [(kind, name) for kind in SUFFIXES for name in sorted(self.shards.ids(kind) & set(ids))]
+        for kind, name in packed:
+            path, file = self.root / kind / f"{name}{SUFFIXES[kind]}", self.shards.find(kind, name)
+            if file is not None and not path.is_file():  # one that is there is newer
+                with self.file(path) as copy:
+                    copy.write(file.read_bytes())
+        self.shards.forget(packed)
+
+    def _pack(self, ids: Iterable[str]) -> None:
+        """Packs what the run's folders hold of these images, and takes empty folders away."""
+        loose = {name for kind in SUFFIXES for name in existing_files(self.root, kind, packed=False)}
+        left = [name for name in ids if name in loose]
+        for start in range(0, len(left), IMAGES_PER_SHARD):
+            self.shards.pack(left[start : start + IMAGES_PER_SHARD], self.scratch)
+        for kind in SUFFIXES:
+            for folder, _, _ in os.walk(self.root / kind, topdown=False):
                 with contextlib.suppress(OSError):  # not empty
                     Path(folder).rmdir()
 
@@ -305,6 +345,11 @@ class RunFolder(RunReader):
             }
         )
         self.failures.finish(named)
+        if self.layout == TAR:
+            self._pack(name for name in ids if name not in rejected)
+            write_tag_table(self.root / "tags.jsonl", self.root / TAG_TABLE, self.scratch)
+        else:
+            (self.root / TAG_TABLE).unlink(missing_ok=True)  # it would tell what was
         self.notes["files"] = {"tags.jsonl": file_digest(self.root / "tags.jsonl")}
         self.write_manifest("complete", counts)
         self.is_complete = True
@@ -320,10 +365,10 @@ class RunFolder(RunReader):
         }
 
 
-def existing_files(root: Path, kind: str) -> set[str]:
-    """See `RunFolder.existing`."""
+def existing_files(root: Path, kind: str, *, packed: bool = True) -> set[str]:
+    """See `RunFolder.existing`; without what is in shards if not `packed`."""
     top = root / kind
-    return {
+    return (ResultShards(root).ids(kind) if packed else set()) | {
         path.relative_to(top).as_posix()[:-4]  # all suffixes have four characters
         for folder, _, names in os.walk(top)
         for path in (Path(folder) / name for name in names)
@@ -445,7 +490,7 @@ def _empty(root: Path) -> None:
                 said.replace(root / f"corrections-{run_id(read_manifest(root) or {})}.json")
         for name in OWN_FILES:
             (root / name).unlink(missing_ok=True)
-        for name in (*SUFFIXES, ASIDE):
+        for name in (*SUFFIXES, ASIDE, SHARDS):
             shutil.rmtree(root / name, ignore_errors=True)
         for path in (root / PARTIAL).iterdir():
             if path.name != "lock":

@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from tagclip.errors import RunError, UsageError
+from tagclip.errors import UsageError
+from tagclip.stored_files import FilePlace
 from tagclip.tag_files import TagRecord, parse_tag_line
 from tagclip.vocabulary import Vocabulary
 from wsss.files.confidence_files import read_confidence
 from wsss.files.map_files import read_maps
 from wsss.files.mask_files import read_mask
 from wsss.files.photos import PhotoLocator
+from wsss.files.result_shards import SUFFIXES, ResultShards
 from wsss.files.run_files import (
     ASIDE,
     REJECTED_FILE,
@@ -25,6 +27,7 @@ from wsss.files.run_files import (
     run_id,
     run_vocabulary,
 )  # fmt: skip
+from wsss.files.tag_tables import tag_lines
 
 
 class RunReader:
@@ -83,10 +86,7 @@ class RunReader:
         Raises:
             RunError: the run is not complete, or its tags are damaged.
         """
-        path = self.root / "tags.jsonl"
-        if not path.is_file():
-            raise RunError(f"{self.root}: no tags.jsonl, the run is not complete; run its command again")
-        for line, place in json_lines(path):
+        for line, place in tag_lines(self.root):
             yield parse_tag_line(line, self.vocabulary, place)
 
     def rejected(self) -> Iterator[TagRecord]:
@@ -98,7 +98,7 @@ class RunReader:
         for line, place in json_lines(self.root / REJECTED_FILE):
             yield parse_tag_line(line, self.vocabulary, place)
 
-    def photo(self, record: TagRecord, image_root: Path | str | None = None) -> Path:
+    def photo(self, record: TagRecord, image_root: Path | str | None = None) -> FilePlace:
         """Where the photo of a record is.
 
         Args:
@@ -119,7 +119,7 @@ class RunReader:
         Raises:
             ImageError: there is none, or it is damaged.
         """
-        return read_mask(self.mask_path(image_id))
+        return read_mask(self.place("masks", image_id))
 
     def confidence(self, image_id: str) -> np.ndarray:
         """Probability of each pixel's most probable label, (H, W) float32 in [0, 1], in steps of 1 / 255.
@@ -129,7 +129,7 @@ class RunReader:
         Raises:
             ImageError: there is none (runs with --save-confidence have them), or it is damaged.
         """
-        return read_confidence(self.confidence_path(image_id))
+        return read_confidence(self.place("confidence", image_id))
 
     def maps(self, image_id: str) -> dict[str, np.ndarray]:
         """Class maps of an image by tag name, (h, w) in [0, 1] on the patch grid, float16 or float32 as stored.
@@ -137,27 +137,41 @@ class RunReader:
         Raises:
             ImageError: there are none, or they are damaged.
         """
-        stored = read_maps(self.maps_path(image_id))
+        stored = read_maps(self.place("cams", image_id))
         names = [self.vocabulary.names[index] for index in stored.classes.tolist()]
         return dict(zip(names, stored.maps, strict=True))
 
+    @cached_property
+    def shards(self) -> ResultShards:
+        """The run's tar shards."""
+        return ResultShards(self.root)
+
+    def place(self, kind: str, image_id: str) -> FilePlace:
+        """Where a file of an image is: in the run's folders or in a shard; its path in the folders if there is none.
+
+        Args:
+            kind: "masks", "cams" or "confidence".
+        """
+        path = self.root / kind / f"{image_id}{SUFFIXES[kind]}"
+        return path if path.is_file() else self.shards.find(kind, image_id) or path
+
     def maps_path(self, image_id: str) -> Path:
-        """Where the image's maps are."""
+        """Where the image's maps are while they are in no shard; see `place`."""
         return self.root / "cams" / f"{image_id}.npz"
 
     def confidence_path(self, image_id: str) -> Path:
-        """Where the confidence of the image's mask is, if the run was told to save it."""
+        """Where the confidence of the image's mask is, if the run was told to save it; see `place`."""
         return self.root / "confidence" / f"{image_id}.png"
 
     def mask_path(self, image_id: str) -> Path:
-        """Where the image's mask is."""
+        """Where the image's mask is while it is in no shard; see `place`."""
         return self.root / "masks" / f"{image_id}.png"
 
-    def stored(self, path: Path) -> Path | None:
+    def stored(self, kind: str, image_id: str) -> FilePlace | None:
         """Where a file of an image is: in the data set, or aside while the image is out of it; None if there is none.
 
         Args:
-            path: what `mask_path`, `maps_path` or `confidence_path` gave.
+            kind: "masks", "cams" or "confidence".
         """
-        aside = self.root / ASIDE / path.relative_to(self.root)
-        return next((place for place in (path, aside) if place.is_file()), None)
+        aside = self.root / ASIDE / kind / f"{image_id}{SUFFIXES[kind]}"
+        return next((place for place in (self.place(kind, image_id), aside) if place.is_file()), None)

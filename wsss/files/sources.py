@@ -14,11 +14,14 @@ from tagclip.errors import RunError, UsageError
 from tagclip.folders import files_by_id
 from tagclip.image_ids import without_suffix
 from tagclip.images import find_images
+from tagclip.stored_files import FilePlace
 from tagclip.tag_files import TagRecord, parse_tag_line
 from tagclip.vocabulary import Vocabulary
 from wsss.files.lists import find_list, read_ids
 from wsss.files.photos import PhotoLocator
+from wsss.files.result_shards import results_by_id, results_there
 from wsss.files.run_files import json_lines, run_vocabulary
+from wsss.files.tag_tables import TAG_TABLE, tag_lines
 
 IMAGE_FOLDER = "JPEGImages"
 MASK_FOLDER = "SegmentationClass"
@@ -39,8 +42,8 @@ class Sample:
     """
 
     id: str
-    image: Path
-    mask: Path
+    image: FilePlace
+    mask: FilePlace
     tags: tuple[str, ...] = ()
     scores: tuple[float, ...] = ()
     file_size: int | None = None
@@ -131,7 +134,7 @@ def open_source(
 def _guess_layout(root: Path) -> str:
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder; give a run folder or a VOC-layout folder")
-    if (root / "tags.jsonl").is_file():
+    if (root / "tags.jsonl").is_file() or (root / TAG_TABLE).is_file():
         return "run"
     if (root / IMAGE_FOLDER).is_dir():
         return "voc"
@@ -147,13 +150,13 @@ def _open_run(
     vocabulary: Vocabulary | None,
     image_root: str | Path | None,
 ) -> MaskSource:
-    if not masks.is_dir():
+    if not results_there(masks):
         raise UsageError(f"{root}: no masks in {masks}; run `tagclip run` or `tagclip mask` first")
     vocabulary = vocabulary or load_vocabulary(None, root)
     failed_ids: set[str] = {row["id"] for row, _ in json_lines(root / "failures.jsonl") if "id" in row}
     photos = PhotoLocator.of_run(root, image_root)
     records = {}
-    for row, place in json_lines(root / "tags.jsonl"):
+    for row, place in tag_lines(root):
         record = parse_tag_line(row, vocabulary, place)
         records[record.id] = record
     wanted = list(records)
@@ -161,7 +164,7 @@ def _open_run(
         listed = read_ids(find_list(root, ann_file), records.keys() | failed_ids)
         chosen = set(listed)
         wanted = [*(name for name in records if name in chosen), *(name for name in listed if name not in records)]
-    there = files_by_id(masks, ".png")
+    there = results_by_id(masks, ".png")
     samples: list[Sample] = []
     missing: list[str] = []
     failed: list[str] = []
@@ -208,7 +211,7 @@ def _open_voc(root: Path, masks: Path, ann_file: str | Path | None, split: str |
     return MaskSource(root, "voc", samples, missing)
 
 
-def _require_images(folder: Path, images: Mapping[str, Path], ids: Sequence[str]) -> None:
+def _require_images(folder: Path, images: Mapping[str, FilePlace], ids: Sequence[str]) -> None:
     without = [name for name in ids if name not in images]
     if not without:
         return

@@ -10,8 +10,10 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from tagclip.errors import UsageError
+from tagclip.stored_files import StoredFile
 from wsss.files.mask_files import ignore_label
 from wsss.files.sources import VocabularySource, load_vocabulary, open_source, shown
+from wsss.files.unpacked import UNPACKED, local_file
 from wsss.segmentation.image_weights import ImageWeights
 
 
@@ -75,12 +77,14 @@ class PseudoMaskDataset(BaseSegDataset):
 
     def load_data_list(self) -> list[dict]:
         """One dict per image: paths, id, weight, and what mmseg's transforms expect."""
-        samples = self.source.samples
+        samples, copies = self.source.samples, self.source.root / UNPACKED
+        if any(isinstance(place, StoredFile) for sample in samples for place in (sample.image, sample.mask)):
+            print_log(f"{self.source.root}: photos or masks in shards are unpacked into {copies} first", "current")
         weights = self.image_weights(samples) if self.image_weights else [1.0] * len(samples)
         return [
             {
-                "img_path": str(sample.image),
-                "seg_map_path": str(sample.mask),
+                "img_path": str(local_file(sample.image, copies / "photos", sample.id)),
+                "seg_map_path": str(local_file(sample.mask, copies / "masks", sample.id)),
                 "sample_id": sample.id,
                 "image_weight": weight,
                 "label_map": self.label_map,

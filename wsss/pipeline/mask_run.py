@@ -19,8 +19,10 @@ from tagclip.tag_files import TagRecord
 from wsss.config import AFTER_THE_MAPS
 from wsss.files.corrections import CORRECTIONS_FILE, Corrections, read_corrections, write_corrections
 from wsss.files.digests import file_digest
+from wsss.files.result_shards import TAR, check_layout
 from wsss.files.run_files import ASIDE, read_manifest, run_id, stored_lines
 from wsss.files.run_folder import RunFolder, check_identity, existing_files, part_is_done
+from wsss.files.run_mirror import RunMirror
 from wsss.masks.crf import settle_engine
 from wsss.pipeline.changes import (
     Changes,
@@ -111,6 +113,8 @@ class MaskRun:
         corrections: Path | str | None = None,
         overwrite: bool = False,
     ):
+        check_layout(recipe.run.layout, recipe.run.out)
+        self.mirror: RunMirror | None = None  # of a run that lives in a store
         self.device = resolve_device(device)
         recipe = replace(recipe, masks=settle_engine(recipe.masks, self.device))  # refused before a model is loaded
         self.recipe, self.cache_dir, self.limit, self.overwrite = recipe, cache_dir, limit, overwrite
@@ -229,6 +233,11 @@ class MaskRun:
         overwrite = overwrite or self.overwrite
         if overwrite:
             self.model.recorded = None
+        if self._goes_by_parts(out, overwrite):
+            if overwrite:
+                with RunFolder.open(out, self.identity(), recipe.resolved(), overwrite=True):
+                    overwrite = self.overwrite = False
+            self.execute_parts(range(len(self.parts)), watch=watch)
         with RunFolder.open(
             out, self.identity(), recipe.resolved(), overwrite=overwrite, changeable=CHANGEABLE, after_maps=AFTER_MAPS,
         ) as run:  # fmt: skip
@@ -241,6 +250,18 @@ class MaskRun:
                 raise RunError(message)
             logger.warning(message)
         return run
+
+    def _goes_by_parts(self, out: Path, overwrite: bool) -> bool:
+        """Whether one process does part after part, so that no more than a part's files lie in folders at a time."""
+        if self.recipe.run.layout != TAR or self.corrections is not None:
+            return False
+        manifest = None if overwrite else read_manifest(out)
+        if manifest is None:
+            return True
+        is_new = manifest.get("state") != "complete" and not (out / "tags.jsonl").exists()
+        is_corrected = (out / CORRECTIONS_FILE).is_file()
+        identity = json.loads(json.dumps(self.identity()))
+        return is_new and not is_corrected and not check_identity(out, manifest, identity, CHANGEABLE, AFTER_MAPS)
 
     @cached_property
     def parts(self) -> list[Plan]:
@@ -274,6 +295,8 @@ class MaskRun:
                     confirm_photos(self.plan, run)
                     confirmed = True
                 self._execute_part(run, number, watch)
+            if self.mirror is not None:
+                self.mirror.push()
 
     def _execute_part(self, run: RunFolder, number: int, watch: Watch) -> None:
         plan = self.parts[number]
@@ -322,6 +345,8 @@ class MaskRun:
             counts = dict(run.manifest["counts"])
             if counts["images"] == len(self.plan.order):
                 run.counts = counts
+                if not run.is_packed:  # another layout
+                    run.adopt()
                 if run.is_adopted:  # other settings, same tags
                     run.complete(self.plan.order, counts, without_photo=set(self.absent))
                 run.is_complete = True

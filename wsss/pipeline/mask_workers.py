@@ -20,6 +20,7 @@ import numpy as np
 
 from tagclip.errors import ImageError, RunError, TagclipError
 from tagclip.images import decode_image
+from tagclip.stored_files import FilePlace
 from wsss.config import MaskConfig
 from wsss.files.atomic import atomic_file
 from wsss.files.confidence_files import encode_confidence
@@ -45,8 +46,8 @@ class MaskJob:
     """
 
     id: str
-    image: Path
-    maps: Path
+    image: FilePlace
+    maps: FilePlace
     mask: Path
     file_size: int | None = None
     confidence: Path | None = None

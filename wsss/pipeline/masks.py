@@ -202,7 +202,7 @@ class Pipeline:
     def _submit(self, workers: MaskWorkers, image: PlannedImage) -> None:
         run, name = self.run, image.id
         confidence = run.confidence_path(name) if self.work.save_confidence else None
-        job = MaskJob(name, image.file.path, run.maps_path(name), run.mask_path(name), image.file_size, confidence)
+        job = MaskJob(name, image.file.path, run.place("cams", name), run.mask_path(name), image.file_size, confidence)
         self._note(workers.submit(job))
 
     def _note(self, finished: Iterator[tuple[MaskJob, MaskReport]]) -> None:
@@ -219,7 +219,7 @@ class Pipeline:
 
         def count(name: str) -> dict[int, int] | None:
             try:
-                return count_labels(read_mask(self.run.mask_path(name)))
+                return count_labels(read_mask(self.run.place("masks", name)))
             except ImageError:
                 return None
 

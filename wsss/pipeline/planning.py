@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -154,7 +155,9 @@ def _photos(plan: Plan) -> dict[str, Any]:
     root = roots.pop() if len(roots) == 1 else None
     sizes = sorted(f"{image.id}\0{image.file_size}\n" for image in plan.images)
     digest = hashlib.sha256("".join(sizes).encode(errors="surrogateescape")).hexdigest()
-    return {"root": None if root is None else str(root), "sizes": digest}
+    # A list names a store or shards, a text a local folder.
+    place = str(root) if isinstance(root, Path) else [root] if isinstance(root, str) else root and list(root)
+    return {"root": place, "sizes": digest}
 
 
 @dataclass
@@ -255,7 +258,7 @@ def decodes(image: PlannedImage, config: ImageConfig) -> bool:
 
 def _readable(image: PlannedImage, run: RunFolder) -> bool:
     try:
-        read_maps(run.maps_path(image.id))
+        read_maps(run.place("cams", image.id))
     except ImageError:
         return False
     return True

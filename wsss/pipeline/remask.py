@@ -16,6 +16,7 @@ from wsss.files.classes import write_vocabulary
 from wsss.files.locks import folder_lock
 from wsss.files.provenance import claim_masks
 from wsss.files.run_files import read_manifest
+from wsss.files.run_reader import RunReader
 from wsss.files.sources import open_source, shown
 from wsss.masks.crf import settle_engine
 from wsss.pipeline.mask_workers import MaskJob, MaskReport, MaskStage, MaskWorkers
@@ -89,9 +90,10 @@ class Remasking:
             write_vocabulary(out, vocabulary)
             if sure is not None:
                 claim_masks(sure, {"masks": made_with, "confidence": True}, overwrite=overwrite, name=f"{sure}")
+        reader = RunReader(run)
         jobs = [
             MaskJob(
-                one.id, one.image, run / "cams" / f"{one.id}.npz", out / f"{one.id}.png", one.file_size,
+                one.id, one.image, reader.place("cams", one.id), out / f"{one.id}.png", one.file_size,
                 None if sure is None else sure / f"{one.id}.png",
             )
             for one in source.samples

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tagclip.config import TagCLIPConfig
 from tagclip.errors import UsageError
-from tagclip.image_lists import ImageFile, find_images
+from tagclip.image_lists import ImageFile
 from tagclip.settings import overlay
+from tagclip.stored_files import is_url, local_place
 from tagclip.tag_files import IdKind
 from tagclip.threshold_files import read_thresholds
 from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
 from wsss.configs import read_config
 from wsss.distillation.tagger_files import is_tagger_file
+from wsss.files.photo_sources import find_photos
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +61,7 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """Which images: see `tagclip.image_lists.find_images`."""
+    """Which images: see `wsss.files.photo_sources.find_photos`."""
 
     source: str | tuple[str, ...] | None = None
     root: str | None = None
@@ -72,7 +74,7 @@ class ImageSettings:
         """
         if self.source is None:
             raise UsageError("--images: needed, a folder, a glob, an image or a list")
-        return find_images(self.source, root=self.root, exclude=out)
+        return find_photos(self.source, root=self.root, exclude=out)
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ class TaggingRunConfig:
         tagging: fields of `TagCLIPConfig` over the preset's: the data set's constants, and others.
         top_k: keep only the k best scores of an image; None keeps all.
         class_thresholds: file of thresholds by class name, in place of those of `tagging.rule` and of the class file.
+        layout: how results are kept: "files", or "tar" for shards, see `wsss.files.result_shards`. Nothing in them
+            depends on it.
         out: run folder.
     """
 
@@ -107,6 +111,7 @@ class TaggingRunConfig:
     work: TagWork = field(default_factory=TagWork)
     top_k: int | None = None
     class_thresholds: str | None = None
+    layout: str = "files"
     out: str = "runs/tags"
 
     def to_dict(self) -> dict[str, Any]:
@@ -205,8 +210,8 @@ class MaskRunConfig(TaggingRunConfig):
 
 
 def _absolute(path: str | None) -> str | None:
-    """An absolute path (or glob) from one that is relative to the working directory."""
-    return None if path is None else str(Path(path).absolute())
+    """An absolute path (or glob) from one that is relative to the working directory; an address stays as it is."""
+    return path if path is None or is_url(path) else str(Path(local_place(path)).absolute())
 
 
 RunConfig = TypeVar("RunConfig", bound=TaggingRunConfig)

@@ -14,8 +14,10 @@ from tagclip.devices import resolve_device
 from tagclip.errors import RunError
 from tagclip.tagger import ImageTagger, TagCLIP
 from tagclip.vocabulary import Vocabulary
+from wsss.files.result_shards import check_layout
 from wsss.files.run_files import read_manifest, stored_lines
 from wsss.files.run_folder import RunFolder, check_identity, part_is_done
+from wsss.files.run_mirror import RunMirror
 from wsss.pipeline.changes import Changes, WantedTags, compare_tags, refuse_other_images
 from wsss.pipeline.planning import Plan, confirm_photos, plan_images
 from wsss.pipeline.run_config import TaggingRunConfig
@@ -54,6 +56,8 @@ class TagRun:
         cache_dir: Path | str | None = None,
         overwrite: bool = False,
     ):
+        check_layout(config.layout, config.out)
+        self.mirror: RunMirror | None = None  # of a run that lives in a store
         self.config, self.cache_dir, self.limit, self.overwrite = config, cache_dir, limit, overwrite
         self.vocabulary = vocabulary or config.load_vocabulary()
         self.settings = config.tagger_config(self.vocabulary)
@@ -169,6 +173,8 @@ class TagRun:
                         top_k=self.config.top_k, progress=step,
                     )  # fmt: skip
                 run.finish_part()
+            if self.mirror is not None:
+                self.mirror.push()
 
     @cached_property
     def _part_tagger(self) -> ImageTagger:

@@ -17,6 +17,7 @@ import numpy as np
 from tagclip.config import TagRuleConfig
 from tagclip.errors import TagclipError, UsageError
 from tagclip.settings import overlay
+from tagclip.stored_files import FilePlace
 from tagclip.tag_files import TagRecord
 from wsss.files.corrections import CORRECTIONS_FILE, read_corrections
 from wsss.files.mask_files import ignore_label
@@ -50,7 +51,7 @@ class RunContent:
     manifest: Mapping[str, Any]
     records: list[TagRecord]
     failures: dict[str, dict[str, Any]]
-    photos: dict[str, Path | None]
+    photos: dict[str, FilePlace | None]
     scale: ScoreScale
     levels: np.ndarray
     tags: np.ndarray
@@ -96,7 +97,7 @@ class RunContent:
         photos = {record.id: _found(locator, record) for record in records}
         return cls(
             reader, manifest, records, failures, photos, scale, scale.levels(scores), tags, has_scores,
-            locator.root,
+            locator.root if isinstance(locator.root, Path) else None,
         )  # fmt: skip
 
     @property
@@ -123,11 +124,10 @@ class RunContent:
     def images(self) -> Iterator[ReviewImage]:
         """The files of every image; those of rejected images are where the run has put them aside."""
         for record in self.records:
-            reader = self.reader
             yield ReviewImage(
-                record.id, self.photos[record.id], reader.stored(reader.mask_path(record.id)),
-                reader.stored(reader.maps_path(record.id)), self._best_first(record),
-                reader.stored(reader.confidence_path(record.id)),
+                record.id, self.photos[record.id], self.reader.stored("masks", record.id),
+                self.reader.stored("cams", record.id), self._best_first(record),
+                self.reader.stored("confidence", record.id),
             )  # fmt: skip
 
     def _best_first(self, record: TagRecord) -> tuple[int, ...]:
@@ -196,7 +196,7 @@ class RunContent:
         )
 
 
-def _found(locator: PhotoLocator, record: TagRecord) -> Path | None:
+def _found(locator: PhotoLocator, record: TagRecord) -> FilePlace | None:
     try:
         return locator.find(record.id, record.path)
     except (UsageError, OSError, ValueError):
@@ -321,7 +321,7 @@ class _PhotoLinks:
         There is none either for a photo that the browser would turn, and the run did not.
         """
         photo = self.photos[record.id]
-        if photo is None or (turned and not self.apply_exif):
+        if not isinstance(photo, Path) or (turned and not self.apply_exif):
             return 0
         if self.top is not None and record.path is not None and record.path.startswith(record.id):
             suffix = record.path[len(record.id) :]

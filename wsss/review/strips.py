@@ -20,6 +20,7 @@ from wsss.files.map_files import read_maps
 from wsss.files.mask_files import ignore_label, label_dtype, read_mask
 from wsss.files.photos import PhotoLocator
 from wsss.files.run_files import read_manifest, run_vocabulary
+from wsss.files.run_reader import RunReader
 from wsss.review.panels import PictureConfig, TagMaps, contact_sheet, mask_panel, strip
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def strips_of_run(
     if manifest is None or vocabulary is None:
         raise UsageError(f"--run {root}: no manifest.json there; give a run folder")
     apply_exif = manifest.get("masks", {}).get("image", {}).get("apply_exif", True)
-    photos = PhotoLocator.of_run(root, image_root)
+    photos, reader = PhotoLocator.of_run(root, image_root), RunReader(root)
     records = _tag_records(root, vocabulary)
     chosen = list(as_names(ids, "--ids")) if ids else _spread(list(records), limit)
     for name in chosen:
@@ -57,8 +58,8 @@ def strips_of_run(
             raise UsageError(f"--ids: {name!r} is not in {root / 'tags.jsonl'}")
         photo = photos.find(name, records[name].path)
         rgb = decode_image(photo, apply_exif=apply_exif)
-        stored = read_maps(root / "cams" / f"{name}.npz")
-        mask_path = root / "masks" / f"{name}.png"
+        stored = read_maps(reader.place("cams", name))
+        mask_path = reader.place("masks", name)
         overlay = None
         if mask_path.is_file():
             mask = read_mask(mask_path)

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import cv2
 
-from tagclip.errors import RunError
+from tagclip.errors import ImageError, RunError
+from tagclip.stored_files import FilePlace
 from tagclip.text_files import parse_json
 from wsss.files.concurrency import bounded_map
 from wsss.files.provenance import write_record
@@ -65,11 +65,11 @@ class ReviewImage:
     """The files of one image of a run: None where there is none (any more)."""
 
     id: str
-    photo: Path | None
-    mask: Path | None
-    maps: Path | None
+    photo: FilePlace | None
+    mask: FilePlace | None
+    maps: FilePlace | None
     classes: tuple[int, ...] = ()
-    confidence: Path | None = None
+    confidence: FilePlace | None = None
 
 
 class ThumbnailStore:
@@ -215,12 +215,12 @@ def _work(job: ThumbnailJob) -> ThumbnailReport:
         raise RunError(str(error)) from None
 
 
-def _stamp(path: Path | None) -> Stamp:
+def _stamp(path: FilePlace | None) -> Stamp:
     if path is None:
         return None
     try:
         status = path.stat()
-    except OSError:
+    except (OSError, ImageError):
         return None
     return status.st_size, status.st_mtime_ns
 

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from tagclip.errors import ImageError, TagclipError
 from tagclip.images import SWAPS_SIDES, decode_image
+from tagclip.stored_files import FilePlace, image_stream
 from wsss.files.atomic import atomic_file
 from wsss.files.confidence_files import read_confidence
 from wsss.files.map_files import StoredMaps, read_maps
@@ -83,13 +84,13 @@ class ThumbnailJob:
 
     id: str
     number: int
-    photo: Path | None
-    mask: Path | None
-    maps: Path | None
+    photo: FilePlace | None
+    mask: FilePlace | None
+    maps: FilePlace | None
     classes: tuple[int, ...] = ()
     with_photo: bool = True
     with_overlay: bool = True
-    confidence: Path | None = None
+    confidence: FilePlace | None = None
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def make_thumbnail(stage: ThumbnailStage, job: ThumbnailJob) -> ThumbnailReport:
     return report
 
 
-def _photo(stage: ThumbnailStage, path: Path) -> tuple[bytes, bool]:
+def _photo(stage: ThumbnailStage, path: FilePlace) -> tuple[bytes, bool]:
     """A thumbnail as WebP, and whether the file's pixels are turned by its EXIF orientation."""
     side = stage.config.side
     image = _decoded(path, side, stage.apply_exif)
@@ -158,19 +159,19 @@ def _photo(stage: ThumbnailStage, path: Path) -> tuple[bytes, bool]:
     return buffer.getvalue(), _is_turned(path)
 
 
-def _decoded(path: Path, side: int, apply_exif: bool) -> Image.Image:
+def _decoded(path: FilePlace, side: int, apply_exif: bool) -> Image.Image:
     """The photo, a large JPEG at a size near the one needed: its decoder shrinks it on the way, many times faster."""
     try:
-        with Image.open(path, formats=["JPEG"]) as image:
+        with Image.open(image_stream(path, whole=True), formats=["JPEG"]) as image:
             image.draft(image.mode, (2 * side, 2 * side))
             return Image.fromarray(decode_image(image, apply_exif=apply_exif))
     except (OSError, ValueError, SyntaxError, TagclipError, Image.DecompressionBombError):
         return Image.fromarray(decode_image(path, apply_exif=apply_exif))
 
 
-def _is_turned(path: Path) -> bool:
+def _is_turned(path: FilePlace) -> bool:
     try:
-        with Image.open(path) as image:
+        with Image.open(image_stream(path)) as image:
             return int(image.getexif().get(0x0112, 1)) in (2, 3, 4, *SWAPS_SIDES)
     except Exception:  # Pillow raises all sorts on damaged EXIF
         return False
@@ -205,7 +206,7 @@ def _write_overlay(stage: ThumbnailStage, job: ThumbnailJob) -> OverlayFigures:
     return figures
 
 
-def _or_none(read: Any, path: Path) -> Any:
+def _or_none(read: Any, path: FilePlace) -> Any:
     try:
         return read(path)
     except ImageError:

@@ -13,6 +13,7 @@ from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
 from wsss.files.map_files import read_maps
 from wsss.files.run_files import read_manifest
+from wsss.files.run_reader import RunReader
 from wsss.masks.label_map import label_scores, refine_label_scores
 
 
@@ -57,7 +58,7 @@ class RunMaps:
         Raises:
             ImageError: the image's maps are missing, damaged, or of another size.
         """
-        path = self.run / "cams" / f"{sample_id}.npz"
+        path = RunReader(self.run).place("cams", sample_id)
         stored = read_maps(path)
         if stored.size != tuple(size):
             raise ImageError(f"{path}: maps of an image of {stored.size}, which now has {tuple(size)}")

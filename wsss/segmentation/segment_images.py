@@ -11,6 +11,7 @@ from pathlib import Path
 from tagclip.errors import ImageError
 from tagclip.image_lists import ImageFile
 from tagclip.images import decode_image
+from tagclip.stored_files import StoredFile
 from tagclip.text_files import json_text
 from wsss.files.atomic import atomic_file, disk_errors, is_whole
 from wsss.files.classes import write_classes
@@ -101,7 +102,7 @@ def _segment(
                 failures.append(
                     {
                         "id": image.id,
-                        "path": image.path.as_posix(),
+                        "path": str(image.path) if isinstance(image.path, StoredFile) else image.path.as_posix(),
                         "stage": "segment",
                         "error": type(error).__name__,
                         "message": " ".join(str(error).split()),
