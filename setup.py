@@ -23,6 +23,7 @@ SEG = [
 ]
 HEIF = ["pillow-heif>=1,<2"]  # photos of phones; Pillow reads all other formats
 EXPORT = ["pycocotools>=2.0.8,<3", "pyarrow>=17,<26"]  # what some formats of `tagclip export` are written with
+RAY = ["ray>=2.40,<3"]  # `tagclip run --engine ray`
 DEV = [
     "hypothesis>=6.100,<7",
     "import-linter>=2.1,<3",
@@ -92,6 +93,7 @@ setup(
         "seg": SEG,
         "heif": HEIF,
         "export": EXPORT,
+        "ray": RAY,
         "dev": DEV,
         "browser": BROWSER,
         "sprites": SPRITES,

@@ -152,7 +152,8 @@ class RunFolder(RunReader):
                 )
             if changed and part is not None:
                 raise RunError(
-                    f"--out {root}: {'; '.join(changed)}; the same command without --shard brings the run up to date"
+                    f"--out {root}: {'; '.join(changed)}; the same command without --shard and --engine brings the run "
+                    "up to date"
                 )
             run = cls(root, identity, dict(notes or {}), manifest, lock, part)
             run._config = config
