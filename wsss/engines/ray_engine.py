@@ -294,6 +294,12 @@ def our_error(error: Any) -> Exception:
     return type(cause)(str(cause)) if isinstance(cause, TagclipError) else error
 
 
+def last_line(error: BaseException) -> str:
+    """The end of what Ray says, where the cause stands."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip()[:300] if lines else type(error).__name__
+
+
 def require_ray() -> None:
     """Makes sure that Ray is there.
 
@@ -363,7 +369,7 @@ def _cluster(options: RayOptions, run: MaskRun) -> Iterator[tuple[int, float, in
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
-    share = run.recipe.work(image.size for number in range(len(run.parts)) for image in run.parts[number].images)
+    share = run.recipe.work(run.plan.sizes())
     quiet = {"log_to_driver": False, "configure_logging": False, "logging_level": "error"}
     ours = not ray.is_initialized()
     if options.address is not None and ours:
@@ -425,7 +431,7 @@ def _do_parts(
     maker = ray.remote(ModelActor).options(num_cpus=1, num_gpus=gpus, scheduling_strategy="SPREAD", **forever)
     pool = ActorPool([maker.remote(order, board) for _ in range(actors)])
     for number in missing:
-        pool.submit(lambda actor, number: actor.execute.remote(number, run.parts[number]), number)
+        pool.submit(lambda actor, number: actor.execute.remote(number, run.parts[number].spelled_out()), number)
     total = sum(len(plan.order) for plan in run.parts)
     done = total - sum(len(run.parts[number].order) for number in missing)
     progress, core_seconds = ClusterProgress(), 0.0
@@ -437,6 +443,11 @@ def _do_parts(
                 pass
             except ray.exceptions.RayTaskError as error:
                 raise our_error(error) from None
+            except ray.exceptions.RayError as error:
+                raise RunError(
+                    f"an actor of the Ray cluster has ended: {last_line(error)}; all machines need the same "
+                    "installation; the same command resumes the run"
+                ) from None
             # An idle actor has nothing left to do: its place is for actors that were lost with their machine.
             while (idle := pool.pop_idle()) is not None:
                 ray.kill(idle)

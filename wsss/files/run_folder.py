@@ -20,6 +20,7 @@ from wsss.files.atomic import atomic_file, disk_errors, is_whole
 from wsss.files.corrections import CORRECTIONS_FILE
 from wsss.files.digests import file_digest
 from wsss.files.journal import Journal
+from wsss.files.kept_plan import PLAN_FILE
 from wsss.files.locks import take_lock
 from wsss.files.provenance import config_text, differences, installed_versions, part_of, refuse_other
 from wsss.files.run_files import FORMAT, LEFT_FILE, REJECTED_FILE, read_manifest, run_id
@@ -31,7 +32,7 @@ PARTIAL = ".partial"  # journals and temporary files of an unfinished run; gone 
 ASIDE = "aside"  # maps and masks of images that are not in the data set: rejected ones, and those without a photo
 OWN_FILES = (
     "manifest.json", "config.py", "tags.jsonl", "tags.txt", REJECTED_FILE, LEFT_FILE, CORRECTIONS_FILE,
-    "failures.jsonl", "log.txt", "times.json",
+    "failures.jsonl", "log.txt", "times.json", PLAN_FILE,
 )  # fmt: skip
 SUFFIXES = {"cams": ".npz", "masks": ".png", "confidence": ".png"}  # of the files that every image has
 OWN_FOLDERS = (*SUFFIXES, ASIDE, PARTIAL)

@@ -143,10 +143,11 @@ class MaskRun:
         plan = plan_images(
             self.files, self.recipe.masks.image, self.model.patch_size,
             batch_size=settings.batch_size, batch_patches=settings.batch_patches, workers=self.recipe.run.work.workers,
+            kept=Path(self.recipe.run.out),
         )  # fmt: skip
         if self._tagged is not None:
             plan = plan.restrict(self._tagged)
-            plan.order += self.absent
+            plan.order = [*plan.order, *self.absent]
             plan.absent = self.absent
         return plan
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tagclip.config import TagCLIPConfig
 from tagclip.errors import UsageError
-from tagclip.image_lists import ImageFile, find_images
+from tagclip.image_lists import ImageFile, list_images
 from tagclip.settings import overlay
 from tagclip.tag_files import IdKind
 from tagclip.threshold_files import read_thresholds
@@ -51,12 +51,12 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """Which images: see `tagclip.image_lists.find_images`."""
+    """Which images: see `tagclip.image_lists.list_images`."""
 
     source: str | tuple[str, ...] | None = None
     root: str | None = None
 
-    def find(self, out: str) -> list[ImageFile]:
+    def find(self, out: str) -> Sequence[ImageFile]:
         """The images, in order; those of the output folder `out` are none.
 
         Raises:
@@ -64,7 +64,7 @@ class ImageSettings:
         """
         if self.source is None:
             raise UsageError("--images: needed, a folder, a glob, an image or a list")
-        return find_images(self.source, root=self.root, exclude=out)
+        return list_images(self.source, root=self.root, exclude=out)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from tagclip.vocabulary import Vocabulary
 from wsss.files.run_folder import RunFolder
 from wsss.pipeline.batch import BatchRunner, finite_results
 from wsss.pipeline.decoding import DecodedBatch, decode_batches
+from wsss.pipeline.plan_table import names_digest
 from wsss.pipeline.planning import Plan, PlannedImage, confirm_photos, decodes
 
 PLAIN_LIST = "tags.txt"
@@ -132,17 +132,13 @@ def run_identity(
     Args:
         model: of `wsss.pipeline.run_model`.
     """
-    digest = hashlib.sha256()
-    for file in files:
-        # Not where it lies: photos may be moved.
-        digest.update(f"{file.id}\0{file.path.suffix}\0".encode(errors="surrogateescape"))
     return {
         "stage": "tags",
         "tagging": config.to_dict(),
         "top_k": top_k,
         "model": dict(model),
         "vocabulary": vocabulary.to_dict(),
-        "images": {"count": len(files), "digest": digest.hexdigest()},
+        "images": {"count": len(files), "digest": names_digest(files)},
     }
 
 

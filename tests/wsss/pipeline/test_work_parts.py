@@ -17,7 +17,7 @@ from wsss.pipeline import work_parts
 from wsss.pipeline.planning import Plan, PlannedImage
 from wsss.pipeline.work_parts import Shard, cut_parts
 
-VOLATILE = ("log.txt", "times.json")
+VOLATILE = ("log.txt", "times.json", "plan.npz")
 
 
 def plan_of(*sizes: int) -> Plan:
