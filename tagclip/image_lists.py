@@ -83,9 +83,15 @@ class ImageFiles(Sequence[ImageFile]):
         """Path of the image at a place."""
         return self._start + self.names[place]
 
-    def ids_and_suffixes(self) -> Iterator[tuple[str, str]]:
+    def ids(self) -> Iterator[str]:
         """Of all images."""
-        return ((self._id(name), name[name.rfind(".") :]) for name in self.names)
+        if self._ids is not None or self.prefix:
+            return map(self._id, self.names)
+        return (name[: name.rfind(".")] for name in self.names)
+
+    def suffixes(self) -> Iterator[str]:
+        """Of all images, as their names have them."""
+        return (name[name.rfind(".") :] for name in self.names)
 
     def _file(self, name: str) -> ImageFile:
         return ImageFile(self._id(name), Path(self.top, name), self.root)
@@ -99,7 +105,7 @@ class ImageFiles(Sequence[ImageFile]):
         if not all(map(is_plain, self.names)) or (self.prefix and not is_plain(self.prefix[:-1])):
             return False
         stems = array("q", (hash(name[: name.rfind(".")]) for name in self.names))
-        return all(is_plain(name[: name.rfind(".")]) for name in self.names) and len(set(stems)) == len(stems)
+        return len(set(stems)) == len(stems)
 
 
 def list_images(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -60,20 +61,15 @@ def _same(one: object, other: object) -> bool:
 def names_of(files: Sequence[ImageFile]) -> Iterator[str]:
     r"""Id and suffix of each file, with "\0" behind both: not where it lies, as photos may be moved."""
     if isinstance(files, ImageFiles):
-        return (f"{name}\0{suffix}\0" for name, suffix in files.ids_and_suffixes())
+        return map("{}\0{}\0".format, files.ids(), files.suffixes())
     return (f"{file.id}\0{file.path.suffix}\0" for file in files)
 
 
 def names_digest(files: Sequence[ImageFile]) -> str:
     """sha256 (hex) of the names of a list of images."""
-    digest = hashlib.sha256()
-    block: list[str] = []
-    for name in names_of(files):
-        block.append(name)
-        if len(block) == CHUNK:
-            digest.update("".join(block).encode(errors="surrogateescape"))
-            block.clear()
-    digest.update("".join(block).encode(errors="surrogateescape"))
+    digest, names = hashlib.sha256(), names_of(files)
+    while block := "".join(itertools.islice(names, CHUNK)):
+        digest.update(block.encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
@@ -92,7 +88,8 @@ def look_at(files: Sequence[ImageFile], digest: str, apply_exif: bool, workers: 
                 status = os.stat(path_of(files, place))  # noqa: PTH116  # a million files, and no Path of each
             except (OSError, ValueError):
                 continue
-            sizes[place], changed[place] = status.st_size, status.st_mtime_ns
+            sizes[place] = status.st_size
+            changed[place] = status.st_mtime_ns
 
     with ThreadPoolExecutor(max_workers=max(1, workers)) as executor:
         for _ in bounded_map(executor, look, range(0, len(files), CHUNK), 4 * max(1, workers)):
@@ -130,7 +127,8 @@ def _places(kept: Path, files: Sequence[ImageFile]) -> np.ndarray | None:
     names = read_names(kept)
     if not names or len(names) % 2:
         return None
-    where = {name + b"\0" + suffix: place for place, (name, suffix) in enumerate(zip(names[::2], names[1::2], strict=True))}
+    pairs = zip(names[::2], names[1::2], strict=True)
+    where = {name + b"\0" + suffix: place for place, (name, suffix) in enumerate(pairs)}
     found = (where.get(name[:-1].encode(errors="surrogateescape"), -1) for name in names_of(files))
     return np.fromiter(found, np.int64, len(files))
 
@@ -143,11 +141,27 @@ class BatchTable:
     bounds: np.ndarray
 
     @classmethod
-    def of(cls, batches: Sequence[Sequence[int]]) -> BatchTable:
-        """Packs lists."""
-        bounds = np.zeros(len(batches) + 1, np.int64)
-        np.cumsum(np.fromiter(map(len, batches), np.int64, len(batches)), out=bounds[1:])
-        members = np.fromiter((place for batch in batches for place in batch), np.int32, int(bounds[-1]))
+    def of(cls, groups: np.ndarray, limits: Sequence[int]) -> BatchTable:
+        """The batches of `tagclip.batches.plan_batches`.
+
+        Args:
+            groups: number of the group that each place may share batches with, (N,) int, -1 for places to leave out.
+            limits: most places in a batch, of each group.
+        """
+        order = np.argsort(groups, kind="stable").astype(np.int32)
+        ends = np.searchsorted(groups[order], np.arange(len(limits) + 1))
+        spans = [
+            (start, min(start + limit, last))
+            for first, last, limit in zip(ends[:-1].tolist(), ends[1:].tolist(), limits, strict=True)
+            for start in range(first, last, limit)
+        ]
+        starts = np.array([start for start, _ in spans], np.int64)
+        lengths = np.array([end for _, end in spans], np.int64) - starts
+        rank = np.argsort(order[starts], kind="stable")  # batches come in the order of their first places
+        starts, lengths = starts[rank], lengths[rank]
+        bounds = np.zeros(len(starts) + 1, np.int64)
+        np.cumsum(lengths, out=bounds[1:])
+        members = order[np.repeat(starts - bounds[:-1], lengths) + np.arange(bounds[-1])]
         return cls(members, bounds)
 
     def __len__(self) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tagclip.batches import plan_batches
+from tagclip.batches import batch_limit
 from tagclip.clip.trunk import Grid
 from tagclip.config import ImageConfig
 from tagclip.errors import ImageError, RunError
@@ -163,8 +163,9 @@ class PlanTable:
 
     def photo_sizes(self) -> Iterator[tuple[str, int | None]]:
         """See `Plan.photo_sizes`."""
-        places = map(int, np.flatnonzero(self.headers.height))
-        return ((self.id(place), int(self.headers.bytes[place])) for place in places)
+        ids = self.files.ids() if isinstance(self.files, ImageFiles) else (file.id for file in self.files)
+        columns = zip(ids, self.headers.height.tolist(), self.headers.bytes.tolist(), strict=True)
+        return ((name, size) for name, height, size in columns if height)
 
     def keep(self, root: Path, scratch: Path) -> None:
         """Keeps the headers in a run folder, for the next start.
@@ -221,10 +222,13 @@ def plan_images(
             else:
                 height[place], width[place] = found.height, found.width
                 is_new = True
-    sizes = np.unique(np.stack([height, width], axis=1), axis=0).tolist()
-    grids = {(rows, columns): _grid(rows, columns, patch_size, config) for rows, columns in sizes if rows}
-    of_image = (grids.get(size) for size in zip(height.tolist(), width.tolist(), strict=True))
-    packed = BatchTable.of(plan_batches(list(of_image), batch_size, batch_patches))
+    found_sizes, of_size = np.unique(height.astype(np.int64) << 32 | width, return_inverse=True)
+    sizes = [(int(size >> 32), int(size & 0xFFFFFFFF)) for size in found_sizes]
+    grids = {size: _grid(*size, patch_size, config) for size in sizes if size[0]}
+    distinct = sorted(set(grids.values()), key=lambda grid: (grid.height, grid.width))
+    number = {grid: place for place, grid in enumerate(distinct)}
+    groups = np.array([number[grids[size]] if size[0] else -1 for size in sizes], np.int32)[of_size.reshape(-1)]
+    packed = BatchTable.of(groups, [batch_limit(grid, batch_size, batch_patches) for grid in distinct])
     table = PlanTable(files, headers, packed, grids, is_new)
     return Plan(Lazy(len(files), table.id), Lazy(len(packed), table.batch), unreadable, table=table)
 
