@@ -65,6 +65,7 @@ def for_loopback() -> None:
         os.environ.pop(name.upper(), None)
     os.environ["no_proxy"] = f"127.0.0.1,{LOOPBACK},localhost"
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_raylet_start_wait_time_s"] = "180"  # on a machine with much other work
 
 
 @contextlib.contextmanager
