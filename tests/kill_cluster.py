@@ -65,7 +65,17 @@ def for_loopback() -> None:
         os.environ.pop(name.upper(), None)
     os.environ["no_proxy"] = f"127.0.0.1,{LOOPBACK},localhost"
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_raylet_start_wait_time_s"] = "180"  # on a machine with much other work
+
+
+def patiently(start: Callable[[], Any], tries: int = 5) -> Any:
+    """A node must be there within 30 s, which is not so on a machine with much other work."""
+    for left in reversed(range(tries)):
+        try:
+            return start()
+        except Exception:
+            if not left:
+                raise
+    raise AssertionError
 
 
 @contextlib.contextmanager
@@ -75,9 +85,10 @@ def two_nodes() -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    head = {**NODE, "include_dashboard": False}
+    cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
     try:
-        cluster.add_node(**NODE)
+        patiently(lambda: cluster.add_node(**NODE))
         ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
         yield cluster
     finally:
@@ -184,7 +195,7 @@ def one_round(kind: str, photos: Path, out: Path, cluster: Any) -> str:
     with Killing(out / "masks", kills[kind]) as killing:
         run_on_ray(make_run(photos, out), RayOptions(actors=2, threads=1))
     if kind == "node":
-        cluster.add_node(**NODE)
+        patiently(lambda: cluster.add_node(**NODE))
     return "" if killing.killed is not None else "over before the kill"
 
 

@@ -88,7 +88,6 @@ def stub_maps(folder: Path) -> bytes:
 def keep_headers(run: MaskRun) -> None:
     """Writes `plan.npz` of photos that are all stubs."""
     out = Path(run.recipe.run.out)
-    out.mkdir(parents=True, exist_ok=True)
     seen = look_at(run.files, names_digest(run.files), run.recipe.masks.image.apply_exif, 1)
     height, width = (np.full(len(seen), side, np.int32) for side in STUB)
     names = "".join(names_of(run.files)).encode()
@@ -174,7 +173,8 @@ def main() -> int:
         for state in args.states:
             out = work / state
             run = stub_run(work / "photos", out)
-            keep_headers(run)
+            with RunFolder.open(out, run.identity(), run.recipe.resolved()):
+                keep_headers(run)
             fill_parts(run) if state == "parts" else fill_complete(run, work)
             rows = [("kept", [measured(state, work / "photos", out) for _ in range(args.repeats)])]
             if count == args.images[0]:

@@ -14,7 +14,7 @@ pytest.importorskip("ray", reason="bash tools/test_ray.sh makes an environment w
 
 from tagclip.errors import RequirementError, RunError, UsageError
 from tests import kill_cluster
-from tests.kill_cluster import Killing, draw_scenes, kill_node, kill_process, made, make_run, two_nodes
+from tests.kill_cluster import Killing, draw_scenes, kill_node, kill_process, made, make_run, patiently, two_nodes
 from wsss.cli.main import execute
 from wsss.engines import ray_engine
 from wsss.engines.ray_engine import ProgressBoard, RayOptions, our_error, run_on_ray
@@ -86,7 +86,7 @@ def test_a_killed_process_takes_nothing_with_it(photos, whole, cluster, tmp_path
 def test_a_killed_node_takes_nothing_with_it(photos, whole, cluster, tmp_path):
     with Killing(tmp_path / "out" / "masks", lambda: kill_node(cluster), after=1) as killing:
         run_on_ray(make_run(photos, tmp_path / "out"), RayOptions(actors=2, threads=1))
-    cluster.add_node(**kill_cluster.NODE)
+    patiently(lambda: cluster.add_node(**kill_cluster.NODE))
     assert killing.killed is not None
     assert made(tmp_path / "out") == whole
 
