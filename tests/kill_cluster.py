@@ -36,7 +36,7 @@ from wsss.pipeline.run_config import MaskRunConfig, load_run_config
 
 NODE = {"num_cpus": 4, "node_ip_address": LOOPBACK, "object_store_memory": 100 * 2**20}
 MASK_WORKER, ACTOR = "ray::mask_task", "ray::ModelActor.execute"  # how Ray calls its processes
-KINDS = ("mask worker", "actor", "node", "driver")
+KINDS = ("mask worker", "actor", "driver", "node")
 SCENE = SceneConfig(side=(160, 161), object_side=(50, 90), objects=(1, 2))
 
 

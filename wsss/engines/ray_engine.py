@@ -111,14 +111,18 @@ class ProgressBoard:
 class ModelActor:
     """A process with a model that does parts; the model is loaded for the first of them."""
 
-    def __init__(self, order: ActorOrder, board: Any):
-        self.order, self.board = order, board
+    def __init__(self, board: Any):
+        self.board = board
+        self.order: ActorOrder | None = None
         self._worker: PartWorker | None = None
         self._part = -1
         self._told = 0.0
 
-    def execute(self, number: int, plan: Plan) -> float:
+    def execute(self, order: ActorOrder, number: int, plan: Plan) -> float:
         """Does a part; returns the processor seconds that it took here.
+
+        The order comes with every part and not with the actor: Ray keeps what a task needs for as long as it may have
+        to be done again.
 
         Raises:
             RunError: see `PartWorker.execute`; also a part at which actors end again and again.
@@ -126,7 +130,8 @@ class ModelActor:
         import ray
 
         start, self._part = time.process_time(), number
-        worker = self._worker = self._worker or self._make_worker()
+        self.order = order
+        worker = self._worker = self._worker or self._make_worker(order)
         until = time.monotonic() + PATIENCE
         while True:
             try:
@@ -147,12 +152,11 @@ class ModelActor:
 
         return ray.get_runtime_context().get_node_id(), os.getpid()
 
-    def _make_worker(self) -> PartWorker:
+    def _make_worker(self, order: ActorOrder) -> PartWorker:
         import torch
 
         from tagclip.devices import resolve_device
 
-        order = self.order
         enter_folder(order.folder)
         torch.set_num_threads(order.threads)
         model = RunModel(order.recipe.run, resolve_device(order.device))
@@ -171,6 +175,7 @@ class ModelActor:
             )
 
     def _pool(self, stage: MaskStage, work: WorkShare) -> MaskPool:
+        assert self.order is not None  # there is a part in work
         return pool_of_processes(stage, work) if stage.in_process else MaskTasks(stage, self.order)
 
     @contextlib.contextmanager
@@ -425,13 +430,13 @@ def _do_parts(
     from ray.util import ActorPool
 
     actors = min(actors, len(missing))
-    order = _order(run, options, max(1, math.ceil((cpus - actors) / actors)))
+    order = ray.put(_order(run, options, max(1, math.ceil((cpus - actors) / actors))))
     forever = {"max_restarts": -1, "max_task_retries": -1}
     board = ray.remote(ProgressBoard).options(num_cpus=0, **forever).remote()
     maker = ray.remote(ModelActor).options(num_cpus=1, num_gpus=gpus, scheduling_strategy="SPREAD", **forever)
-    pool = ActorPool([maker.remote(order, board) for _ in range(actors)])
+    pool = ActorPool([maker.remote(board) for _ in range(actors)])
     for number in missing:
-        pool.submit(lambda actor, number: actor.execute.remote(number, run.parts[number].spelled_out()), number)
+        pool.submit(lambda actor, number: actor.execute.remote(order, number, run.parts[number].spelled_out()), number)
     total = sum(len(plan.order) for plan in run.parts)
     done = total - sum(len(run.parts[number].order) for number in missing)
     progress, core_seconds = ClusterProgress(), 0.0
