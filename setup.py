@@ -37,6 +37,7 @@ DEV = [
     "setuptools>=70.1",  # builds the wheel that a test installs
 ]
 BROWSER = ["playwright>=1.48,<2"]  # tools/test_browser.sh, with the browser of the system
+SIMULATION = ["simpy>=4.1,<5"]  # wsss.benchmark.cluster_simulation
 SPRITES = ["resvg-py"]  # tools/make_demo_sprites.py
 
 
@@ -96,7 +97,8 @@ setup(
         "ray": RAY,
         "dev": DEV,
         "browser": BROWSER,
+        "simulation": SIMULATION,
         "sprites": SPRITES,
-        "all": sorted({*SEG, *HEIF, *EXPORT, *DEV}),
+        "all": sorted({*SEG, *HEIF, *EXPORT, *SIMULATION, *DEV}),
     },
 )

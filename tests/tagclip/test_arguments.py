@@ -13,7 +13,10 @@ ARRAY = np.zeros((4, 5, 3), np.uint8)
 PICTURE = Image.new("RGB", (5, 4))
 
 
-@pytest.mark.parametrize("one", ["a.jpg", Path("a.jpg"), PICTURE, ARRAY, ARRAY[..., 0]], ids=["name", "path", "PIL", "array", "grey"])
+ONES = {"name": "a.jpg", "path": Path("a.jpg"), "picture": PICTURE, "array": ARRAY, "grey": ARRAY[..., 0]}
+
+
+@pytest.mark.parametrize("one", ONES.values(), ids=ONES)
 def test_one_image_is_a_list_of_one(one):
     assert is_one_image(one)
     assert as_images(one) == [one] if not isinstance(one, np.ndarray) else as_images(one)[0] is one

@@ -29,6 +29,7 @@ EXPERIMENTS = {
     "cocostuff": "tags and masks of COCO-Stuff val",
 }
 REPORT = "report.md"
+MASKING = ("run", "mask", "remask")  # commands that may need the CRF
 logger = logging.getLogger(__name__)
 
 
@@ -160,10 +161,16 @@ class Reproduction:
         """Prepares truth and lists, and does what is left of the commands.
 
         Raises:
+            RequirementError: masks by the reference preset, without the package that it insists on.
             RunError: a command ended with an error; the same call resumes there.
         """
         from wsss.cli.main import execute
+        from wsss.config import CrfConfig, MaskConfig
+        from wsss.masks.crf import settle_engine
         from wsss.reproduction.commands import RESUMES, StepLog, write_list
+
+        if any(words[0] in MASKING and "reference" in words for words in self.all_commands()):
+            settle_engine(MaskConfig(crf=CrfConfig(engine="pydensecrf")))  # before hours of tagging
 
         for name, ids in self.ids.items():
             write_list(ids, self.out / "lists" / f"{name}.txt")

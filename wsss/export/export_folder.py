@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tagclip.errors import UsageError
-from tagclip.text_files import json_text
+from tagclip.text_files import json_text, parse_json
 from wsss.files.atomic import disk_errors
 from wsss.files.locks import take_lock
 from wsss.files.provenance import read_record
@@ -214,7 +213,7 @@ def owned_files(target: Path) -> set[str]:
     names = set()
     for line in path.read_text(encoding="utf-8").splitlines():
         with contextlib.suppress(ValueError):
-            name = json.loads(line)
+            name = parse_json(line)
             # The list is data: nothing outside the folder is ever removed because of it.
             if (
                 isinstance(name, str)

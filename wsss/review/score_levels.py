@@ -101,8 +101,8 @@ def _handle(levels: np.ndarray, tags: np.ndarray) -> int | None:
     # Errors where the threshold lies just at places[k]: tags below it and others from it on.
     errors = np.concatenate([[0], on.cumsum()[:-1]]) + off[::-1].cumsum()[::-1]
     lower = np.concatenate([[places[0]], places[:-1]])
-    gap = np.where(errors == errors.min(), places - lower, -1)
-    best = int(gap.argmax())
+    gap = np.where(errors == np.min(errors), places - lower, -1)
+    best = int(np.argmax(gap))
     below, reached = int(lower[best]), int(places[best])
     return _roundest(below, reached, (below + reached + 1) // 2)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from tagclip.errors import UsageError, WeightsError
+from tagclip.text_files import parse_json
 
 if TYPE_CHECKING:
     from mmseg.models.segmentors.base import BaseSegmentor
@@ -20,6 +20,7 @@ from wsss.configs import read_config
 
 PLUGIN = "wsss.mmseg_plugin"  # registers our types, as `custom_imports` of the configs does
 DESCRIPTION = "segmentor"  # key in the meta of a checkpoint that describes itself
+DAMAGED = "its description of the model is damaged; give its --config"
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,12 @@ def _allowed_types() -> list[Any]:
 
 def _settings(path: Path, stored: Mapping[str, Any], config: str | Path | None) -> dict[str, Any]:
     meta = stored.get("meta") or {}
-    described = json.loads(meta[DESCRIPTION]) if DESCRIPTION in meta else None
+    try:
+        described = _described(meta)
+    except ValueError as error:
+        if config is None:
+            raise WeightsError(f"checkpoint {path}: {DAMAGED} ({error})") from None
+        described = None
     if config is None:
         if described is None:
             raise UsageError(f"checkpoint {path} does not describe its model; give its --config")
@@ -149,6 +155,17 @@ def _settings(path: Path, stored: Mapping[str, Any], config: str | Path | None) 
         "classes": labels.get("classes", ()),
         "palette": labels.get("palette", ()),
     }
+
+
+def _described(meta: Mapping[str, Any]) -> dict[str, Any] | None:
+    if DESCRIPTION not in meta:
+        return None
+    described = parse_json(meta[DESCRIPTION]) if isinstance(meta[DESCRIPTION], str) else meta[DESCRIPTION]
+    if not isinstance(described, dict):
+        raise ValueError(f"{type(described).__name__} instead of a mapping")
+    if missing := {"model", "classes", "palette"} - set(described):
+        raise ValueError(f"without {', '.join(sorted(missing))}")
+    return described
 
 
 def _plain_palette(count: int) -> list[list[int]]:

@@ -1,6 +1,7 @@
 """`tagclip reproduce` on tiny sets in the layouts of the real ones, with the demo model."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tagclip.demo.scenes import SceneConfig, SceneRenderer
-from tagclip.errors import UsageError
+from tagclip.errors import RequirementError, UsageError
 from tagclip.vocabulary import Vocabulary
 from wsss.cli.main import execute
 from wsss.files.mask_files import read_mask
@@ -81,6 +82,7 @@ def test_a_dry_run_shows_the_documented_commands(voc, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.pydensecrf
 def test_voc_tags_masks_and_methods(voc, tmp_path, capsys):
     out = tmp_path / "out"
     call = ["reproduce", "voc2012", "--data", str(voc), "--any-data", "--subset", "3", "--out", str(out), *MODEL,
@@ -105,6 +107,16 @@ def test_voc_tags_masks_and_methods(voc, tmp_path, capsys):
     assert execute([*call, "--parts", "tags", "masks", "true_tags"]) == 0
     assert (out / "masks.json").stat().st_mtime_ns == before
     assert json.loads((tmp_path / "figures.json").read_text()) == found
+
+
+def test_masks_without_pydensecrf_are_refused_before_any_work(voc, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+    out = tmp_path / "out"
+    call = ["reproduce", "voc2012", "--data", str(voc), "--any-data", "--subset", "1", "--out", str(out), *MODEL]
+    with pytest.raises(RequirementError, match=r"as the reference preset has it, but .*pydensecrf"):
+        execute([*call, "--parts", "tags", "masks"])
+    assert not (out / "tags").exists()
+    assert execute([*call, "--parts", "tags"]) == 0
 
 
 def test_voc2007_by_its_annotations(voc, tmp_path):
@@ -160,6 +172,7 @@ def coco(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.pydensecrf
 def test_coco_tags_and_masks(coco, tmp_path):
     pytest.importorskip("pycocotools")
     out = tmp_path / "out"
@@ -180,6 +193,7 @@ def test_coco2014_tags(coco, tmp_path):
     assert row["published"] == 68.8
 
 
+@pytest.mark.pydensecrf
 def test_cocostuff_by_its_pixel_maps(coco, tmp_path):
     out = tmp_path / "out"
     call = ["reproduce", "cocostuff", "--data", str(coco), "--any-data", "--subset", "2", "--out", str(out), *MODEL]

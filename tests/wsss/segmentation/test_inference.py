@@ -25,7 +25,7 @@ from wsss.files.sources import Sample
 from wsss.segmentation import onnx_export
 from wsss.segmentation import predictor as predictor_module
 from wsss.segmentation import view_logits as view_logits_module
-from wsss.segmentation.checkpoints import load_segmentor, read_training_checkpoint
+from wsss.segmentation.checkpoints import DESCRIPTION, load_segmentor, read_training_checkpoint
 from wsss.segmentation.onnx_export import ExportConfig, export_onnx
 from wsss.segmentation.predictor import InferenceConfig, Predictor
 from wsss.segmentation.segment_images import segment_images
@@ -206,6 +206,22 @@ def test_checkpoints_that_do_not_describe_themselves_need_a_config(trained, conf
     four = "for head in ('decode_head', 'auxiliary_head'): model[head]['num_classes'] = 4"
     fitting.write_text(squares.CONFIG + four)
     assert load_segmentor(tmp_path / "bare.pth", fitting).classes == ("0", "1", "2", "3")
+
+
+@pytest.mark.parametrize(
+    ("description", "problem"),
+    [("{", "Expecting"), ("[" * 100_000, "nested too deep"), ("[1]", "list instead"), ("{}", "without classes"),
+     (7, "int instead")],
+    ids=["json", "nested", "list", "empty", "number"],
+)  # fmt: skip
+def test_a_damaged_description_is_said_or_replaced(trained, config_file, tmp_path, description, problem):
+    stored = read_training_checkpoint(trained.checkpoint)
+    path = tmp_path / "damaged.pth"
+    torch.save({**stored, "meta": {DESCRIPTION: description}}, path)
+    with pytest.raises(WeightsError, match=rf"damaged.pth: its description .* --config \(.*{problem}"):
+        load_segmentor(path)
+    with pytest.raises(WeightsError, match="weights of another model"):
+        load_segmentor(path, config_file)
 
 
 def test_segment_images_writes_masks_overlays_and_failures(segmentor, folders, tmp_path):
