@@ -1,6 +1,7 @@
 """Seconds and memory of starting a run again whose images are done: `plan.npz` beside reading every header.
 
     python -m wsss.benchmark.start_up --images 100000 1000000 --work DIR
+    python -m wsss.benchmark.start_up --listed 1000000 --work DIR
 
 The photos are hard links to small stub files, 1,000 in a folder; each is a directory entry of its own that is looked
 at. Two states of a run folder are started in processes of their own, whose seconds count from the start of Python:
@@ -11,7 +12,8 @@ at. Two states of a run folder are started in processes of their own, whose seco
                looked at. Masks and maps are links to stub files as well
 
 No image goes through a model. The photos are all of one size, so `plan.npz` is written without reading their headers;
-for the first number of images, one start that reads them all is measured, too.
+for the first number of images, one start that reads them all is measured, too. --listed takes a list of names without
+files, and says what each step of a start costs but the walk through the folders and the look at each file.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,21 +34,25 @@ import numpy as np
 import psutil
 from PIL import Image
 
+from tagclip.clip.trunk import Grid
+from tagclip.image_lists import ImageFiles
 from wsss.benchmark.measure import machine
-from wsss.files.kept_plan import PLAN_FILE, write_headers
+from wsss.files.kept_plan import PLAN_FILE, PhotoHeaders, write_headers
 from wsss.files.map_files import StoredMaps
 from wsss.files.run_folder import DONE, PARTIAL, PARTS, RunFolder
 from wsss.pipeline.mask_run import MaskRun
 from wsss.pipeline.part_worker import AFTER_MAPS, CHANGEABLE
-from wsss.pipeline.plan_table import look_at, names_digest, names_of
-from wsss.pipeline.planning import confirm_photos
+from wsss.pipeline.plan_table import BatchTable, Lazy, fill_from, look_at, names_digest, names_of
+from wsss.pipeline.planning import Plan, PlanTable, confirm_photos, photos_record
 from wsss.pipeline.recipe import Recipe
 from wsss.pipeline.run_config import MaskRunConfig, load_run_config
+from wsss.pipeline.work_parts import cut_parts
 
 PER_FOLDER = 1000
 LINKS = 30_000  # to one file; file systems allow 65,000 or fewer
 STUB = (48, 64)  # height and width of the photos
 STATES = ("parts", "complete")
+BATCH_SIZE = 4
 BATCH = 10_000  # records that are written in one go
 
 
@@ -134,8 +141,38 @@ def start_again(state: str, photos: Path, out: Path) -> dict[str, Any]:
             raise RuntimeError(f"parts {missing} are left")
     elif run.execute().times is not None:
         raise RuntimeError("the run was not complete")
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": _seconds(), "listed": listed, "core": time.process_time(), "memory": memory}
+    return {"seconds": _seconds(), "listed": listed, "core": time.process_time(), "memory": _peak()}
+
+
+def start_listed(count: int, work: Path) -> None:
+    """Prints processor seconds of each step of a start, and the peak memory after it, for a list without files."""
+    names = [f"{number // PER_FOLDER:05}/{number:07}.png" for number in range(count)]
+    print(f"| imports, and {count:,} names | {time.process_time():.1f} | {_peak():,.0f} |")
+    files = _timed("a list of images from names", lambda: ImageFiles(work, names))
+    digest = _timed("digest of the list", lambda: names_digest(files))
+    height, width = (np.full(count, side, np.int32) for side in STUB)
+    ones = np.ones(count, np.int64)
+    headers = PhotoHeaders(digest, True, ones, ones, height, width)
+    write_headers(work / PLAN_FILE, work, headers, "".join(names_of(files)).encode())
+    seen = replace(headers, height=np.zeros_like(height), width=np.zeros_like(width))
+    _timed("kept headers", lambda: fill_from(work / PLAN_FILE, seen, files))
+    groups = np.zeros(count, np.int32)
+    packed = _timed("batches", lambda: BatchTable.of(groups, [BATCH_SIZE]))
+    table = PlanTable(files, headers, packed, {STUB: Grid(3, 4)}, False)
+    plan = Plan(Lazy(count, table.id), Lazy(len(packed), table.batch), table=table)
+    _timed("parts", lambda: cut_parts(plan))
+    _timed("digest of the photos", lambda: photos_record(plan))
+
+
+def _timed(name: str, step: Callable[[], Any]) -> Any:
+    start = time.process_time()
+    found = step()
+    print(f"| {name} | {time.process_time() - start:.1f} | {_peak():,.0f} |", flush=True)
+    return found
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _seconds() -> float:
@@ -154,6 +191,7 @@ def measured(state: str, photos: Path, out: Path) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, nargs="+", default=[100_000], help="how many")
+    parser.add_argument("--listed", type=int, help="measure the steps of a start with a list of this many names")
     parser.add_argument("--states", nargs="+", choices=STATES, default=["parts"], help="of the run folder")
     parser.add_argument("--repeats", type=int, default=3, help="starts of each; the median is shown")
     parser.add_argument("--work", type=Path, required=True, help="folder for everything, which must not exist")
@@ -164,6 +202,11 @@ def main() -> int:
         print(json.dumps(start_again(args.child, args.work, args.out)))
         return 0
     print(json.dumps(machine("cpu", 1)))
+    if args.listed is not None:
+        args.work.mkdir(parents=True)
+        print("| step | core-seconds | peak memory, MiB |\n|---|---:|---:|")
+        start_listed(args.listed, args.work)
+        return 0
     print("| images | run folder | headers | seconds | core-seconds | peak memory, MiB |")
     print("|---:|---|---|---:|---:|---:|")
     for count in args.images:

@@ -247,7 +247,7 @@ def confirm_photos(plan: Plan, run: RunFolder) -> None:
     Raises:
         RunError: a photo has another size in bytes than the one that was tagged under its id.
     """
-    mine, there = _photos(plan), (run.manifest or {}).get("photos") or {}
+    mine, there = photos_record(plan), (run.manifest or {}).get("photos") or {}
     if run.manifest is not None and mine["sizes"] != there.get("sizes"):
         for image in (image for batch in plan.batches for image in batch):
             tagged = run.tags[image.id].get("file_size") if image.id in run.tags else None
@@ -262,7 +262,7 @@ def confirm_photos(plan: Plan, run: RunFolder) -> None:
     run.note({"photos": mine, "id": run_id({**there, "photos": mine})})
 
 
-def _photos(plan: Plan) -> dict[str, Any]:
+def photos_record(plan: Plan) -> dict[str, Any]:
     """Where the photos of a plan are, and a digest of their sizes in bytes."""
     if plan.table is not None and isinstance(plan.table.files, ImageFiles):
         roots = {plan.table.files.root}
