@@ -42,7 +42,7 @@ from wsss.files.map_files import StoredMaps
 from wsss.files.run_folder import DONE, PARTIAL, PARTS, RunFolder
 from wsss.pipeline.mask_run import MaskRun
 from wsss.pipeline.part_worker import AFTER_MAPS, CHANGEABLE
-from wsss.pipeline.plan_table import BatchTable, Lazy, fill_from, look_at, names_digest, names_of
+from wsss.pipeline.plan_table import BatchTable, Lazy, fill_from, listed_names, look_at, names_digest
 from wsss.pipeline.planning import Plan, PlanTable, confirm_photos, photos_record
 from wsss.pipeline.recipe import Recipe
 from wsss.pipeline.run_config import MaskRunConfig, load_run_config
@@ -97,7 +97,7 @@ def keep_headers(run: MaskRun) -> None:
     out = Path(run.recipe.run.out)
     seen = look_at(run.files, names_digest(run.files), run.recipe.masks.image.apply_exif, 1)
     height, width = (np.full(len(seen), side, np.int32) for side in STUB)
-    names = "".join(names_of(run.files)).encode()
+    names = "".join(listed_names(run.files)).encode()
     write_headers(out / PLAN_FILE, out, replace(seen, height=height, width=width), names)
 
 
@@ -153,7 +153,7 @@ def start_listed(count: int, work: Path) -> None:
     height, width = (np.full(count, side, np.int32) for side in STUB)
     ones = np.ones(count, np.int64)
     headers = PhotoHeaders(digest, True, ones, ones, height, width)
-    write_headers(work / PLAN_FILE, work, headers, "".join(names_of(files)).encode())
+    write_headers(work / PLAN_FILE, work, headers, "".join(listed_names(files)).encode())
     seen = replace(headers, height=np.zeros_like(height), width=np.zeros_like(width))
     _timed("kept headers", lambda: fill_from(work / PLAN_FILE, seen, files))
     groups = np.zeros(count, np.int32)

@@ -389,9 +389,15 @@ def _cluster(options: RayOptions, run: MaskRun) -> Iterator[tuple[int, float, in
         local: dict[str, Any] = {"num_cpus": (options.actors or 1) + share.mask_workers}
         if LOOPBACK is not None:
             local["_node_ip_address"] = LOOPBACK
-        ray.init(
-            address="local", include_dashboard=False, object_store_memory=OBJECT_STORE, **local, **quiet
-        )  # fmt: skip
+        try:
+            ray.init(
+                address="local", include_dashboard=False, object_store_memory=OBJECT_STORE, **local, **quiet
+            )  # fmt: skip
+        except Exception as error:  # Ray has no narrower one
+            raise RunError(
+                f"--engine ray: no cluster can be started on this machine ({first_line(error)}); it may have too much "
+                "other work"
+            ) from None
     try:
         yield _share_out(options, run.device.type, ray.cluster_resources(), len(ray.nodes()))
     finally:

@@ -58,7 +58,7 @@ def _same(one: object, other: object) -> bool:
     return one == other
 
 
-def names_of(files: Sequence[ImageFile]) -> Iterator[str]:
+def listed_names(files: Sequence[ImageFile]) -> Iterator[str]:
     r"""Id and suffix of each file, with "\0" behind both: not where it lies, as photos may be moved."""
     if isinstance(files, ImageFiles):
         return map("{}\0{}\0".format, files.ids(), files.suffixes())
@@ -67,7 +67,7 @@ def names_of(files: Sequence[ImageFile]) -> Iterator[str]:
 
 def names_digest(files: Sequence[ImageFile]) -> str:
     """sha256 (hex) of the names of a list of images."""
-    digest, names = hashlib.sha256(), names_of(files)
+    digest, names = hashlib.sha256(), listed_names(files)
     while block := "".join(itertools.islice(names, CHUNK)):
         digest.update(block.encode(errors="surrogateescape"))
     return digest.hexdigest()
@@ -129,7 +129,7 @@ def _places(kept: Path, files: Sequence[ImageFile]) -> np.ndarray | None:
         return None
     pairs = zip(names[::2], names[1::2], strict=True)
     where = {name + b"\0" + suffix: place for place, (name, suffix) in enumerate(pairs)}
-    found = (where.get(name[:-1].encode(errors="surrogateescape"), -1) for name in names_of(files))
+    found = (where.get(name[:-1].encode(errors="surrogateescape"), -1) for name in listed_names(files))
     return np.fromiter(found, np.int64, len(files))
 
 

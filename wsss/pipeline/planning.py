@@ -23,7 +23,7 @@ from wsss.files.kept_plan import PLAN_FILE, PhotoHeaders, write_headers
 from wsss.files.map_files import read_maps
 from wsss.files.run_files import read_manifest, run_id
 from wsss.files.run_folder import RunFolder
-from wsss.pipeline.plan_table import BatchTable, Lazy, fill_from, look_at, names_digest, names_of, path_of
+from wsss.pipeline.plan_table import BatchTable, Lazy, fill_from, listed_names, look_at, names_digest, path_of
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class PlanTable:
             RunError: full disk.
         """
         if self.is_new:
-            names = "".join(names_of(self.files)).encode(errors="surrogateescape")
+            names = "".join(listed_names(self.files)).encode(errors="surrogateescape")
             write_headers(root / PLAN_FILE, scratch, self.headers, names)
 
 
