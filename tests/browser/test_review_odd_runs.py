@@ -63,6 +63,21 @@ def test_runs_that_lack_something(reviewed, visit, changes):
     assert page.locator(".chart").count() >= 4
 
 
+def test_the_confidence_of_masks_filters_and_sorts(reviewed, visit):
+    page = visit(reviewed(RunRecipe(["a", "b", "c", "d"], confidence=[0.9, 0.6, 1.0, 0.7]))).page
+    shown = "Review.app.view.places.map((i) => Review.app.model.ids[i])"
+    page.get_by_label("Order", exact=True).select_option("confidence")
+    assert page.evaluate(shown) == ["b", "d", "a", "c"]
+    page.get_by_label("Confidence in percent, at most").fill("80")
+    assert page.evaluate(shown) == ["b", "d"]
+    page.keyboard.press("Escape")
+    page.evaluate("Review.app.detail.open(1)")
+    assert "Mean confidence of the mask: 60" in page.locator(".reason").first.inner_text()
+    plain = visit(reviewed(RunRecipe(["a", "b"]), "plain")).page
+    assert plain.get_by_label("Confidence in percent, at most").count() == 0
+    assert plain.locator("#sort option[value=confidence]").count() == 0
+
+
 def test_tags_without_scores(reviewed, visit):
     page = visit(reviewed(RunRecipe(["a", "b"], has_scores=False, rule=None))).page
     assert page.locator(".handle").count() == 0

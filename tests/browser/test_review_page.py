@@ -185,7 +185,8 @@ def test_tags_are_toggled_undone_and_done_again(made_run, visit):
     assert tags(page, name) == before - {removed}
     assert "1 corrected" in page.locator("#counts").inner_text()
     gone = page.locator(f".card.is-current [data-class='{NAMES.index(removed)}']")
-    assert gone.locator(".dot").count() == 1
+    assert gone.locator(".dot:visible").count() == 1
+    assert page.locator(".card:visible .dot:visible").count() == 1
     assert gone.get_attribute("aria-pressed") == "false"
     page.keyboard.press("z")
     assert tags(page, name) == before
@@ -380,6 +381,11 @@ def test_saved_corrections_become_masks_and_a_second_review_shows_them(made_run,
     assert tags(page, order[0]) == expected
     page.evaluate("(id) => Review.app.detail.open(Review.app.model.place.get(id))", order[0])
     assert "Corrected before: " in page.locator("#detail").inner_text()
+    # A rejection can be taken back with open eyes: the run has put the mask aside, and the page shows it.
+    page.evaluate("(id) => Review.app.detail.open(Review.app.model.place.get(id))", order[1])
+    until(page, "Review.app.detail.canvas.width === Review.app.detail.width")
+    page.keyboard.press("x")
+    assert page.evaluate("(id) => Review.app.model.state(Review.app.model.place.get(id))", order[1]) is None
 
 
 def test_a_saved_file_continues_elsewhere(made_run, visit, tmp_path):

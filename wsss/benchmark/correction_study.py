@@ -14,7 +14,7 @@ import argparse
 import json
 import shutil
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -226,7 +226,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     scenes, run, twin = args.out / "scenes", args.out / "run", args.out / "corrected"
     if not (scenes / "train_labels.txt").is_file():
         write_scenes(scenes, args.count, SCENES, seed=args.seed)
-    plain = {"masks.views.scales": (1.0,), "masks.views.flip": False}
+    plain = {"masks.views.scales": (1.0,), "masks.views.flip": False, "work.mask_workers": 1}
     reader = label_folder(scenes / "JPEGImages", None, run, config="demo/masks", settings=plain)
     labels = read_labels(scenes / "train_labels.txt", reader.vocabulary, ids="index")
     if not twin.is_dir():
@@ -234,6 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     file = args.out / "corrections.json"
     write_corrections(corrections_of(run, labels, set(labels)), file)
     recipe = Recipe.of_run(twin)
+    recipe = replace(recipe, run=replace(recipe.run, work=replace(recipe.run.work, mask_workers=1)))
     MaskRun(recipe, corrections=file).execute()
     rows = worth_rows(study(scenes, run, twin, labels), order_of_doubt(run), args.shares, args.draws, args.seed)
     print(worth_text(rows))

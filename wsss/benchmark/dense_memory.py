@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for strategy in args.strategies:
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
                 cost = process.submit(measure, strategy).result()
-            print(f"| {strategy} | {cost.loaded:,.0f} | {cost.peak:,.0f} | {cost.seconds:.1f} |", flush=True)
+            print(f"| {strategy} | {cost.loaded:,.0f} | {cost.peak:,.0f} | {cost.seconds:.3f} |", flush=True)
     except TagclipError as error:
         parser.exit(2, f"error: {error}\n")
     return 0

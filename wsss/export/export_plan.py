@@ -87,6 +87,7 @@ def plan_export(run: RunReader, options: ExportOptions, default_split: str, *, n
             chosen.append(record.id)
             tags.append(sure_tags(record, options.min_confidence))
     plan.records = len(ids)
+    plan.left_out[REJECTED] += sum(1 for _ in run.rejected())
     there = set(ids)
     failed = {str(line.get("id")) for line in run.failed()}
     without = plan.left_out.pop(NO_MASK, 0)

@@ -15,6 +15,7 @@ from tagclip.vocabulary import Vocabulary
 FORMAT = 1
 REJECTED_FILE = "rejected.jsonl"  # lines of tags.jsonl, of images that a person has taken out of the data set
 LEFT_FILE = "left.jsonl"  # lines of tags.jsonl, of images whose photos have left the collection
+ASIDE = "aside"  # maps and masks of images that are not in the data set: rejected ones, and those without a photo
 CHANGING = ("id", "state", "versions", "counts", "files", "photos", "corrections")  # no part of what a run is
 
 

@@ -23,13 +23,12 @@ from wsss.files.journal import Journal
 from wsss.files.kept_plan import PLAN_FILE
 from wsss.files.locks import take_lock
 from wsss.files.provenance import config_text, differences, installed_versions, part_of, refuse_other
-from wsss.files.run_files import FORMAT, LEFT_FILE, REJECTED_FILE, read_manifest, run_id
+from wsss.files.run_files import ASIDE, FORMAT, LEFT_FILE, REJECTED_FILE, read_manifest, run_id
 from wsss.files.run_reader import RunReader
 
 PARTS, DONE = "parts", "done"  # below PARTIAL: a folder per part, and the file that says that it is done
 TRIES = 20  # tenths of a second that a part waits for others to look, too
 PARTIAL = ".partial"  # journals and temporary files of an unfinished run; gone when it is complete
-ASIDE = "aside"  # maps and masks of images that are not in the data set: rejected ones, and those without a photo
 OWN_FILES = (
     "manifest.json", "config.py", "tags.jsonl", "tags.txt", REJECTED_FILE, LEFT_FILE, CORRECTIONS_FILE,
     "failures.jsonl", "log.txt", "times.json", PLAN_FILE,

@@ -16,7 +16,15 @@ from wsss.files.confidence_files import read_confidence
 from wsss.files.map_files import read_maps
 from wsss.files.mask_files import read_mask
 from wsss.files.photos import PhotoLocator
-from wsss.files.run_files import REJECTED_FILE, json_lines, manifest_digest, read_manifest, run_id, run_vocabulary
+from wsss.files.run_files import (
+    ASIDE,
+    REJECTED_FILE,
+    json_lines,
+    manifest_digest,
+    read_manifest,
+    run_id,
+    run_vocabulary,
+)  # fmt: skip
 
 
 class RunReader:
@@ -144,3 +152,12 @@ class RunReader:
     def mask_path(self, image_id: str) -> Path:
         """Where the image's mask is."""
         return self.root / "masks" / f"{image_id}.png"
+
+    def stored(self, path: Path) -> Path | None:
+        """Where a file of an image is: in the data set, or aside while the image is out of it; None if there is none.
+
+        Args:
+            path: what `mask_path`, `maps_path` or `confidence_path` gave.
+        """
+        aside = self.root / ASIDE / path.relative_to(self.root)
+        return next((place for place in (path, aside) if place.is_file()), None)

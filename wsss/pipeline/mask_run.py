@@ -17,8 +17,8 @@ from tagclip.errors import RunError, UsageError
 from tagclip.tag_files import TagRecord
 from wsss.files.corrections import CORRECTIONS_FILE, Corrections, read_corrections, write_corrections
 from wsss.files.digests import file_digest
-from wsss.files.run_files import read_manifest, run_id, stored_lines
-from wsss.files.run_folder import ASIDE, RunFolder, check_identity, existing_files
+from wsss.files.run_files import ASIDE, read_manifest, run_id, stored_lines
+from wsss.files.run_folder import RunFolder, check_identity, existing_files
 from wsss.masks.crf import settle_engine
 from wsss.pipeline.changes import (
     Changes,

@@ -121,12 +121,13 @@ class RunContent:
         return True
 
     def images(self) -> Iterator[ReviewImage]:
-        """The files of every image."""
+        """The files of every image; those of rejected images are where the run has put them aside."""
         for record in self.records:
-            mask, maps = self.reader.mask_path(record.id), self.reader.maps_path(record.id)
+            reader = self.reader
             yield ReviewImage(
-                record.id, self.photos[record.id], mask if mask.is_file() else None, maps if maps.is_file() else None,
-                self._best_first(record),
+                record.id, self.photos[record.id], reader.stored(reader.mask_path(record.id)),
+                reader.stored(reader.maps_path(record.id)), self._best_first(record),
+                reader.stored(reader.confidence_path(record.id)),
             )  # fmt: skip
 
     def _best_first(self, record: TagRecord) -> tuple[int, ...]:
@@ -266,7 +267,7 @@ def _chunk(
     content: RunContent, entries: Mapping[str, ThumbnailEntry], rows: range, photos: _PhotoLinks
 ) -> dict[str, Any]:
     columns: dict[str, list[Any]] = {
-        name: [] for name in ("id", "photo", "size", "thumb", "flags", "tags", "shares", "rivals")
+        name: [] for name in ("id", "photo", "size", "thumb", "flags", "tags", "shares", "rivals", "confidence")
     }
     failed, said, problems = {}, {}, {}
     for place, row in enumerate(rows):
@@ -285,6 +286,7 @@ def _chunk(
         columns["tags"].append(list(record.indices))
         columns["shares"].append([value for pair in figures.shares for value in pair])
         columns["rivals"].append([value for pair in figures.rivals for value in pair])
+        columns["confidence"].append(-1 if figures.confidence is None else figures.confidence)
         if entry.problem is not None:
             problems[place] = entry.problem
         failure = content.failures.get(record.id)

@@ -69,6 +69,7 @@ class ReviewImage:
     mask: Path | None
     maps: Path | None
     classes: tuple[int, ...] = ()
+    confidence: Path | None = None
 
 
 class ThumbnailStore:
@@ -114,7 +115,8 @@ class ThumbnailStore:
             with_overlay = _overlay_stamp(image) != entry.overlay or not self._overlay_is_there(entry)
             if with_photo or with_overlay:
                 jobs.append(ThumbnailJob(
-                    image.id, entry.number, image.photo, image.mask, image.maps, image.classes, with_photo, with_overlay
+                    image.id, entry.number, image.photo, image.mask, image.maps, image.classes, with_photo,
+                    with_overlay, image.confidence,
                 ))  # fmt: skip
         return jobs
 
@@ -174,7 +176,7 @@ class ThumbnailStore:
             if not there:
                 thumbnail_path(self.stage.folder, job.number, ".webp").unlink(missing_ok=True)
         if report.figures is not None:
-            image = ReviewImage(job.id, job.photo, job.mask, job.maps, job.classes)
+            image = ReviewImage(job.id, job.photo, job.mask, job.maps, job.classes, job.confidence)
             entry = replace(entry, overlay=_overlay_stamp(image), figures=report.figures)
         self.entries[job.id] = entry
 
@@ -224,7 +226,8 @@ def _stamp(path: Path | None) -> Stamp:
 
 
 def _overlay_stamp(image: ReviewImage) -> str:
-    return json.dumps([_stamp(image.mask), _stamp(image.maps), image.classes if image.maps else ()])
+    confidence = [] if image.confidence is None else [_stamp(image.confidence)]
+    return json.dumps([_stamp(image.mask), _stamp(image.maps), image.classes if image.maps else (), *confidence])
 
 
 def _values(entry: ThumbnailEntry) -> dict[str, Any]:
@@ -241,6 +244,7 @@ def _entry(values: Mapping[str, Any]) -> ThumbnailEntry:
             tuple((int(label), int(share)) for label, share in figures["shares"]),
             tuple((int(first), int(second), int(overlap)) for first, second, overlap in figures["rivals"]),
             bool(figures["has_mask"]), bool(figures["has_maps"]), bool(figures["has_full"]),
+            None if figures.get("confidence") is None else int(figures["confidence"]),
         ),
         values.get("problem"),
         bool(values.get("turned", False)),

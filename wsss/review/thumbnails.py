@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from tagclip.errors import ImageError, TagclipError
 from tagclip.images import SWAPS_SIDES, decode_image
 from wsss.files.atomic import atomic_file
+from wsss.files.confidence_files import read_confidence
 from wsss.files.map_files import StoredMaps, read_maps
 from wsss.files.mask_files import IGNORE_COLOUR, read_mask
 from wsss.review.doubt import PARTS
@@ -75,7 +76,7 @@ class ThumbnailJob:
 
     Attributes:
         number: of its files, which it keeps for as long as it is in the run.
-        photo, mask, maps: its files, None where there is none.
+        photo, mask, maps, confidence: its files, None where there is none.
         classes: tags, the best score first; their class maps are shown.
         with_photo, with_overlay: what is to be made.
     """
@@ -88,6 +89,7 @@ class ThumbnailJob:
     classes: tuple[int, ...] = ()
     with_photo: bool = True
     with_overlay: bool = True
+    confidence: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class OverlayFigures:
         rivals: (class, class, overlap in ten-thousandths), the strongest first.
         has_mask, has_maps: whether there was one that could be read.
         has_full: whether the mask is stored at the photo's size, too.
+        confidence: mean probability of the mask's labels, in ten-thousandths; None: the run did not save any.
     """
 
     shares: tuple[tuple[int, int], ...] = ()
@@ -106,6 +109,7 @@ class OverlayFigures:
     has_mask: bool = False
     has_maps: bool = False
     has_full: bool = False
+    confidence: int | None = None
 
 
 @dataclass(frozen=True)
@@ -188,6 +192,9 @@ def _write_overlay(stage: ThumbnailStage, job: ThumbnailJob) -> OverlayFigures:
     if maps is not None and len(maps.classes):
         content["maps"] = _map_picture(maps, job.classes, stage.config)
         figures = replace(figures, has_maps=True, rivals=rival_classes(maps, stage.config))
+    confidence = None if job.confidence is None else _or_none(read_confidence, job.confidence)
+    if confidence is not None and confidence.size:
+        figures = replace(figures, confidence=round(PARTS * float(confidence.mean(dtype=np.float64))))
     if not figures.has_full:
         full.unlink(missing_ok=True)
     script = thumbnail_path(stage.folder, job.number, ".js")

@@ -4,6 +4,7 @@ background, an image without tags, a failed one. Libraries of others read export
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 
@@ -203,6 +204,43 @@ def test_cvat_ignored_as_a_label(runs, tmp_path):
     assert np.array_equal(painted, RunReader(runs["names"]).mask("a") == 255)
     assert (root / "ImageSets" / "Segmentation" / "default.txt").is_file()
     assert (tmp_path / "a" / "annotations.xml").is_file()
+
+
+@pytest.mark.parametrize("run", ["wide", "plain", "wide and plain"])
+def test_tables_of_every_run(run, runs, tmp_path):
+    """Tables have no masks to be read back, but the same rows: unicode, folders, 300 classes, no tags, not failed."""
+    reader = RunReader(runs[run])
+    names, shift = reader.vocabulary.names, int(reader.vocabulary.has_background)
+    for name in ("csv", "parquet"):
+        summary = export_run(runs[run], name, out=tmp_path / name)
+        assert (summary.images, summary.left_out) == (len(PHOTOS), {"failed in the run": 1})
+    with (tmp_path / "csv" / "images.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["id"].removeprefix("'"): row for row in csv.DictReader(file)}
+    table = {row["id"]: row for row in pq.read_table(tmp_path / "parquet" / "images.parquet").to_pylist()}
+    records = {record.id: record for record in reader.records()}
+    assert rows.keys() == table.keys() == records.keys() == PHOTOS.keys()
+    for one, record in records.items():
+        tags = [names[index] for index in record.indices]
+        assert json.loads(rows[one]["tags"]) == table[one]["tags"] == tags
+        assert bool(tags) == (one != NO_TAGS)
+        mask = reader.mask(one)
+        for index in (0, len(names) - 1):
+            key = f"coverage {names[index]}"
+            assert float(rows[one][key]) == pytest.approx(table[one][key], abs=1e-6)
+            assert table[one][key] == pytest.approx((mask == index + shift).mean(), abs=1e-6)
+
+
+def test_photos_inside_parquet_are_upright(runs, tmp_path):
+    summary = export_run(runs["names"], "hf", out=tmp_path / "a")
+    assert summary.photos["upright"] == 3
+    shapes = sorted(labels.shape for labels in truth(runs["names"], ignored=True).values())
+    (path,) = (tmp_path / "a" / "data").glob("*.parquet")
+    found = []
+    for cell in pq.read_table(path, columns=["image"])["image"].to_pylist():
+        with Image.open(io.BytesIO(cell["bytes"])) as image:
+            assert image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+            found.append(image.size[::-1])
+    assert sorted(found) == shapes
 
 
 def test_tables_hold_scores_and_harmless_names(runs, tmp_path):

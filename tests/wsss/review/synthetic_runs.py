@@ -15,9 +15,10 @@ from tagclip.config import TagCLIPConfig
 from tagclip.tag_files import TagCorrection, TagRecord, tag_line
 from tagclip.thresholds import select
 from tagclip.vocabulary import Vocabulary
+from wsss.files.confidence_files import encode_confidence
 from wsss.files.map_files import StoredMaps
 from wsss.files.mask_files import encode_mask, ignore_label, label_dtype
-from wsss.files.run_files import REJECTED_FILE
+from wsss.files.run_files import ASIDE, REJECTED_FILE
 
 NASTY = (
     "a b", "1#2", "50%", "what?", 'say "hi"', "it's", "<script>alert(1)</script>", "<img src=x onerror=alert(1)>",
@@ -37,6 +38,7 @@ class RunRecipe:
         failures: image id -> stage.
         corrections: image id -> what a person said before.
         scores: (n, C); None draws them: most low, one to three of each image high.
+        confidence: of each image's mask, the same in all pixels; None: none is stored.
     """
 
     ids: Sequence[str]
@@ -50,6 +52,7 @@ class RunRecipe:
     failures: dict[str, str] = field(default_factory=dict)
     corrections: dict[str, TagCorrection] = field(default_factory=dict)
     scores: np.ndarray | None = None
+    confidence: Sequence[float] | None = None
     with_photos: bool = True
     seed: int = 0
 
@@ -91,7 +94,12 @@ def make_run(root: Path, photos: Path, recipe: RunRecipe) -> Path:
             name, tuple(sorted(indices)), path, recipe.size, scores[place] if recipe.has_scores else None, 1, said
         )
         (rejected if record.is_rejected else lines).append(tag_line(record, vocabulary))
-        _write_pictures(root, recipe, vocabulary, record, rng)
+        home = root / ASIDE if record.is_rejected else root
+        _write_pictures(home, recipe, vocabulary, record, rng)
+        if recipe.confidence is not None:
+            stored = home / "confidence" / f"{name}.png"
+            stored.parent.mkdir(parents=True, exist_ok=True)
+            stored.write_bytes(encode_confidence(np.full(recipe.size, recipe.confidence[place], np.float32)))
     (root / "tags.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     if rejected:
         (root / REJECTED_FILE).write_text("".join(json.dumps(line) + "\n" for line in rejected), encoding="utf-8")

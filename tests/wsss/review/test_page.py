@@ -270,6 +270,32 @@ def test_rejected_images_are_still_in_the_page(tmp_path):
     (chunk,) = read_chunks(folder)
     assert chunk["id"] == ["a", "c", "b"]
     assert chunk["said"]["2"]["state"] == "rejected"
+    assert chunk["flags"] == [1 | 2 | 8] * 3  # with mask and maps, which the run has put aside
+    assert chunk["shares"][2]
+    assert (folder / "thumbs" / "0000" / "002.js").is_file()
+
+
+def test_the_confidence_of_masks_is_told_and_noticed_when_it_changes(tmp_path):
+    recipe = RunRecipe(["a", "b", "c"], confidence=[0.9, 0.6, 1.0])
+    folder = reviewed(tmp_path, recipe)
+    (chunk,) = read_chunks(folder)
+    assert chunk["confidence"] == pytest.approx([9_000, 6_000, 10_000], abs=20)  # 8 bits
+    assert ReviewPage.plan(tmp_path / "run").jobs == []
+    (tmp_path / "run" / "confidence" / "b.png").write_bytes(b"damaged")
+    page = ReviewPage.plan(tmp_path / "run")
+    assert [(job.id, job.with_photo) for job in page.jobs] == [("b", False)]
+    page.make(1)
+    assert read_chunks(folder)[0]["confidence"][1] == -1
+    assert read_chunks(reviewed(tmp_path / "other", RunRecipe(["a"])))[0]["confidence"] == [-1]
+
+
+def test_a_rejection_costs_no_thumbnail(tmp_path):
+    run = make_run(tmp_path / "run", tmp_path / "photos", RunRecipe(["a", "b"]))
+    ReviewPage.plan(run).make(1)
+    for name in ("masks/b.png", "cams/b.npz"):
+        (run / "aside" / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).rename(run / "aside" / name)
+    assert ReviewPage.plan(run).jobs == []
 
 
 def test_thresholds_of_an_earlier_round_are_where_the_handles_start(tmp_path):

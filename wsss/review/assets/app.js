@@ -74,13 +74,13 @@ Review.App = class {
     this.keep();
   }
 
-  // Filters and sorts anew.
-  refresh() {
+  // Filters and sorts anew. place: of the image that is the current one then; without it, the one that is it now.
+  refresh(place) {
     const image = this.grid.image;
     this.view.update();
-    this.grid.reset(image);
+    this.grid.reset(place === undefined ? image : this.view.places[place]);
     const count = this.view.places.length, all = this.model.images;
-    document.getElementById("shown").textContent = count === all ? Review.plural(count, "image") : `${count.toLocaleString("en")} of ${Review.plural(all, "image")}`;
+    Review.setText(document.getElementById("shown"), count === all ? Review.plural(count, "image") : `${count.toLocaleString("en")} of ${Review.plural(all, "image")}`);
     this.showEmpty(count);
     this.showStale();
     document.getElementById("clear-filters").hidden = !this.view.isFiltered;
@@ -103,12 +103,15 @@ Review.App = class {
   showCounts() {
     const { model } = this, totals = model.totals(), { h } = Review, parts = [Review.plural(model.images, "image")];
     for (const [key, word] of [["checked", "checked"], ["corrected", "corrected"], ["rejected", "rejected"], ["failed", "failed"]]) if (totals[key]) parts.push(`${totals[key].toLocaleString("en")} ${word}`);
-    document.getElementById("counts").replaceChildren(...parts.map((part) => h("span", {}, part)));
+    const words = parts.join(" ");
+    if (this.words !== words) document.getElementById("counts").replaceChildren(...parts.map((part) => h("span", {}, part)));
+    this.words = words;
     document.getElementById("undo").disabled = !model.past.length;
     document.getElementById("redo").disabled = !model.future.length;
     document.getElementById("save").disabled = !model.hasCorrections && !model.dirty;
     document.getElementById("save").classList.toggle("is-unsaved", model.dirty);
-    document.title = `${model.dirty ? "* " : ""}${model.run.name} – review`;
+    const title = `${model.dirty ? "* " : ""}${model.run.name} – review`;
+    if (document.title !== title) document.title = title;
   }
 
   toggleTag(c, i) {
@@ -150,9 +153,9 @@ Review.App = class {
   #tools() {
     const { h } = Review, box = document.getElementById("grid-tools");
     this.modes = Review.modeControl(this.settings, "mode", (cheap) => this.settingsChanged(cheap));
-    const sorts = [["doubt", "Most doubtful first"], ["name", "Name"], ["score", "Score"], ["coverage", "Coverage"], ["ignored", "Ignored share"], ["random", "Random"]]
-      .filter(([key]) => (key !== "score" || this.model.run.has_scores) && ((key !== "coverage" && key !== "ignored") || this.model.marks.some((mark) => mark & Review.flags.mask)));
-    this.sort = h("select", { id: "sort", "aria-label": "Order", onchange: () => { this.view.sort = this.sort.value; this.refresh(); this.grid.scroller.scrollTop = 0; this.grid.go(0, false); } }, sorts.map(([value, text]) => h("option", { value }, text)));
+    const sorts = [["doubt", "Most doubtful first"], ["name", "Name"], ["score", "Score"], ["coverage", "Coverage"], ["ignored", "Ignored share"], ["confidence", "Least confident first"], ["random", "Random"]]
+      .filter(([key]) => (key !== "score" || this.model.run.has_scores) && (key !== "confidence" || this.model.hasConfidence) && ((key !== "coverage" && key !== "ignored") || this.model.marks.some((mark) => mark & Review.flags.mask)));
+    this.sort = h("select", { id: "sort", "aria-label": "Order", onchange: () => { this.view.sort = this.sort.value; if (this.grid.top > 0) this.grid.scrollTo(0); this.refresh(0); } }, sorts.map(([value, text]) => h("option", { value }, text)));
     this.turn = h("button", { type: "button", class: "icon-button", "aria-label": "Reverse the order", "aria-pressed": "false", title: "Reverse the order", onclick: () => {
       this.view.reversed = !this.view.reversed;
       this.turn.setAttribute("aria-pressed", String(this.view.reversed));

@@ -58,6 +58,38 @@ Review.toast = (seconds, ...content) => {
   toastTimer = setTimeout(() => { toast.hidden = true; document.body.append(toast); }, 1000 * seconds);
 };
 
+// Small pieces of work, as many between two frames as fit into some milliseconds: `await Review.turn()` before each.
+Review.turn = (() => {
+  const waiting = [], most = 8; // milliseconds
+  let asked = false;
+  const run = async () => {
+    asked = false;
+    const start = performance.now();
+    while (waiting.length && performance.now() - start < most) {
+      waiting.shift()();
+      await null; // the piece itself
+    }
+    if (waiting.length) ask();
+  };
+  const ask = () => {
+    if (asked) return;
+    asked = true;
+    requestAnimationFrame(() => setTimeout(run, 0));
+  };
+  return () => new Promise((resolve) => { waiting.push(resolve); ask(); });
+})();
+
+// Text of an element, changed only where it differs: the browser lays out anew whatever is set.
+Review.setText = (element, text) => {
+  if (element.firstChild?.nodeType === Node.TEXT_NODE && element.childNodes.length === 1) {
+    if (element.firstChild.data !== text) element.firstChild.data = text;
+  } else if (element.textContent !== text) element.textContent = text;
+};
+
+Review.setAttribute = (element, name, value) => {
+  if (element.getAttribute(name) !== value) element.setAttribute(name, value);
+};
+
 // Runs a function once before the next frame, however often it is asked for until then.
 Review.perFrame = (work) => {
   let asked = false;

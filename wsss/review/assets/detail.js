@@ -259,6 +259,7 @@ Review.Detail = class {
         parts.push(`Closest call: ${model.run.classes[worst]}, score ${Review.score(model.scoreOf(worst, i))}, threshold ${Review.score(threshold)}.`);
       }
       if (model.ignored[i] >= 100) parts.push(`${Review.percent(model.ignored[i] / 1e4)} of the mask is ignored.`);
+      if (model.confidence[i] >= 0) parts.push(`Mean confidence of the mask: ${Review.percent(model.confidence[i] / 1e4)}.`);
       const rivals = Review.doubt.rivalry(model.doubtInput, i);
       if (rivals >= 0.05) parts.push(`Two of its tags share ${Review.percent(rivals)} of their maps.`);
     }

@@ -2,6 +2,32 @@
 // How doubtful an image is. The same numbers come from Python, `wsss.review.doubt`: same operations, same order.
 globalThis.Review ??= {};
 
+// Places of numbers, the highest first, in the order of the places among equals. A radix sort of the numbers' bits: with ten
+// thousand of them it takes a tenth of the time of a sort that compares. Places must come in rising order.
+Review.sorted = (values, places) => {
+  const n = places.length, keys = new Float64Array(n);
+  for (let k = 0; k < n; k++) keys[k] = values[places[k]] + 0; // + 0: of both zeros the positive one
+  const bits = new Uint32Array(keys.buffer), isLittle = new Uint8Array(new Uint32Array([1]).buffer)[0] === 1;
+  const low = new Uint32Array(n), high = new Uint32Array(n);
+  for (let k = 0; k < n; k++) {
+    const upper = bits[2 * k + (isLittle ? 1 : 0)], lower = bits[2 * k + (isLittle ? 0 : 1)];
+    const isNegative = upper >>> 31; // bits that rise as the numbers fall
+    high[k] = isNegative ? upper : upper ^ 0x7fffffff;
+    low[k] = isNegative ? lower : ~lower;
+  }
+  let from = Uint32Array.from({ length: n }, (_, k) => k), to = new Uint32Array(n);
+  const counts = new Uint32Array(2048);
+  for (const [part, shift, mask] of [[low, 0, 2047], [low, 11, 2047], [low, 22, 1023], [high, 0, 2047], [high, 11, 2047], [high, 22, 1023]]) {
+    counts.fill(0);
+    for (let k = 0; k < n; k++) counts[(part[k] >>> shift) & mask]++;
+    if (n === 0 || counts[(part[0] >>> shift) & mask] === n) continue; // all alike
+    for (let digit = 0, sum = 0; digit <= mask; digit++) { const count = counts[digit]; counts[digit] = sum; sum += count; }
+    for (let k = 0; k < n; k++) { const at = from[k]; to[counts[(part[at] >>> shift) & mask]++] = at; }
+    [from, to] = [to, from];
+  }
+  return Array.from(from, (k) => places[k]);
+};
+
 Review.doubt = (() => {
   // Lowest and highest level of each class and of each image; what has none keeps Infinity and -Infinity.
   const bounds = (levels, images, classes, unknown) => {
@@ -76,8 +102,18 @@ Review.doubt = (() => {
     out[i] = combined(d, best[i], i);
   };
 
-  // Places of images, the most doubtful first, in the run's order among equals.
-  const order = (values, places) => places.sort((a, b) => values[b] - values[a] || a - b);
+  // What `all` gives after the threshold of one class has moved, from what it gave before: one class anew.
+  const moved = (d, c, out, best, worst) => {
+    for (let i = 0; i < d.images; i++) {
+      const value = margin(d, c, i);
+      if (worst[i] === c && value < best[i]) { one(d, i, out, best, worst); continue; }
+      if (value > best[i] || (value === best[i] && value > 0 && c < worst[i])) { best[i] = value; worst[i] = c; }
+      out[i] = combined(d, best[i], i);
+    }
+  };
 
-  return { bounds, threshold, margin, rivalry, all, one, order };
+  // Places of images, the most doubtful first, in the run's order among equals.
+  const order = (values, places) => Review.sorted(values, places);
+
+  return { bounds, threshold, margin, rivalry, all, moved, one, order };
 })();

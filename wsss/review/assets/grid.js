@@ -21,18 +21,52 @@ Review.chipsOf = (model, i) => {
   return near >= 0 ? [...chips, near] : chips;
 };
 
-Review.chip = (model, c, i, onToggle) => {
-  const { h } = Review, name = model.run.classes[c], on = model.has(c, i), decided = model.decided[c * model.images + i];
-  const score = model.scoreOf(c, i), doubt = model.marginOf(c, i);
-  const kind = `chip${on ? " is-on" : decided === 2 ? " is-removed" : " is-near"}${doubt >= Review.doubtful ? " is-doubtful" : ""}${decided ? " is-decided" : ""}`;
-  const by = model.prior.get(i), said = by?.added[c] ?? by?.removed[c];
-  const who = decided ? (said ? `, ${on ? "added" : "removed"} by ${said}` : on ? ", added by hand" : ", removed by hand") : "";
-  const words = `${name}${score === null ? "" : `, score ${Review.score(score)}`}${doubt >= Review.doubtful ? ", doubtful" : ""}${who}`;
-  return h("button", { type: "button", class: kind, "aria-pressed": String(on), "data-class": String(c),
-    title: `${words}: click to ${on ? "remove" : "add"}`, onclick: (event) => { event.stopPropagation(); onToggle(c, i); } },
-  decided ? h("span", { class: "dot", "aria-hidden": "true" }) : null, Review.swatch(model.run.colours[c]),
-  h("span", { class: "chip-name" }, name), " ", score === null ? null : h("span", { class: "chip-score" }, Review.score(score)),
-  h("span", { class: "sr" }, `${doubt >= Review.doubtful ? ", doubtful" : ""}${who}`));
+// A chip of a card. It is made once and says one class after another: making elements anew is what takes a browser's time.
+Review.Chip = class {
+  constructor(onToggle) {
+    const { h } = Review;
+    this.dot = h("span", { class: "dot", "aria-hidden": "true", hidden: true });
+    this.swatch = Review.swatch("transparent");
+    this.name = h("span", { class: "chip-name" }, "-");
+    this.score = h("span", { class: "chip-score" }, "-");
+    this.more = h("span", { class: "sr" }, "");
+    this.element = h("button", { type: "button", class: "chip", onclick: (event) => { event.stopPropagation(); onToggle(this.c); } },
+      this.dot, this.swatch, this.name, " ", this.score, this.more);
+  }
+
+  show(model, c, i) {
+    const name = model.run.classes[c], on = model.has(c, i), decided = model.decided[c * model.images + i];
+    const score = model.scoreOf(c, i), isDoubtful = model.marginOf(c, i) >= Review.doubtful, { element } = this;
+    const by = decided ? model.prior.get(i) : undefined, said = by?.added[c] ?? by?.removed[c];
+    const kind = `chip${on ? " is-on" : decided === 2 ? " is-removed" : " is-near"}${isDoubtful ? " is-doubtful" : ""}${decided ? " is-decided" : ""}`;
+    const who = decided ? (said ? `, ${on ? "added" : "removed"} by ${said}` : on ? ", added by hand" : ", removed by hand") : "";
+    const state = `${c} ${kind} ${score} ${who}`;
+    if (this.state === state) return;
+    this.state = state;
+    if (this.c !== c) {
+      this.c = c;
+      this.swatch.style.background = model.run.colours[c];
+      element.dataset.class = String(c);
+      Review.setText(this.name, name);
+    }
+    if (element.className !== kind) element.className = kind;
+    Review.setAttribute(element, "aria-pressed", String(on));
+    const words = `${name}${score === null ? "" : `, score ${Review.score(score)}`}${isDoubtful ? ", doubtful" : ""}${who}`;
+    element.title = `${words}: click to ${on ? "remove" : "add"}`;
+    this.dot.hidden = !decided;
+    this.score.hidden = score === null;
+    if (score !== null) Review.setText(this.score, Review.score(score));
+    Review.setText(this.more, `${isDoubtful ? ", doubtful" : ""}${who}`);
+    element.hidden = false;
+  }
+
+  hide() {
+    if (this.element.hidden) return;
+    this.state = "";
+    this.c = -1;
+    this.element.hidden = true;
+    this.element.removeAttribute("data-class");
+  }
 };
 
 Review.Grid = class {
@@ -45,16 +79,21 @@ Review.Grid = class {
     this.scroller = document.getElementById("scroller");
     this.list = document.getElementById("cards");
     this.cards = new Map(); // place in the view -> card
-    this.spare = [];
+    this.spare = []; // cards that are not shown
     this.at = 0; // place in the view of the current image
     this.unpainted = new Set(); // cards whose pictures are still to be drawn
-    this.follow = Review.perFrame(() => this.render());
-    this.scroller.addEventListener("scroll", this.follow, { passive: true });
+    this.waiting = 0; // timer of what comes after the words, and when it was first put off
+    this.since = 0;
+    const follow = Review.perFrame(() => { this.top = this.scroller.scrollTop; this.render(); });
+    this.scroller.addEventListener("scroll", follow, { passive: true });
     new ResizeObserver(() => { this.measure(); this.render(); }).observe(this.scroller);
     this.measure();
   }
 
+  // Where things are. Kept, because asking the browser after a change makes it lay out the page at once.
   measure() {
+    this.top = this.scroller.scrollTop;
+    this.seen = this.scroller.clientHeight;
     const width = this.scroller.clientWidth - 32, narrow = width < 560, gap = narrow ? 8 : 16;
     this.columns = Math.max(1, Math.floor((width + gap) / ((narrow ? 156 : 232) + gap)));
     this.cardWidth = Math.floor((width - gap * (this.columns - 1)) / this.columns);
@@ -62,7 +101,7 @@ Review.Grid = class {
     this.cardHeight = this.pictureHeight + 104;
     this.rowHeight = this.cardHeight + gap;
     this.gap = gap;
-    this.page = Math.max(1, Math.floor(this.scroller.clientHeight / this.rowHeight));
+    this.page = Math.max(1, Math.floor(this.seen / this.rowHeight));
   }
 
   get image() {
@@ -74,14 +113,10 @@ Review.Grid = class {
     const place = image === undefined ? -1 : this.view.places.indexOf(image);
     const hadFocus = this.list.contains(document.activeElement);
     this.at = Math.max(0, place);
-    this.recycle();
-    this.render();
-    if (hadFocus) this.cards.get(this.at)?.picture.focus({ preventScroll: true });
-  }
-
-  recycle() {
-    for (const card of this.cards.values()) this.#retire(card);
+    const before = [...this.cards].sort((a, b) => a[0] - b[0]).map(([, card]) => card);
     this.cards.clear();
+    this.render(before);
+    if (hadFocus) this.cards.get(this.at)?.picture.focus({ preventScroll: true });
   }
 
   #retire(card) {
@@ -96,42 +131,61 @@ Review.Grid = class {
     card.element.remove();
   }
 
-  // A card that is not shown: the one that has this image already, if there is one.
-  #take(i) {
-    const same = this.spare.findIndex((card) => card.image === i);
-    if (same >= 0) return this.spare.splice(same, 1)[0];
-    const card = this.spare.shift() ?? this.#newCard();
-    card.image = -1;
-    return card;
-  }
-
-  render() {
+  // Shows the cards on the screen and, unless the view is new, those of a row on either side.
+  // before: of a view that is new, the cards of the one before, in their order.
+  render(before = null) {
     const count = this.view.places.length, rows = Math.ceil(count / this.columns);
-    this.list.style.height = `${Math.max(0, rows * this.rowHeight - this.gap)}px`;
-    if (this.scroller.clientHeight === 0) return;
-    const top = this.scroller.scrollTop, bottom = top + this.scroller.clientHeight;
-    const first = Math.max(0, Math.floor(top / this.rowHeight) - 1) * this.columns;
-    const last = Math.min(count, (Math.ceil(bottom / this.rowHeight) + 1) * this.columns);
+    const height = Math.max(0, rows * this.rowHeight - this.gap), beyond = before === null ? 1 : 0;
+    if (this.height !== height) { this.height = height; this.list.style.height = `${height}px`; }
+    if (this.seen === 0) { for (const card of before ?? []) this.#retire(card); return; }
+    this.top = Math.min(this.top, Math.max(0, height + 32 - this.seen)); // as the browser will have it
+    const first = Math.max(0, Math.floor(this.top / this.rowHeight) - beyond) * this.columns;
+    const last = Math.min(count, (Math.ceil((this.top + this.seen) / this.rowHeight) + beyond) * this.columns);
     for (const [place, card] of this.cards)
       if (place < first || place >= last) {
         this.cards.delete(place);
         this.#retire(card);
       }
+    // Cards that have an image already keep it; of the others, each stays where it is in the document if it can.
+    const holders = new Map(), free = [];
+    for (const card of [...this.spare, ...(before ?? [])]) if (card.image >= 0) holders.set(card.image, card);
+    const wanted = new Set();
+    for (let place = first; place < last; place++) {
+      const holder = this.cards.has(place) ? undefined : holders.get(this.view.places[place]);
+      if (holder !== undefined) wanted.add(holder);
+    }
+    for (const card of before ?? []) if (!wanted.has(card)) free.push(card);
+    const spare = this.spare.filter((card) => !wanted.has(card));
     // The document has the cards in the order of the view, for those who hear it.
     let after = null;
     for (let place = last - 1; place >= first; place--) {
       let card = this.cards.get(place);
-      if (card === undefined) {
-        card = this.#take(this.view.places[place]);
+      const isNew = card === undefined;
+      if (isNew) {
+        const holder = holders.get(this.view.places[place]);
+        card = holder !== undefined && wanted.has(holder) ? holder : free.pop() ?? spare.shift() ?? this.#newCard();
         this.cards.set(place, card);
-        this.list.insertBefore(card.element, after);
-        this.#put(card, place, count, true);
-      } else this.#put(card, place, count, false);
+      }
+      let next = card.element.nextElementSibling;
+      while (next !== null && next !== after && next.hidden) next = next.nextElementSibling;
+      if (next !== after || !card.element.isConnected) this.list.insertBefore(card.element, after);
+      this.#put(card, place, count, isNew);
       after = card.element;
     }
+    this.spare = spare;
+    for (const card of free) this.#retire(card);
     // Cards to spare keep their pictures for a while, but not many: pictures are what takes memory.
     const most = 2 * this.columns;
-    if (this.spare.length > most) for (const card of this.spare.splice(0, this.spare.length - most)) this.#drop(card);
+    if (before === null && this.spare.length > most) for (const card of this.spare.splice(0, this.spare.length - most)) this.#drop(card);
+    if (before !== null) this.#later();
+  }
+
+  // Words first. Pictures, and rows beyond the screen, follow once the view has been still for a moment, or after a while.
+  #later() {
+    const now = performance.now();
+    if (!this.waiting) this.since = now;
+    clearTimeout(this.waiting);
+    this.waiting = setTimeout(() => { this.waiting = 0; this.top = this.scroller.scrollTop; this.render(); this.#paint(); }, Math.max(0, Math.min(40, this.since + 250 - now)));
   }
 
   #newCard() {
@@ -142,14 +196,19 @@ Review.Grid = class {
     card.frame = h("span", { class: "frame" }, card.photo, card.canvas);
     card.missing = h("span", { class: "missing" });
     card.badge = h("span", { class: "badge" });
+    card.chipList = [];
+    card.extra = h("button", { type: "button", class: "chip more", title: "All classes", hidden: true, onclick: () => this.actions.open(card.image) }, "-");
+    card.none = h("span", { class: "no-tags", hidden: true }, "-");
     card.picture = h("button", { type: "button", class: "picture", tabIndex: -1, onclick: () => this.actions.open(card.image),
       onfocus: () => this.#focused(card) }, card.frame, card.missing, card.badge);
-    card.name = h("span", { class: "name" });
+    card.folder = h("span", { class: "folder" }, "");
+    card.base = h("span", { class: "base" }, "");
+    card.name = h("span", { class: "name" }, card.folder, card.base);
     card.check = h("button", { type: "button", class: "mark check", "aria-label": "Checked", title: "Checked (c)", tabIndex: -1,
       onclick: () => this.actions.toggleState(card.image, "checked") }, Review.icon("check"));
     card.reject = h("button", { type: "button", class: "mark reject", "aria-label": "Reject", title: "Reject (x)", tabIndex: -1,
       onclick: () => this.actions.toggleState(card.image, "rejected") }, Review.icon("reject"));
-    card.chips = h("div", { class: "chips" });
+    card.chips = h("div", { class: "chips" }, card.extra, card.none);
     card.element = h("li", { class: "card", hidden: true }, card.picture,
       h("div", { class: "line" }, card.name, card.check, card.reject), card.chips);
     this.list.append(card.element);
@@ -168,7 +227,11 @@ Review.Grid = class {
 
   #markCurrent(card, isCurrent) {
     card.element.classList.toggle("is-current", isCurrent);
-    for (const button of card.element.querySelectorAll("button")) button.tabIndex = isCurrent ? 0 : -1;
+    for (const button of this.#buttons(card)) if (button.tabIndex !== (isCurrent ? 0 : -1)) button.tabIndex = isCurrent ? 0 : -1;
+  }
+
+  #buttons(card) {
+    return [card.picture, card.check, card.reject, card.extra, ...card.chipList.map((chip) => chip.element)];
   }
 
   #put(card, place, count, isNew) {
@@ -184,8 +247,8 @@ Review.Grid = class {
       if (card.image === i) this.#shape(card, i);
     }
     element.hidden = false;
-    element.setAttribute("aria-posinset", place + 1);
-    element.setAttribute("aria-setsize", count);
+    Review.setAttribute(element, "aria-posinset", String(place + 1));
+    Review.setAttribute(element, "aria-setsize", String(count));
     if (card.image !== i) {
       card.image = i;
       this.#picture(card, i);
@@ -206,33 +269,30 @@ Review.Grid = class {
   #picture(card, i) {
     const { model } = this, hasPhoto = model.marks[i] & Review.flags.thumb;
     this.#shape(card, i);
-    Review.overlays.clear(card.photo);
-    card.missing.textContent = hasPhoto ? "" : model.marks[i] & Review.flags.gone ? "The photo is not there any more" : "The photo cannot be read";
+    Review.setText(card.missing, hasPhoto ? "" : model.marks[i] & Review.flags.gone ? "The photo is not there any more" : "The photo cannot be read");
     card.missing.hidden = Boolean(hasPhoto);
-    Review.overlays.clear(card.canvas);
-    this.#paintLater(card);
-  }
-
-  // The words of a card come with the next frame, its pictures after it: an answer is never late for their sake.
-  #paintLater(card) {
-    if (!this.unpainted.size) requestAnimationFrame(() => setTimeout(() => this.#paint(), 0));
+    // Nothing of the image before; it is hidden and not cleared, which is less work.
+    card.photo.classList.add("is-old");
+    card.canvas.classList.add("is-old");
     this.unpainted.add(card);
+    if (!this.waiting) this.#paintSoon();
   }
 
-  async #paint() {
-    const start = performance.now();
+  #paintSoon() {
+    if (this.asked) return;
+    this.asked = true;
+    requestAnimationFrame(() => setTimeout(() => { this.asked = false; if (!this.waiting) this.#paint(); }, 0));
+  }
+
+  #paint() {
     for (const card of this.unpainted) {
-      this.unpainted.delete(card);
       if (!card.element.isConnected || card.element.hidden) card.image = -1;
       else {
-        if (this.model.marks[card.image] & Review.flags.thumb) await this.#draw(card, card.image);
+        if (this.model.marks[card.image] & Review.flags.thumb) this.#draw(card, card.image);
         this.#overlay(card, card.image);
       }
-      if (performance.now() - start > 8 && this.unpainted.size) {
-        requestAnimationFrame(() => setTimeout(() => this.#paint(), 0));
-        return;
-      }
     }
+    this.unpainted.clear();
   }
 
   async #draw(card, i) {
@@ -240,12 +300,15 @@ Review.Grid = class {
     image.src = this.model.file(i, ".webp");
     await new Promise((resolve) => { image.onload = image.onerror = resolve; });
     if (card.image !== i || !image.naturalWidth) return;
+    await Review.turn();
+    if (card.image !== i) return;
     const bitmap = await createImageBitmap(image).catch(() => null);
     if (bitmap === null) return;
     if (card.image === i) {
       card.photo.width = bitmap.width;
       card.photo.height = bitmap.height;
       card.photo.getContext("2d").drawImage(bitmap, 0, 0);
+      card.photo.classList.remove("is-old");
       if (!this.model.heights[i]) this.#shape(card, i);
     }
     bitmap.close();
@@ -255,9 +318,12 @@ Review.Grid = class {
     const { mode } = this.settings;
     if (mode === "none") { Review.overlays.clear(card.canvas); return; }
     const overlay = await Review.overlays.get(this.model, i, () => card.image === i);
+    await Review.turn();
     if (card.image !== i || this.settings.mode !== mode) return;
+    if (overlay === undefined) { this.#overlay(card, i); return; } // it was given up, and is wanted again
     card.canvas.classList.toggle("is-heat", mode === "maps");
     Review.overlays.paint(card.canvas, overlay, this.model.run.colours, mode, this.hidden(), (c) => this.isShown(c));
+    card.canvas.classList.remove("is-old");
   }
 
   // One class at a time: the chosen one.
@@ -278,43 +344,62 @@ Review.Grid = class {
   fill(card, i) {
     const { model } = this, id = model.ids[i], state = model.state(i), failure = model.failed.get(i);
     const { element } = card, words = [id];
-    card.name.textContent = id;
-    card.name.title = id;
+    if (card.name.title !== id) {
+      const end = id.lastIndexOf("/") + 1;
+      Review.setText(card.folder, id.slice(0, end));
+      Review.setText(card.base, id.slice(end));
+      card.name.title = id;
+    }
     element.classList.toggle("is-rejected", state === "rejected");
     element.classList.toggle("is-checked", state === "checked");
-    card.check.setAttribute("aria-pressed", String(state === "checked"));
-    card.reject.setAttribute("aria-pressed", String(state === "rejected"));
+    Review.setAttribute(card.check, "aria-pressed", String(state === "checked"));
+    Review.setAttribute(card.reject, "aria-pressed", String(state === "rejected"));
     const badge = state === "rejected" ? "Rejected" : failure ? "Failed" : model.note(i) !== "" ? "Note" : "";
-    card.badge.textContent = badge;
+    Review.setText(card.badge, badge);
     card.badge.hidden = badge === "";
     if (state !== null) words.push(state);
     if (failure) words.push("failed");
     const tags = model.tagsOf(i).map((c) => model.run.classes[c]);
-    card.picture.setAttribute("aria-label", `Open ${words.join(", ")}: ${tags.length ? tags.join(", ") : "no tags"}`);
+    Review.setAttribute(card.picture, "aria-label", `Open ${words.join(", ")}: ${tags.length ? tags.join(", ") : "no tags"}`);
     this.#chips(card, i, failure);
   }
 
   #chips(card, i, failure) {
-    const { model } = this, toggle = (c, image) => this.actions.toggleTag(c, image), room = this.cardWidth - 16, found = [];
-    const chips = Review.chipsOf(model, i), focused = card.chips.contains(document.activeElement) ? document.activeElement.dataset.class : null;
-    let line = 0, used = 0;
+    const { model } = this, room = this.cardWidth - 16, chips = Review.chipsOf(model, i);
+    const focused = card.chipList.find((chip) => chip.element === document.activeElement)?.c;
+    let line = 0, used = 0, shown = 0;
     for (const [place, c] of chips.entries()) {
       const width = Math.min(room, 62 + 6.6 * model.run.classes[c].length);
       if (used && used + width > room) { line++; used = 0; }
       const isLast = place === chips.length - 1;
-      if (line > 1 || (line === 1 && !isLast && used + width > room - 36)) {
-        found.push(Review.h("button", { type: "button", class: "chip more", "aria-label": `${chips.length - place} more classes`, title: "All classes",
-          onclick: () => this.actions.open(card.image) }, `+${chips.length - place}`));
-        break;
-      }
+      if (line > 1 || (line === 1 && !isLast && used + width > room - 36)) break;
       used += width + 4;
-      found.push(Review.chip(model, c, i, toggle));
+      shown++;
     }
-    if (!chips.length) found.push(Review.h("span", { class: "no-tags", title: failure ? failure[2] : "" }, failure ? `Failed: ${failure[2]}` : "No tags"));
-    card.chips.replaceChildren(...found);
     const isCurrent = this.cards.get(this.at) === card;
-    for (const button of card.chips.querySelectorAll("button")) button.tabIndex = isCurrent ? 0 : -1;
-    if (focused !== null) (card.chips.querySelector(`[data-class="${focused}"]`) ?? card.picture).focus({ preventScroll: true });
+    for (let place = 0; place < shown; place++) {
+      let chip = card.chipList[place];
+      if (chip === undefined) {
+        chip = new Review.Chip((c) => this.actions.toggleTag(c, card.image));
+        chip.element.tabIndex = isCurrent ? 0 : -1;
+        card.chipList.push(chip);
+        card.extra.before(chip.element);
+      }
+      chip.show(model, chips[place], i);
+    }
+    for (let place = shown; place < card.chipList.length; place++) card.chipList[place].hide();
+    const rest = chips.length - shown;
+    card.extra.hidden = rest === 0;
+    if (rest) {
+      Review.setText(card.extra, `+${rest}`);
+      Review.setAttribute(card.extra, "aria-label", `${rest} more classes`);
+    }
+    card.none.hidden = chips.length > 0;
+    if (!chips.length) {
+      card.none.title = failure ? failure[2] : "";
+      Review.setText(card.none, failure ? `Failed: ${failure[2]}` : "No tags");
+    }
+    if (focused !== undefined) (card.chipList.find((chip) => chip.c === focused)?.element ?? card.picture).focus({ preventScroll: true });
   }
 
   // What an image, or all of them, say now.
@@ -326,11 +411,16 @@ Review.Grid = class {
     const count = this.view.places.length;
     if (!count) return;
     place = Math.min(Math.max(place, 0), count - 1);
-    const top = Math.floor(place / this.columns) * this.rowHeight, { scrollTop, clientHeight } = this.scroller;
-    if (top < scrollTop) this.scroller.scrollTop = top;
-    else if (top + this.cardHeight + 32 > scrollTop + clientHeight) this.scroller.scrollTop = top + this.cardHeight + 32 - clientHeight;
+    const above = Math.floor(place / this.columns) * this.rowHeight, below = above + this.cardHeight + 32 - this.seen;
+    if (above < this.top) this.scrollTo(above);
+    else if (below > this.top) this.scrollTo(below);
     this.#current(place);
     this.render();
     if (focus) this.cards.get(place)?.picture.focus({ preventScroll: true });
+  }
+
+  scrollTo(top) {
+    this.scroller.scrollTop = top;
+    this.top = this.scroller.scrollTop;
   }
 };

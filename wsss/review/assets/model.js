@@ -53,6 +53,7 @@ Review.Model = class {
     this.rivals = [];
     this.ignored = new Int32Array(n); // ten-thousandths of the pixels
     this.coverage = new Int32Array(n);
+    this.confidence = new Int32Array(n); // mean probability of the mask's labels; -1: not known
     this.failed = new Map();
     this.prior = new Map(); // image -> what a person said before this page was made
     this.problems = new Map();
@@ -74,6 +75,7 @@ Review.Model = class {
         this.marks[at] = part.flags[row];
         this.shares.push(part.shares[row]);
         this.rivals.push(part.rivals[row]);
+        this.confidence[at] = part.confidence[row];
         for (let pair = 0; pair < part.shares[row].length; pair += 2) {
           const label = part.shares[row][pair], share = part.shares[row][pair + 1];
           if (label === Review.ignored) this.ignored[at] = share;
@@ -88,6 +90,7 @@ Review.Model = class {
       chunks[place] = null;
     });
     this.tags.set(this.base);
+    this.hasConfidence = this.confidence.some((value) => value >= 0);
     this.place = new Map(this.ids.map((id, i) => [id, i]));
     for (const [i, said] of this.prior) {
       for (const tag of Object.keys(said.added)) this.decided[Number(tag) * n + i] = 1;
@@ -262,7 +265,8 @@ Review.Model = class {
       this.#tell({ kind: "image", image: step.image, classes: touched });
     } else {
       for (const [c, level, moved] of values) this.#move(c, level, moved);
-      this.#allDoubts();
+      if (values.length === 1) Review.doubt.moved(this.doubtInput, values[0][0], this.doubts, this.best, this.worst);
+      else this.#allDoubts();
       this.#tell({ kind: "thresholds", classes: new Set(values.map(([c]) => c)) });
     }
   }
@@ -293,14 +297,10 @@ Review.Model = class {
     this.handles[c] = level;
     this.moved[c] = moved ? 1 : 0;
     this.inForce[c] = this.moved[c] | this.before[c];
-    for (let i = 0; i < this.images; i++) this.#column(c, i);
-  }
-
-  // The tag of an image for a moved class, with as little work as can be: ten thousand of them between two frames.
-  #column(c, i) {
-    const at = c * this.images + i;
-    if (this.decided[at] !== 0) return;
-    this.tags[at] = this.moved[c] && this.levels[at] !== this.unknown ? +(this.levels[at] >= this.handles[c]) : this.base[at];
+    // As little work as can be: ten thousand images between two frames.
+    const { levels, tags, base, decided, unknown } = this, from = c * this.images, to = from + this.images;
+    for (let at = from; at < to; at++)
+      if (decided[at] === 0) tags[at] = moved && levels[at] !== unknown ? +(levels[at] >= level) : base[at];
   }
 
   // Moves a threshold. While a handle is dragged, `last` is the step that began the drag: it grows, and is undone at once.
@@ -441,15 +441,16 @@ Review.View = class {
     this.places = [];
     this.stale = false;
     this.byName = null;
+    this.ranks = {};
   }
 
   static noFilters() {
-    return { class: -1, has: "with", show: new Set(), score: [0, 1], coverage: [0, 1], ignored: [0, 1], search: "" };
+    return { class: -1, has: "with", show: new Set(), score: [0, 1], coverage: [0, 1], ignored: [0, 1], confidence: [0, 1], search: "" };
   }
 
   get isFiltered() {
     const f = this.filters, whole = (range) => range[0] <= 0 && range[1] >= 1;
-    return f.class >= 0 || f.show.size > 0 || f.search !== "" || !whole(f.score) || !whole(f.coverage) || !whole(f.ignored);
+    return f.class >= 0 || f.show.size > 0 || f.search !== "" || !whole(f.score) || !whole(f.coverage) || !whole(f.ignored) || !whole(f.confidence);
   }
 
   // The rank of every image by name, with numbers in names compared as numbers. It takes a while, so once.
@@ -468,13 +469,15 @@ Review.View = class {
     const search = filters.search.toLocaleLowerCase(), c = filters.class;
     const share = (values, range) => range[0] <= 0 && range[1] >= 1
       ? null : (i) => values[i] >= range[0] * 10000 - 0.5 && values[i] <= range[1] * 10000 + 0.5;
-    const coverage = share(model.coverage, filters.coverage), ignored = share(model.ignored, filters.ignored);
+    const coverage = share(model.coverage, filters.coverage), ignored = share(model.ignored, filters.ignored), confidence = share(model.confidence, filters.confidence);
     const [low, high] = filters.score, byScore = low > 0 || high < 1;
+    const { tags } = model, from = c * n, wanted = filters.has === "with" ? 1 : 0, byClass = c >= 0 && filters.has !== "any";
     for (let i = 0; i < n; i++) {
-      if (c >= 0 && filters.has !== "any" && model.has(c, i) !== (filters.has === "with")) continue;
+      if (byClass && tags[from + i] !== wanted) continue;
       if (search !== "" && !model.ids[i].toLocaleLowerCase().includes(search)) continue;
       if (coverage !== null && !coverage(i)) continue;
       if (ignored !== null && !ignored(i)) continue;
+      if (confidence !== null && !confidence(i)) continue;
       if (filters.show.size > 0 && !this.#isShown(i)) continue;
       if (byScore) {
         const level = this.level(i);
@@ -484,8 +487,7 @@ Review.View = class {
       }
       found.push(i);
     }
-    this.#order(found);
-    this.places = found;
+    this.places = this.#order(found);
     this.stale = false;
   }
 
@@ -510,15 +512,18 @@ Review.View = class {
 
   #order(found) {
     const { model } = this;
-    if (this.sort === "doubt") Review.doubt.order(model.doubts, found);
-    else if (this.sort === "name") { const rank = this.names(); found.sort((a, b) => rank[a] - rank[b]); }
-    else if (this.sort === "random") { const rank = Review.View.random(model.images); found.sort((a, b) => rank[a] - rank[b]); }
-    else {
-      const keys = new Float64Array(model.images);
-      for (const i of found) keys[i] = this.sort === "score" ? this.level(i) : model[this.sort][i];
-      found.sort((a, b) => keys[b] - keys[a] || a - b);
+    let keys = this.sort === "doubt" ? model.doubts : model[this.sort]; // the highest first
+    if (this.sort === "name" || this.sort === "random") {
+      this.ranks[this.sort] ??= (this.sort === "name" ? this.names() : Review.View.random(model.images)).map((rank) => -rank);
+      keys = this.ranks[this.sort];
+    } else if (this.sort === "confidence") {
+      keys = this.ranks.confidence ??= Float64Array.from(model.confidence, (value) => (value < 0 ? -Infinity : -value)); // the lowest first
+    } else if (this.sort === "score") {
+      keys = new Float64Array(model.images);
+      for (const i of found) keys[i] = this.level(i);
     }
-    if (this.reversed) found.reverse();
+    const ordered = Review.sorted(keys, found);
+    return this.reversed ? ordered.reverse() : ordered;
   }
 
   // The same order at every visit: a shuffle with a fixed seed (mulberry32).

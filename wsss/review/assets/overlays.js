@@ -33,6 +33,7 @@ Review.overlays = (() => {
     const stored = REVIEW.overlays[number];
     delete REVIEW.overlays[number];
     if (stored === undefined) return null;
+    await Review.turn();
     const mask = stored.mask && { ...(await Review.png.decode(stored.mask.png)), labels: stored.mask.labels };
     const maps = stored.maps && { ...(await Review.png.decode(stored.maps.png)), classes: stored.maps.classes };
     if (maps) maps.height /= maps.classes.length;

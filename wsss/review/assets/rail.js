@@ -95,9 +95,9 @@ Review.Rail = class {
 
   updateClass(c) {
     const { model } = this, row = this.rows[c], { tagged, gained, lost } = model.counts(c);
-    row.count.textContent = tagged.toLocaleString("en");
+    Review.setText(row.count, tagged.toLocaleString("en"));
     row.count.title = Review.plural(tagged, "image");
-    row.gained.textContent = gained || lost ? `+${gained} \u2212${lost}` : "";
+    Review.setText(row.gained, gained || lost ? `+${gained} \u2212${lost}` : "");
     row.gained.title = gained || lost ? `${gained} tags gained, ${lost} lost` : "";
     row.element.classList.toggle("is-empty", tagged === 0);
     row.element.classList.toggle("is-moved", Boolean(model.moved[c]));
@@ -146,7 +146,7 @@ Review.Rail = class {
     const has = h("div", { class: "segments", role: "group", "aria-label": "Images with or without the chosen class" });
     for (const [value, text] of [["with", "With it"], ["without", "Without"], ["any", "All"]]) {
       const button = h("button", { type: "button", "aria-pressed": "false", onclick: () => { this.view.filters.has = value; this.showFilters(); this.refresh(); } }, text);
-      this.controls.push(() => button.setAttribute("aria-pressed", String(this.view.filters.has === value)));
+      this.controls.push(() => Review.setAttribute(button, "aria-pressed", String(this.view.filters.has === value)));
       has.append(button);
     }
     this.classBox = h("div", { class: "filter", hidden: true }, this.classTitle = h("p", { class: "filter-title" }), has);
@@ -161,7 +161,7 @@ Review.Rail = class {
         this.showFilters();
         this.refresh();
       } }, text);
-      this.controls.push(() => button.setAttribute("aria-pressed", String(this.view.filters.show.has(kind))));
+      this.controls.push(() => Review.setAttribute(button, "aria-pressed", String(this.view.filters.show.has(kind))));
       show.append(button);
     }
     box.append(h("div", { class: "filter" }, show));
@@ -169,6 +169,7 @@ Review.Rail = class {
     if (model.marks.some((mark) => mark & Review.flags.mask)) {
       this.#addRange(box, "coverage", "Coverage, %", "pixels of any class", 1);
       this.#addRange(box, "ignored", "Ignored, %", "pixels that the mask is not sure of", 1);
+      if (model.hasConfidence) this.#addRange(box, "confidence", "Confidence, %", "mean probability of the mask's labels", 1);
     }
   }
 
@@ -197,7 +198,7 @@ Review.Rail = class {
     const { filters } = this.view, c = filters.class;
     for (const show of this.controls) show(typed);
     this.rows.forEach((row, place) => {
-      row.name.setAttribute("aria-pressed", String(place === c));
+      Review.setAttribute(row.name, "aria-pressed", String(place === c));
       row.element.classList.toggle("is-chosen", place === c);
     });
     this.classBox.hidden = c < 0;
