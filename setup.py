@@ -25,6 +25,7 @@ SAM = ["transformers>=5,<6"]  # `--refine sam`
 S3 = ["s3fs>=2024.9"]  # photos and results in S3, and in stores that speak its language
 HEIF = ["pillow-heif>=1,<2"]  # photos of phones; Pillow reads all other formats
 EXPORT = ["pycocotools>=2.0.8,<3", "pyarrow>=17,<26"]  # what some formats of `tagclip export` are written with
+RAY = ["ray>=2.40,<3"]  # `tagclip run --engine ray`
 DEV = [
     "hypothesis>=6.100,<7",
     "import-linter>=2.1,<3",
@@ -99,6 +100,7 @@ setup(
         "sam": SAM,
         "s3": S3,
         "export": EXPORT,
+        "ray": RAY,
         "dev": DEV,
         "browser": BROWSER,
         "simulation": SIMULATION,

@@ -5,6 +5,11 @@ from collections.abc import Sequence
 from tagclip.clip import Grid
 
 
+def batch_limit(grid: Grid, batch_size: int, batch_patches: int | None = None) -> int:
+    """Most images of a patch grid in one batch; see `plan_batches`."""
+    return batch_size if batch_patches is None else max(1, min(batch_size, batch_patches // grid.count))
+
+
 def plan_batches(grids: Sequence[Grid | None], batch_size: int, batch_patches: int | None = None) -> list[list[int]]:
     """Group images of one patch grid into batches, over the whole list.
 
@@ -24,7 +29,7 @@ def plan_batches(grids: Sequence[Grid | None], batch_size: int, batch_patches: i
     for index, grid in enumerate(grids):
         if grid is None:
             continue
-        limit = batch_size if batch_patches is None else max(1, min(batch_size, batch_patches // grid.count))
+        limit = batch_limit(grid, batch_size, batch_patches)
         batch = open_batches.get(grid)
         if batch is None or len(batch) >= limit:
             batch = []

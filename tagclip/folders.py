@@ -69,7 +69,21 @@ def visible_files(
     exclude: Collection[Path] = frozenset(),
     leave_out: Callable[[Path], bool] = lambda folder: False,
 ) -> Iterator[Path]:
+    """`visible_names` as paths."""
+    for name in visible_names(top, what, exclude, leave_out):
+        yield Path(top, name)
+
+
+def visible_names(
+    top: Path,
+    what: str = "files",
+    exclude: Collection[Path] = frozenset(),
+    leave_out: Callable[[Path], bool] = lambda folder: False,
+) -> Iterator[str]:
     """Files in a folder and its subfolders that are not stray; links are followed, each folder is seen once.
+
+    Returns:
+        Their paths relative to `top`, with "/" between folders.
 
     Args:
         what: is looked for, for the message.
@@ -92,4 +106,6 @@ def visible_files(
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not is_stray(name))
-        yield from (Path(folder, name) for name in sorted(files) if not is_stray(name))
+        inside = Path(folder).relative_to(top).as_posix()
+        start = "" if inside == "." else f"{inside}/"
+        yield from (f"{start}{name}" for name in sorted(files) if not is_stray(name))

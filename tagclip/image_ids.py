@@ -30,6 +30,19 @@ _DRIVE = re.compile(r"^.:")
 _AWKWARD = re.compile(r"^[\s#\"\ufeff]|\s$|[\x00-\x1f\x7f\x85\u2028\u2029]")
 
 
+# Relative paths that are ids as they are, told at once: letters, digits and a few signs, no part a device's name.
+_PART = (
+    r"(?!(?:[Cc][Oo][Nn]|[Pp][Rr][Nn]|[Aa][Uu][Xx]|[Nn][Uu][Ll]|[Cc][Oo][Mm]\d|[Ll][Pp][Tt]\d) *(?:\.|/|\Z))"
+    r"[A-Za-z0-9_-][A-Za-z0-9_.\- ]*"
+)
+_PLAIN = re.compile(f"{_PART}(?:/{_PART})*")
+
+
+def is_plain(path: str) -> bool:
+    """Whether a relative path is an id as it is, by a quick look; those that are not may be ids all the same."""
+    return _PLAIN.fullmatch(path) is not None
+
+
 def safe_id(path: str) -> str:
     """A relative path with "/" between its folders as an id: the path itself, or percent-escaped; see the module.
 

@@ -2,16 +2,18 @@
 
 import logging
 import os
+from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import overload
 
 from tagclip.errors import UsageError
-from tagclip.folders import is_results, is_stray, visible_files
+from tagclip.folders import is_results, is_stray, visible_names
 from tagclip.image_formats import FOREIGN_SUFFIXES, HEIF_EXTRA, HEIF_SUFFIXES, IMAGE_SUFFIXES, readable_suffixes
-from tagclip.image_ids import distinct_ids, line_candidates, list_lines, original_name
+from tagclip.image_ids import distinct_ids, is_plain, line_candidates, list_lines, original_name
 from tagclip.stored_files import FilePlace, StoredFile
 
 logger = logging.getLogger(__name__)
@@ -43,6 +45,84 @@ class ImageFile:
             return self.path.relative
         path = self.path.absolute()
         return (path.relative_to(self.root) if isinstance(self.root, Path) else path).as_posix()
+
+
+class ImageFiles(Sequence[ImageFile]):
+    """Images of one folder, of which only the names are held: an `ImageFile` is made when it is asked for.
+
+    Args:
+        top: the folder, as it was given.
+        names: paths below it, "/" between folders, sorted; each has the suffix of an image.
+        prefix: what stands before a name in ids: "sub/" where the image root lies above.
+    """
+
+    def __init__(self, top: Path, names: list[str], prefix: str = ""):
+        self.top, self.names, self.prefix = top, names, prefix
+        self._start = f"{top}{os.sep}"
+        self._ids = None if self._all_plain() else distinct_ids(f"{prefix}{name}" for name in names)
+        self.root = _common_root({f"{prefix}{name}": Path(top, name) for name in names[:1]})
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, place: int) -> ImageFile: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[ImageFile]: ...
+
+    def __getitem__(self, place: int | slice) -> ImageFile | Sequence[ImageFile]:
+        if isinstance(place, slice):
+            return self if place == slice(None) else [self._file(name) for name in self.names[place]]
+        return self._file(self.names[place])
+
+    def __iter__(self) -> Iterator[ImageFile]:
+        return map(self._file, self.names)
+
+    def id(self, place: int) -> str:
+        """Of the image at a place."""
+        return self._id(self.names[place])
+
+    def path_text(self, place: int) -> str:
+        """Path of the image at a place."""
+        return self._start + self.names[place]
+
+    def ids(self) -> Iterator[str]:
+        """Of all images."""
+        if self._ids is not None or self.prefix:
+            return map(self._id, self.names)
+        return (name[: name.rfind(".")] for name in self.names)
+
+    def suffixes(self) -> Iterator[str]:
+        """Of all images, as their names have them."""
+        return (name[name.rfind(".") :] for name in self.names)
+
+    def _file(self, name: str) -> ImageFile:
+        return ImageFile(self._id(name), Path(self.top, name), self.root)
+
+    def _id(self, name: str) -> str:
+        whole = f"{self.prefix}{name}"
+        return whole[: whole.rfind(".")] if self._ids is None else self._ids[whole]
+
+    def _all_plain(self) -> bool:
+        """Whether every name without its suffix is an id, and no two are the same."""
+        if not all(map(is_plain, self.names)) or (self.prefix and not is_plain(self.prefix[:-1])):
+            return False
+        stems = array("q", (hash(name[: name.rfind(".")]) for name in self.names))
+        return len(set(stems)) == len(stems)
+
+
+def list_images(
+    source: str | Path | Sequence[str | Path],
+    *,
+    root: str | Path | None = None,
+    exclude: str | Path | Collection[str | Path] = (),
+) -> Sequence[ImageFile]:
+    """`find_images`, with a few bytes per image where the source is one folder."""
+    if isinstance(source, str | Path) and Path(source).is_dir():
+        search = _Search(None if root is None else Path(root), _resolved(exclude))
+        return ImageFiles(Path(source), *search.names(Path(source)))
+    return find_images(source, root=root, exclude=exclude)
 
 
 def find_images(
@@ -109,15 +189,20 @@ class _Search:
         raise UsageError(f"images {str(source)!r}: no such file or folder")
 
     def _folder(self, top: Path) -> list[tuple[str, Path]]:
-        root = top if self.root is None else self.root
+        names, prefix = self.names(top)
+        return [(f"{prefix}{name}", Path(top, name)) for name in names]
+
+    def names(self, top: Path) -> tuple[list[str], str]:
+        """Names of the images below a folder, sorted, and what stands before them in paths relative to the root."""
         foreign: Counter[str] = Counter()
-        files = self._readable(visible_files(top, "images", self.exclude, self._is_results), foreign)
-        pairs = sorted((_relative(path, root), path) for path in files)
-        if not pairs:
+        found = visible_names(top, "images", self.exclude, self._is_results)
+        names = sorted(name for name in found if self._is_readable(_suffix(name), foreign))
+        if not names:
             looked = f"looked for {', '.join(sorted(self.suffixes))}"
             raise UsageError(f"folder {top}: no image in it ({_count(foreign) or looked})")
         _tell(foreign, f"folder {top}")
-        return pairs
+        inside = "." if self.root is None else _relative(top, self.root)
+        return names, "" if inside == "." else f"{inside}/"
 
     def _glob(self, pattern: Path) -> list[tuple[str, Path]]:
         parts = pattern.parts
@@ -158,12 +243,18 @@ class _Search:
 
     def _readable(self, paths: Iterable[Path], foreign: Counter[str]) -> Iterator[Path]:
         """Those in a format that is read here; the other pictures are counted."""
-        for path in paths:
-            suffix = path.suffix.lower()
-            if suffix in self.suffixes:
-                yield path
-            elif suffix in FOREIGN_SUFFIXES or suffix in IMAGE_SUFFIXES:
-                foreign[suffix] += 1
+        return (path for path in paths if self._is_readable(path.suffix.lower(), foreign))
+
+    def _is_readable(self, suffix: str, foreign: Counter[str]) -> bool:
+        if suffix not in self.suffixes and (suffix in FOREIGN_SUFFIXES or suffix in IMAGE_SUFFIXES):
+            foreign[suffix] += 1
+        return suffix in self.suffixes
+
+
+def _suffix(name: str) -> str:
+    """`Path(name).suffix.lower()`, for very many names."""
+    dot = name.rfind(".")
+    return name[dot:].lower() if dot > name.rfind("/") + 1 and dot < len(name) - 1 else ""
 
 
 def _tell(foreign: Counter[str], place: str) -> None:

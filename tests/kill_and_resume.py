@@ -34,7 +34,7 @@ PRELOADED = ("torch", "open_clip", "mmengine.runner", "mmcv", "mmseg.apis", "wss
 # What each command reads, done undisturbed where it is not among those that are killed.
 NEEDS = {"run": (), "tag": (), "mask": ("tag",), "remask": ("run",), "train": ("run",), "segment": ("run", "train")}
 MADE = ("**/*.png", "cams/**/*.npz")
-VOLATILE = ("log.txt", "times.json")
+VOLATILE = ("log.txt", "times.json", "plan.npz")
 
 
 @dataclass(frozen=True)

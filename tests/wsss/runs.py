@@ -61,7 +61,7 @@ def complete(*args, **kwargs) -> dict:
         return run_pipeline(pipeline, plan)
 
 
-def contents(folder: Path, leave_out=("log.txt", "times.json")) -> dict[str, str]:
+def contents(folder: Path, leave_out=("log.txt", "times.json", "plan.npz")) -> dict[str, str]:
     """Every file of a run folder by relative path, as digest."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()

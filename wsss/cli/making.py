@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tagclip.errors import UsageError
 from wsss.cli.console import set_threads
@@ -20,8 +20,8 @@ from wsss.cli.screen import Output, Table
 if TYPE_CHECKING:
     from wsss.files.run_mirror import RunMirror
     from wsss.pipeline.mask_run import MaskRun
-    from wsss.pipeline.masks import Pipeline
     from wsss.pipeline.recipe import Recipe
+    from wsss.pipeline.summary import StageTimes
 
 OPTIONS = (
     "images", "image-root", "classes", "config", "set", "out", "staging", "layout", "limit", "preset", "method",
@@ -71,11 +71,11 @@ def make_masks(
         UsageError, RunError: see `MaskRun`.
     """
     recipe = recipe or read_recipe(args, settings)
+    from wsss.cli.engine import chosen_engine
     from wsss.cli.shards import check_shard, do_share
     from wsss.pipeline.mask_run import MaskRun
 
-    shard = check_shard(args)
-
+    shard, engine = check_shard(args), chosen_engine(args)
     set_threads(args.threads)
     mask_run = MaskRun(
         recipe, device=args.device, limit=args.limit, cache_dir=args.cache_dir, corrections=args.corrections,
@@ -93,13 +93,16 @@ def make_masks(
         return out, _plan_only(mask_run, output)
 
     @contextlib.contextmanager
-    def watch(total: int, done: int) -> Iterator[Callable[[Pipeline], None]]:
+    def watch(total: int, done: int) -> Iterator[Callable[[Timed], None]]:
         with progress_bar(total, "masks", done=done, quiet=args.quiet) as bar:
             yield StageRates(bar)
 
     if shard is not None:
         return out, do_share(mask_run, shard, out, args, output, watch)
-    run = mask_run.execute(overwrite=args.overwrite, strict=args.strict, watch=watch)
+    if engine is not None:
+        run = engine(mask_run, strict=args.strict, watch=watch)
+    else:
+        run = mask_run.execute(overwrite=args.overwrite, strict=args.strict, watch=watch)
     if run.times is None:
         output.show(f"{out}: complete already")
     show_summary(run.counts, run.times, output)
@@ -137,13 +140,21 @@ def show_summary(counts: Mapping[str, Any], times: Mapping[str, Any] | None, out
         output.show(line)
 
 
+class Timed(Protocol):
+    """What `StageRates` looks at: a pipeline, or the sum of several."""
+
+    @property
+    def times(self) -> StageTimes:
+        """Seconds and images of each stage so far."""
+
+
 class StageRates:
     """Shows finished masks on a bar, with the images per second of each stage behind it."""
 
     def __init__(self, bar: Bar, clock: Callable[[], float] = time.perf_counter):
         self.bar, self.before, self.clock, self.start = bar, bar.done, clock, clock()
 
-    def __call__(self, pipeline: Pipeline) -> None:
+    def __call__(self, pipeline: Timed) -> None:
         images = pipeline.times.images
         elapsed = max(self.clock() - self.start, 1e-9)
         rates = ((name, images[key] / elapsed) for name, key in (

@@ -30,6 +30,7 @@ PHOTO_MODES = ("copy", "symlink", "hardlink", "none")
 INSTANCE_MODES = ("class", "component")
 IGNORED_MODES = ("background", "label")
 LAYOUTS = ("files", "tar")
+ENGINES = ("local", "ray")
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
 STYLES = ("noto", "twemoji", "fluent-flat", "fluent-3d")
 SWITCH, CHOICE = "switch", "choice"  # kinds of options that take no value: --flag, and --flag / --no-flag
@@ -48,6 +49,17 @@ def not_negative(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
+
+
+def not_negative_number(text: str) -> float:
+    """argparse type of a number, zero included."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
+    return value
 
 
 def size(text: str) -> tuple[int, int]:
@@ -276,6 +288,12 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("mask-workers", "Make masks in N processes", "N", positive),
         Option("seed", "Set the seed of all random choices", "N", not_negative),
         Option("shard", "Take share K of N of the work, beside other machines with the other shares", "K/N", fraction),
+        Option("engine", "Run in this process, or on a Ray cluster", choices=ENGINES),
+        Option("address", "Use the Ray cluster at this address; auto: the one that this machine is part of",
+               "HOST:PORT"),
+        Option("actors", "Load the model in N processes of the Ray cluster", "N", positive),
+        Option("gpus-per-actor", "Give each of these processes this many GPUs; 0.5: two processes share one", "G",
+               not_negative_number),
         Option("overwrite", "Start anew, and replace what an earlier call has left in --out", kind=SWITCH),
         Option("strict", "End with an error if an image fails", kind=SWITCH),
         Option("dry-run", "Show the plan and what it would take, and write nothing", kind=SWITCH),

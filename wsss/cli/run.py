@@ -8,6 +8,7 @@ from typing import Any
 from tagclip.errors import UsageError
 from wsss.cli import making
 from wsss.cli.console import passive_threads, setup_logging
+from wsss.cli.engine import ENGINE, ENGINE_NOTES
 from wsss.cli.options import MODEL, TAG_RULE, pick, settings_of
 from wsss.cli.parser import add_command
 from wsss.cli.run_options import TRAINING, given_training_options, split_settings
@@ -26,9 +27,9 @@ def register(commands: Any) -> None:
         example="run --images photos --classes cat,dog --out runs/mine",
     )  # fmt: skip
     pick(
-        parser, *making.OPTIONS, *TAG_RULE, *MODEL, "train", *TRAINING,
-        several=("method",), notes={
-            **making.NOTES, "rounds": "default: the config's",
+        parser, *making.OPTIONS, *TAG_RULE, *MODEL, *ENGINE, "train", *TRAINING,
+        several=("method",), defaults={"engine": "local"}, notes={
+            **making.NOTES, **ENGINE_NOTES, "rounds": "default: the config's",
             "model": "or a tagger of `tagclip train-tagger`, for the tags",
         },
     )  # fmt: skip

@@ -7,6 +7,7 @@ import errno
 import itertools
 import os
 import struct
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +21,7 @@ ZIP_MAGIC = b"PK\x05\x06"
 ZIP_END = struct.Struct("<4s6xHII2x")  # the last record of an archive without a comment
 
 _serial = itertools.count()
+_machine = uuid.uuid4().hex[:8]  # processes of several machines may have one number and one scratch folder
 
 
 @contextlib.contextmanager
@@ -52,7 +54,7 @@ def atomic_file(path: Path, scratch: Path, *, durable: bool = False) -> Iterator
     Raises:
         RunError: full disk or unwritable folder.
     """
-    temporary = scratch / f"{os.getpid()}-{next(_serial)}"
+    temporary = scratch / f"{os.getpid()}-{_machine}-{next(_serial)}"
     with disk_errors(path):
         try:
             with temporary.open("wb") as file:

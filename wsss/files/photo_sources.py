@@ -27,7 +27,7 @@ from tagclip.image_ids import (
     safe_id,
     without_suffix,
 )
-from tagclip.image_lists import GLOB_CHARACTERS, LIST_SUFFIXES, ImageFile, find_images
+from tagclip.image_lists import GLOB_CHARACTERS, LIST_SUFFIXES, ImageFile, list_images
 from tagclip.stored_files import (
     AbsentFile,
     RemoteFile,
@@ -53,7 +53,7 @@ logger = logging.getLogger(__name__)
 
 def find_photos(
     source: Source, *, root: str | Path | None = None, exclude: str | Path | Collection[str | Path] = ()
-) -> list[ImageFile]:
+) -> Sequence[ImageFile]:
     """Photos of whatever a user names, each with an id that never collides; `find_images` says more of local ones.
 
     Args:
@@ -78,7 +78,7 @@ def find_photos(
     kinds = {_kind(part, place) for part in parts}
     if kinds <= {"local"}:
         local = [part for part in (exclude if not isinstance(exclude, str | Path) else (exclude,)) if not is_url(part)]
-        return find_images(
+        return list_images(
             parts[0] if isinstance(source, str | Path) else parts, root=None if place is None else place, exclude=local
         )
     if len(kinds) > 1:

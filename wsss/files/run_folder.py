@@ -20,6 +20,7 @@ from wsss.files.atomic import atomic_file, disk_errors, is_whole
 from wsss.files.corrections import CORRECTIONS_FILE
 from wsss.files.digests import file_digest
 from wsss.files.journal import Journal
+from wsss.files.kept_plan import PLAN_FILE
 from wsss.files.locks import take_lock
 from wsss.files.provenance import config_text, differences, installed_versions, part_of, refuse_other
 from wsss.files.result_shards import IMAGES_PER_SHARD, SHARDS, SUFFIXES, TAR, ResultShards
@@ -32,7 +33,7 @@ TRIES = 20  # tenths of a second that a part waits for others to look, too
 PARTIAL = ".partial"  # journals and temporary files of an unfinished run; gone when it is complete
 OWN_FILES = (
     "manifest.json", "config.py", "tags.jsonl", "tags.txt", REJECTED_FILE, LEFT_FILE, CORRECTIONS_FILE,
-    "failures.jsonl", "log.txt", "times.json", TAG_TABLE,
+    "failures.jsonl", "log.txt", "times.json", TAG_TABLE, PLAN_FILE,
 )  # fmt: skip
 LASTING = ("id", "photos", "corrections", "earlier_versions")  # notes that a run keeps
 NEEDS_MODEL = (
@@ -152,7 +153,8 @@ class RunFolder(RunReader):
                 )
             if changed and part is not None:
                 raise RunError(
-                    f"--out {root}: {'; '.join(changed)}; the same command without --shard brings the run up to date"
+                    f"--out {root}: {'; '.join(changed)}; the same command without --shard and --engine brings the run "
+                    "up to date"
                 )
             run = cls(root, identity, dict(notes or {}), manifest, lock, part)
             run._config = config

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -16,12 +15,11 @@ from tagclip.batches import plan_batches
 from tagclip.devices import resolve_device
 from tagclip.errors import RunError, UsageError
 from tagclip.tag_files import TagRecord
-from wsss.config import AFTER_THE_MAPS
 from wsss.files.corrections import CORRECTIONS_FILE, Corrections, read_corrections, write_corrections
 from wsss.files.digests import file_digest
 from wsss.files.result_shards import TAR, check_layout
 from wsss.files.run_files import ASIDE, read_manifest, run_id, stored_lines
-from wsss.files.run_folder import RunFolder, check_identity, existing_files, part_is_done
+from wsss.files.run_folder import RunFolder, check_identity, existing_files
 from wsss.files.run_mirror import RunMirror
 from wsss.masks.crf import settle_engine
 from wsss.pipeline.changes import (
@@ -35,6 +33,7 @@ from wsss.pipeline.changes import (
 )
 from wsss.pipeline.given_tags import match_tags, read_given_tags, tags_digest
 from wsss.pipeline.masks import Pipeline, run_pipeline
+from wsss.pipeline.part_worker import AFTER_MAPS, CHANGEABLE, PartWorker, Watch, run_stages
 from wsss.pipeline.planning import Plan, PlannedImage, confirm_photos, plan_images, survey
 from wsss.pipeline.recipe import Recipe
 from wsss.pipeline.run_model import RunModel
@@ -42,20 +41,14 @@ from wsss.pipeline.shared_pass import check_same_input
 from wsss.pipeline.summary import floor_hint, summary_text, times_record
 from wsss.pipeline.tags import run_identity
 from wsss.pipeline.watching import watch_nothing
-from wsss.pipeline.work_parts import cut_parts, require_parts
+from wsss.pipeline.work_parts import cut_parts, missing_parts, require_parts
 
 if TYPE_CHECKING:
     from tagclip.clip import FrozenCLIP
     from tagclip.tagger import ImageTagger
     from wsss.maps.source import ClassMapSource
 
-Watch = Callable[[int, int], contextlib.AbstractContextManager[Callable[[Pipeline], None]]]
 logger = logging.getLogger(__name__)
-
-
-AFTER_MAPS = tuple(f"masks.{name}" for name in AFTER_THE_MAPS)
-# What may change in a folder: tags follow from stored scores, photos come and go, confidence follows from class maps.
-CHANGEABLE = ("tagging.rule", "images", "tags", "save_confidence")
 
 
 @dataclass(frozen=True)
@@ -97,6 +90,7 @@ class MaskRun:
         cache_dir: where text classifiers are kept between runs; None keeps nothing.
         corrections: file of corrections of this run, or of the run that its tags come from.
         overwrite: drop the run that is in the folder.
+        part_images: least number of images in one part; None: 256. It must not change while a run has parts.
 
     Raises:
         UsageError: no images, no tags for any of them, a device, weights or a CRF that are not there, or corrections
@@ -112,9 +106,11 @@ class MaskRun:
         cache_dir: Path | str | None = None,
         corrections: Path | str | None = None,
         overwrite: bool = False,
+        part_images: int | None = None,
     ):
         check_layout(recipe.run.layout, recipe.run.out)
         self.mirror: RunMirror | None = None  # of a run that lives in a store
+        self.part_images = part_images
         self.device = resolve_device(device)
         recipe = replace(recipe, masks=settle_engine(recipe.masks, self.device))  # refused before a model is loaded
         self.recipe, self.cache_dir, self.limit, self.overwrite = recipe, cache_dir, limit, overwrite
@@ -151,10 +147,11 @@ class MaskRun:
         plan = plan_images(
             self.files, self.recipe.masks.image, self.model.patch_size,
             batch_size=settings.batch_size, batch_patches=settings.batch_patches, workers=self.recipe.run.work.workers,
+            kept=Path(self.recipe.run.out),
         )  # fmt: skip
         if self._tagged is not None:
             plan = plan.restrict(self._tagged)
-            plan.order += self.absent
+            plan.order = [*plan.order, *self.absent]
             plan.absent = self.absent
         return plan
 
@@ -171,15 +168,7 @@ class MaskRun:
 
     def stages(self) -> tuple[ImageTagger | None, ClassMapSource]:
         """The tagger, if tags do not come from a file, and the source of class maps."""
-        tagger: ImageTagger | None = None
-        if self.tags is None and self.model.by_student:
-            from wsss.distillation.student_tagger import StudentTagger
-
-            recipe = self.recipe
-            tagger = StudentTagger(self.model.student, recipe.vocabulary, recipe.tagging, prepared_by=self.clip)
-        elif self.tags is None:
-            tagger = self.recipe.tagger(self.clip, self.cache_dir)
-        return tagger, self.recipe.maps(self.clip, self.cache_dir)
+        return run_stages(self.recipe, self.model, self.cache_dir, tagging=self.tags is None)
 
     def wanted(self, corrections: Corrections | None) -> WantedTags:
         """The tags that images shall have."""
@@ -266,7 +255,36 @@ class MaskRun:
     @cached_property
     def parts(self) -> list[Plan]:
         """The plan in parts that machines share."""
-        return cut_parts(self.plan)
+        return cut_parts(self.plan, self.part_images)
+
+    def begin_parts(self, numbers: Iterable[int]) -> list[int]:
+        """Makes the folder ready for workers that do these parts.
+
+        Args:
+            numbers: of the parts, from 0.
+
+        Returns:
+            Those that are not done.
+
+        Raises:
+            UsageError: corrections, which one process alone applies.
+            RunError: another run's folder, or one that a process without parts works in; other photos than the run
+                began with.
+        """
+        out, settings = Path(self.recipe.run.out), self.recipe.resolved()
+        if self.overwrite:
+            with RunFolder.open(out, self.identity(), settings, overwrite=True):
+                self.overwrite = False
+        if self.corrections is not None or (out / CORRECTIONS_FILE).is_file():
+            raise UsageError("--shard, --engine: corrections are applied by one process; leave that option out")
+        undone = set(missing_parts(out, len(self.parts)))
+        missing = [number for number in numbers if number in undone]
+        if missing:
+            with RunFolder.open(
+                out, self.identity(), settings, changeable=CHANGEABLE, after_maps=AFTER_MAPS, part=missing[0]
+            ) as run:
+                confirm_photos(self.plan, run)
+        return missing
 
     def execute_parts(self, numbers: Iterable[int], *, watch: Watch = watch_nothing) -> None:
         """Does parts of the run, beside other processes that do other parts; those that are done are skipped.
@@ -275,51 +293,13 @@ class MaskRun:
             numbers: of the parts, from 0. watch: see `execute`; one call for each part.
 
         Raises:
-            UsageError: corrections, which one process alone applies.
-            RunError: another run's folder, or one that a process without parts works in; other photos than the run
-                began with, a full disk, memory exhausted.
+            UsageError, RunError: see `begin_parts`; also a full disk, memory exhausted.
         """
-        out = Path(self.recipe.run.out)
-        if self.corrections is not None or (out / CORRECTIONS_FILE).is_file():
-            raise UsageError("--shard: corrections are applied by one process; leave --shard out")
-        identity, confirmed = self.identity(), False
-        for number in numbers:
-            if part_is_done(out, number):
-                continue
-            with RunFolder.open(
-                out, identity, self.recipe.resolved(), changeable=CHANGEABLE, after_maps=AFTER_MAPS, part=number,
-            ) as run:  # fmt: skip
-                if run.was_complete or part_is_done(out, number):
-                    continue
-                if not confirmed:
-                    confirm_photos(self.plan, run)
-                    confirmed = True
-                self._execute_part(run, number, watch)
+        worker = PartWorker(self.recipe, self.identity(), self.model, self.cache_dir, self.tags)
+        for number in self.begin_parts(numbers):
+            worker.execute(number, self.parts[number], watch=watch)
             if self.mirror is not None:
                 self.mirror.push()
-
-    def _execute_part(self, run: RunFolder, number: int, watch: Watch) -> None:
-        plan = self.parts[number]
-        run.only = frozenset(plan.order)
-        todo = survey(
-            plan, run, self.recipe.masks.image, with_confidence=self.recipe.run.save_confidence, confirmed=True
-        )
-        run.log(f"part {number} begins: {todo.images} masks to make, {len(todo.batches)} batches for the model")
-        tagger, maps = self._stages if todo.batches else (None, None)
-        share = self.recipe.work(image.size for image in plan.images)
-        with watch(len(todo.masks_there) + todo.images, len(todo.masks_there)) as step:
-            pipeline = Pipeline(
-                run, self.clip if todo.batches else None, self.recipe.vocabulary, maps, self.recipe.masks,
-                tagger=tagger, tags=self.tags, wanted=self.wanted(None), device=str(self.device), work=share,
-                progress=step,
-            )  # fmt: skip
-            pipeline.execute(plan, todo)
-        run.log(f"part {number} is done")
-        run.finish_part()
-
-    @cached_property
-    def _stages(self) -> tuple[ImageTagger | None, ClassMapSource]:
-        return self.stages()
 
     def merge(self, *, strict: bool = False, watch: Watch = watch_nothing) -> RunFolder:
         """Puts a run whose parts are all done into its final order; see `execute`.

@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -133,6 +134,25 @@ def make_mask(stage: MaskStage, job: MaskJob) -> MaskReport:
     with atomic_file(job.mask, stage.scratch) as file:
         file.write(encode_mask(labels.mask, stage.palette, stage.config.ignore_label))
     return MaskReport(count_labels(labels.mask), time.perf_counter() - start)
+
+
+class MaskPool(Protocol):
+    """Who makes the masks of a pipeline: `MaskWorkers` on this machine, or another engine."""
+
+    def room(self) -> int:
+        """How many jobs `submit` takes without waiting."""
+
+    def submit(self, job: MaskJob) -> Iterator[tuple[MaskJob, MaskReport]]:
+        """Adds a job, waiting for room; yields what has been finished meanwhile."""
+
+    def collect(self) -> Iterator[tuple[MaskJob, MaskReport]]:
+        """Yields what is done, without waiting."""
+
+    def finish(self) -> Iterator[tuple[MaskJob, MaskReport]]:
+        """Waits for all jobs, yielding each as it is done."""
+
+    def close(self, *, cancel: bool = False) -> None:
+        """Ends; with `cancel`, jobs that have not begun are dropped."""
 
 
 class MaskWorkers:

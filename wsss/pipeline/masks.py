@@ -28,7 +28,7 @@ from wsss.masks.crf import settle_engine
 from wsss.pipeline.batch import BatchRunner
 from wsss.pipeline.changes import WantedTags
 from wsss.pipeline.decoding import DecodedBatch, decode_batches
-from wsss.pipeline.mask_workers import MaskJob, MaskReport, MaskStage, MaskWorkers
+from wsss.pipeline.mask_workers import MaskJob, MaskPool, MaskReport, MaskStage, MaskWorkers
 from wsss.pipeline.planning import Plan, PlannedImage, Todo, survey
 from wsss.pipeline.shared_pass import SharedPass
 from wsss.pipeline.summary import StageTimes, count_run
@@ -53,6 +53,15 @@ class WorkShare:
     save_confidence: bool = False
 
 
+MakePool = Callable[[MaskStage, WorkShare], MaskPool]
+
+
+def pool_of_processes(stage: MaskStage, work: WorkShare) -> MaskPool:
+    """Mask workers on this machine."""
+    queue = work.mask_workers * work.mask_queue
+    return MaskWorkers(stage, work.mask_workers, queue, in_process=stage.in_process)
+
+
 class Pipeline:
     """Tags (from the model or given), CAMs and masks of a plan's images, into a run folder.
 
@@ -68,6 +77,7 @@ class Pipeline:
             file.
         device: where masks are refined without a model.
         work: how the work is shared out.
+        pool: makes the pool of mask workers.
         progress: called with this pipeline after every finished step.
     """
 
@@ -84,6 +94,7 @@ class Pipeline:
         wanted: WantedTags | None = None,
         device: str = "cpu",
         work: WorkShare | None = None,
+        pool: MakePool = pool_of_processes,
         progress: Callable[[Pipeline], None] = lambda pipeline: None,
     ):
         if clip is not None and (tagger is None) == (tags is None):
@@ -91,6 +102,7 @@ class Pipeline:
         self.run, self.clip, self.vocabulary = run, clip, vocabulary
         self.config = config = config.for_labels(vocabulary.label_count)
         self.tags, self.wanted, self.work, self.progress = tags, wanted, work or WorkShare(), progress
+        self.pool = pool
         device = device if clip is None else str(clip.device)
         self.stage = MaskStage(
             settle_engine(config, device), vocabulary.has_background, vocabulary.label_palette, run.scratch, device
@@ -116,12 +128,7 @@ class Pipeline:
                 self._fail(file.id, file.recorded, "decode", error)
         with ThreadPoolExecutor(max_workers=self.work.decoders) as decoders:
             self._count_earlier_masks(plan, todo, decoders)
-            workers = MaskWorkers(
-                self.stage,
-                self.work.mask_workers,
-                self.work.mask_workers * self.work.mask_queue,
-                in_process=self.stage.in_process,
-            )
+            workers = self.pool(self.stage, self.work)
             try:
                 self._feed(todo, decoders, workers)
                 if self.batches is not None:
@@ -132,7 +139,7 @@ class Pipeline:
                 raise
         self.times.wall = time.perf_counter() - start
 
-    def _feed(self, todo: Todo, decoders: ThreadPoolExecutor, workers: MaskWorkers) -> None:
+    def _feed(self, todo: Todo, decoders: ThreadPoolExecutor, workers: MaskPool) -> None:
         backlog, done = deque(todo.masks), {*todo.masks_there, *todo.outside}
         for decoded in self._decoded(todo, decoders):
             self.times.add("decode", decoded.seconds, len(decoded.images) + len(decoded.failures))
@@ -199,7 +206,7 @@ class Pipeline:
             return parse_tag_line(self.run.tags[image.id], self.vocabulary, f"image {image.id!r}")
         return None if self.tags is None else self.tags[image.id]
 
-    def _submit(self, workers: MaskWorkers, image: PlannedImage) -> None:
+    def _submit(self, workers: MaskPool, image: PlannedImage) -> None:
         run, name = self.run, image.id
         confidence = run.confidence_path(name) if self.work.save_confidence else None
         job = MaskJob(name, image.file.path, run.place("cams", name), run.mask_path(name), image.file_size, confidence)

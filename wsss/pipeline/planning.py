@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,17 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from tagclip.batches import plan_batches
+from tagclip.batches import batch_limit
 from tagclip.clip.trunk import Grid
 from tagclip.config import ImageConfig
 from tagclip.errors import ImageError, RunError
-from tagclip.image_lists import ImageFile
+from tagclip.image_lists import ImageFile, ImageFiles
 from tagclip.images import Size, decode_image, image_size, target_size
 from tagclip.tag_files import TagRecord
 from wsss.files.concurrency import bounded_map
+from wsss.files.kept_plan import PLAN_FILE, PhotoHeaders, write_headers
 from wsss.files.map_files import read_maps
 from wsss.files.run_files import read_manifest, run_id
 from wsss.files.run_folder import RunFolder
+from wsss.pipeline.plan_table import BatchTable, Lazy, fill_from, listed_names, look_at, names_digest, place_of
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,14 @@ class Plan:
         batches: images that go through the model together.
         unreadable: (file, error) of images whose header cannot be read.
         absent: ids, among `order`, of images that have tags in a file and are not there.
+        table: what order and batches are made from, of a plan of `plan_images`.
     """
 
-    order: list[str]
-    batches: list[list[PlannedImage]]
+    order: Sequence[str]
+    batches: Sequence[list[PlannedImage]]
     unreadable: list[tuple[ImageFile, ImageError]] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
+    table: PlanTable | None = None
 
     @property
     def images(self) -> list[PlannedImage]:
@@ -78,6 +82,27 @@ class Plan:
         absent = set(self.absent)
         return [name for name in self.order if name not in absent]
 
+    def sizes(self) -> set[Size]:
+        """All sizes of images."""
+        return {image.size for batch in self.batches for image in batch} if self.table is None else self.table.sizes()
+
+    def batch_lengths(self) -> list[int]:
+        """Images of each batch."""
+        if self.table is not None:
+            return np.diff(self.table.packed.bounds).tolist()
+        return [len(batch) for batch in self.batches]
+
+    def part(self, first: int, last: int) -> Plan:
+        """The batches from `first` up to, not with, `last`, and nothing else."""
+        if self.table is not None:
+            return self.table.part(first, last)
+        batches = list(self.batches[first:last])
+        return Plan([image.id for batch in batches for image in batch], batches)
+
+    def spelled_out(self) -> Plan:
+        """The same without a table: what another process needs of a part."""
+        return Plan(list(self.order), list(self.batches), self.unreadable, self.absent)
+
     def restrict(self, ids: set[str]) -> Plan:
         """The same batches without the images outside `ids`; who stays keeps its companions of the full plan."""
         batches = [[image for image in batch if image.id in ids] for batch in self.batches]
@@ -86,6 +111,71 @@ class Plan:
             [batch for batch in batches if batch],
             [(file, error) for file, error in self.unreadable if file.id in ids],
         )
+
+    def photo_sizes(self) -> Iterator[tuple[str, int | None]]:
+        """(id, size of the file in bytes) of every image that can be read."""
+        if self.table is not None:
+            return self.table.photo_sizes()
+        return ((image.id, image.file_size) for batch in self.batches for image in batch)
+
+
+@dataclass(frozen=True)
+class PlanTable:
+    """All images of a plan, a few numbers each.
+
+    Attributes:
+        files: all of them.
+        headers: in their order.
+        packed: places in `files` of each batch.
+        grids: patch grid by size (height, width).
+        is_new: headers were read that are not kept.
+    """
+
+    files: Sequence[ImageFile]
+    headers: PhotoHeaders
+    packed: BatchTable
+    grids: Mapping[tuple[int, int], Grid]
+    is_new: bool
+
+    def image(self, place: int) -> PlannedImage:
+        """The image at a place in `files`."""
+        height, width = int(self.headers.height[place]), int(self.headers.width[place])
+        size = Size(height, width)
+        return PlannedImage(self.files[place], size, self.grids[height, width], int(self.headers.bytes[place]))
+
+    def id(self, place: int) -> str:
+        """Of the image at a place in `files`."""
+        return self.files.id(place) if isinstance(self.files, ImageFiles) else self.files[place].id
+
+    def batch(self, number: int) -> list[PlannedImage]:
+        """Images of a batch."""
+        return [self.image(place) for place in self.packed[number]]
+
+    def sizes(self) -> set[Size]:
+        """All sizes of images."""
+        return {Size(*size) for size in self.grids}
+
+    def part(self, first: int, last: int) -> Plan:
+        """See `Plan.part`."""
+        start, end = self.packed.bounds[[first, last]].tolist()
+        ids = Lazy(end - start, lambda place: self.id(int(self.packed.members[start + place])))
+        return Plan(ids, Lazy(last - first, lambda number: self.batch(first + number)))
+
+    def photo_sizes(self) -> Iterator[tuple[str, int | None]]:
+        """See `Plan.photo_sizes`."""
+        ids = self.files.ids() if isinstance(self.files, ImageFiles) else (file.id for file in self.files)
+        columns = zip(ids, self.headers.height.tolist(), self.headers.bytes.tolist(), strict=True)
+        return ((name, size) for name, height, size in columns if height)
+
+    def keep(self, root: Path, scratch: Path) -> None:
+        """Keeps the headers in a run folder, for the next start.
+
+        Raises:
+            RunError: full disk.
+        """
+        if self.is_new:
+            names = "".join(listed_names(self.files)).encode(errors="surrogateescape")
+            write_headers(root / PLAN_FILE, scratch, self.headers, names)
 
 
 def plan_images(
@@ -96,35 +186,56 @@ def plan_images(
     batch_size: int,
     batch_patches: int | None,
     workers: int = 4,
+    kept: Path | None = None,
 ) -> Plan:
-    """Reads every header and groups images of one patch grid.
+    """Reads every header that is not kept and groups images of one patch grid.
 
     Args:
         files: the whole list, also of a run that is being resumed: batches depend on it alone.
         workers: reading threads.
+        kept: run folder that may hold the headers of an earlier start; those of photos whose size in bytes and time of
+            change are the same are not read again.
     """
+    digest = names_digest(files)
+    seen = look_at(files, digest, config.apply_exif, workers)
+    headers = fill_from(None if kept is None else kept / PLAN_FILE, seen, files)
+    missing = np.flatnonzero(headers.height == 0).tolist()
+    height, width = headers.height, headers.width
+    unreadable: list[tuple[ImageFile, ImageError]] = []
+    is_new = False
 
-    def measure(file: ImageFile) -> PlannedImage | ImageError:
+    def measure(place: int) -> Size | ImageError:
+        path = place_of(files, place)
         try:
-            size = image_size(file.path, apply_exif=config.apply_exif)
-            file_size = file.path.stat().st_size
+            size = image_size(path, apply_exif=config.apply_exif)
+            headers.bytes[place] = path.stat().st_size
         except OSError as error:
-            return ImageError(f"{file.path}: {error.strerror or error}")
+            return ImageError(f"{path}: {error.strerror or error}")
         except ImageError as error:
             return error
-        target = target_size(size.height, size.width, patch_size, config.max_long_side)
-        return PlannedImage(file, size, Grid(target.height // patch_size, target.width // patch_size), file_size)
+        return size
 
     with ThreadPoolExecutor(max_workers=max(1, workers)) as executor:
-        measured = list(bounded_map(executor, measure, files, 64))
-    images = {index: found for index, (_, found) in enumerate(measured) if isinstance(found, PlannedImage)}
-    grids = [images[index].grid if index in images else None for index in range(len(measured))]
-    batches = plan_batches(grids, batch_size, batch_patches)
-    return Plan(
-        [file.id for file in files],
-        [[images[index] for index in batch] for batch in batches],
-        [(file, found) for file, found in measured if isinstance(found, ImageError)],
-    )
+        for place, found in bounded_map(executor, measure, missing, 64):
+            if isinstance(found, ImageError):
+                unreadable.append((files[place], found))
+            else:
+                height[place], width[place] = found.height, found.width
+                is_new = True
+    found_sizes, of_size = np.unique(height.astype(np.int64) << 32 | width, return_inverse=True)
+    sizes = [(int(size >> 32), int(size & 0xFFFFFFFF)) for size in found_sizes]
+    grids = {size: _grid(*size, patch_size, config) for size in sizes if size[0]}
+    distinct = sorted(set(grids.values()), key=lambda grid: (grid.height, grid.width))
+    number = {grid: place for place, grid in enumerate(distinct)}
+    groups = np.array([number[grids[size]] if size[0] else -1 for size in sizes], np.int32)[of_size.reshape(-1)]
+    packed = BatchTable.of(groups, [batch_limit(grid, batch_size, batch_patches) for grid in distinct])
+    table = PlanTable(files, headers, packed, grids, is_new)
+    return Plan(Lazy(len(files), table.id), Lazy(len(packed), table.batch), unreadable, table=table)
+
+
+def _grid(height: int, width: int, patch_size: int, config: ImageConfig) -> Grid:
+    target = target_size(height, width, patch_size, config.max_long_side)
+    return Grid(target.height // patch_size, target.width // patch_size)
 
 
 def confirm_photos(plan: Plan, run: RunFolder) -> None:
@@ -136,28 +247,35 @@ def confirm_photos(plan: Plan, run: RunFolder) -> None:
     Raises:
         RunError: a photo has another size in bytes than the one that was tagged under its id.
     """
-    mine, there = _photos(plan), (run.manifest or {}).get("photos") or {}
+    mine, there = photos_record(plan), (run.manifest or {}).get("photos") or {}
     if run.manifest is not None and mine["sizes"] != there.get("sizes"):
-        for image in plan.images:
+        for image in (image for batch in plan.batches for image in batch):
             tagged = run.tags[image.id].get("file_size") if image.id in run.tags else None
             if tagged not in (None, image.file_size):
                 raise RunError(
                     f"{image.file.path}: is not the photo that this run has tagged ({tagged} bytes there, "
                     f"{image.file_size} here); bring that one back, or start anew with --overwrite"
                 )
+    if plan.table is not None:
+        plan.table.keep(run.root, run.scratch)
     there = read_manifest(run.root) or {}
     run.note({"photos": mine, "id": run_id({**there, "photos": mine})})
 
 
-def _photos(plan: Plan) -> dict[str, Any]:
+def photos_record(plan: Plan) -> dict[str, Any]:
     """Where the photos of a plan are, and a digest of their sizes in bytes."""
-    roots = {file.root for file in [*(image.file for image in plan.images), *(file for file, _ in plan.unreadable)]}
+    if plan.table is not None and isinstance(plan.table.files, ImageFiles):
+        roots: set[Any] = {plan.table.files.root}
+    else:
+        images = (image.file for batch in plan.batches for image in batch)
+        roots = {file.root for file in [*images, *(file for file, _ in plan.unreadable)]}
     root = roots.pop() if len(roots) == 1 else None
-    sizes = sorted(f"{image.id}\0{image.file_size}\n" for image in plan.images)
-    digest = hashlib.sha256("".join(sizes).encode(errors="surrogateescape")).hexdigest()
+    digest = hashlib.sha256()
+    for line in sorted(f"{name}\0{size}\n" for name, size in plan.photo_sizes()):
+        digest.update(line.encode(errors="surrogateescape"))
     # A list names a store or shards, a text a local folder.
     place = str(root) if isinstance(root, Path) else [root] if isinstance(root, str) else root and list(root)
-    return {"root": place, "sizes": digest}
+    return {"root": place, "sizes": digest.hexdigest()}
 
 
 @dataclass

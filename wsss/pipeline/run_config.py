@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -66,7 +66,7 @@ class ImageSettings:
     source: str | tuple[str, ...] | None = None
     root: str | None = None
 
-    def find(self, out: str) -> list[ImageFile]:
+    def find(self, out: str) -> Sequence[ImageFile]:
         """The images, in order; those of the output folder `out` are none.
 
         Raises:

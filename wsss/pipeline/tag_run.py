@@ -70,6 +70,7 @@ class TagRun:
         return plan_images(
             self.files, self.settings.image, self.model.patch_size, workers=self.config.work.workers,
             batch_size=self.settings.batch_size, batch_patches=self.settings.batch_patches,
+            kept=Path(self.config.out),
         )  # fmt: skip
 
     def identity(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from tagclip.vocabulary import Vocabulary
 from wsss.files.run_folder import RunFolder
 from wsss.pipeline.batch import BatchRunner, finite_results
 from wsss.pipeline.decoding import DecodedBatch, decode_batches
+from wsss.pipeline.plan_table import names_digest
 from wsss.pipeline.planning import Plan, PlannedImage, confirm_photos, decodes
 from wsss.pipeline.run_config import tagging_identity
 
@@ -135,17 +135,13 @@ def run_identity(
         model: of `wsss.pipeline.run_model`.
         by_student: scores are a trained tagger's, see `tagging_identity`.
     """
-    digest = hashlib.sha256()
-    for file in files:
-        # Not where it lies: photos may be moved.
-        digest.update(f"{file.id}\0{file.path.suffix}\0".encode(errors="surrogateescape"))
     return {
         "stage": "tags",
         "tagging": tagging_identity(config, by_student=by_student),
         "top_k": top_k,
         "model": dict(model),
         "vocabulary": vocabulary.to_dict(),
-        "images": {"count": len(files), "digest": digest.hexdigest()},
+        "images": {"count": len(files), "digest": names_digest(files)},
     }
 
 

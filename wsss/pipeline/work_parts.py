@@ -6,6 +6,7 @@ that machines need no locks between them, and another number of machines can tak
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from tagclip.errors import RunError, UsageError
 from wsss.files.run_files import read_manifest
 from wsss.files.run_folder import part_is_done
-from wsss.pipeline.planning import Plan, PlannedImage
+from wsss.pipeline.planning import Plan
 
 IMAGES_PER_PART = 256  # at least; a part ends with the batch that reaches it
 SHOWN_PARTS = 8  # numbers in one message
@@ -45,15 +46,15 @@ def cut_parts(plan: Plan, images: int | None = None) -> list[Plan]:
     Images that cannot be read belong to no part: whoever merges the parts records them.
     """
     least = IMAGES_PER_PART if images is None else images
-    parts: list[list[list[PlannedImage]]] = []
+    lengths = plan.batch_lengths()
+    starts: list[int] = []
     held = least
-    for batch in plan.batches:
+    for number, length in enumerate(lengths):
         if held >= least:
-            parts.append([])
+            starts.append(number)
             held = 0
-        parts[-1].append(batch)
-        held += len(batch)
-    return [Plan([image.id for batch in batches for image in batch], batches) for batches in parts]
+        held += length
+    return [plan.part(first, last) for first, last in itertools.pairwise([*starts, len(lengths)])]
 
 
 def missing_parts(root: Path, count: int) -> list[int]:

@@ -17,7 +17,7 @@ from wsss.pipeline import work_parts
 from wsss.pipeline.planning import Plan, PlannedImage
 from wsss.pipeline.work_parts import Shard, cut_parts
 
-VOLATILE = ("log.txt", "times.json")
+VOLATILE = ("log.txt", "times.json", "plan.npz")
 
 
 def plan_of(*sizes: int) -> Plan:
@@ -159,5 +159,5 @@ def test_what_shards_refuse(photos, tmp_path):
     with pytest.raises(UsageError, match="no run in this folder"):
         execute(["merge", "--run", str(tmp_path / "gone")])
     assert call("tag", photos, out, "--shard", "1/2") == 0
-    with pytest.raises(RunError, match=r"tagging\.rule\.threshold .* without --shard brings the run up to date"):
+    with pytest.raises(RunError, match=r"tagging\.rule\.threshold .* without --shard and --engine brings"):
         call("tag", photos, out, "--shard", "2/2", "--tag-threshold", "0.9")
