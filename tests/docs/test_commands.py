@@ -19,7 +19,7 @@ OTHERS = [command for command in COMMANDS if tagclip_words(command.words) is Non
 SYSTEM = {"bash", ".", "pip", "pytest", "printf", "cp", "git", "apt-get", "torchrun", "python", "sbatch"}
 FOREIGN = {
     "--no-deps", "--no-build-isolation", "--nproc-per-node", "--target", "--kills", "--work", "--scenes", "--sides",
-    "--help", "--version", "--logdir", "--minutes", "--voc",
+    "--help", "--version", "--logdir", "--minutes", "--voc", "--head",
 }  # fmt: skip
 
 

@@ -129,8 +129,8 @@ def test_headers_cost_no_whole_picture(memory, tmp_path, monkeypatch):
 
 
 def test_addresses_of_local_places(photos):
-    assert find_photos(f"file://{photos}") == find_images(photos)
-    assert find_photos([f"file://{photos}/part0"]) == find_images([photos / "part0"])
+    assert list(find_photos(f"file://{photos}")) == find_images(photos)
+    assert list(find_photos([f"file://{photos}/part0"])) == find_images([photos / "part0"])
     assert not is_url(f"file://{photos}")
     assert not is_url("c:/photos")
     assert is_url("s3://bucket/photos")
