@@ -6,6 +6,7 @@ Not a test of pytest's: it needs packages of its own. Every check compares bytes
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -120,6 +121,7 @@ def main() -> int:
         "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
     }  # fmt: skip
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # not a line for each request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
