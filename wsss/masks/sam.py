@@ -131,7 +131,7 @@ def _peaks(values: np.ndarray, count: int) -> np.ndarray:
     values, found = values.copy(), []
     reach = [max(1, side // 4) for side in values.shape]
     for _ in range(count):
-        y, x = np.unravel_index(int(values.argmax()), values.shape)
+        y, x = np.unravel_index(int(np.argmax(values)), values.shape)
         if not np.isfinite(values[y, x]):
             break
         found.append((int(x), int(y)))
@@ -168,12 +168,12 @@ def vote(
         areas = answer.masks.sum(axis=(1, 2)).astype(np.float64)
         common = np.stack([own[:, mask].sum(axis=1, dtype=np.float64) for mask in answer.masks])
         overlap = common / np.maximum(sums + areas[:, None] - common, SMALL)
-        best = int((overlap.max(axis=1) * np.asarray(answer.quality, np.float64) ** config.quality_power).argmax())
+        best = int(np.argmax(overlap.max(axis=1) * np.asarray(answer.quality, np.float64) ** config.quality_power))
         if areas[best] == 0:
             continue
         mask = answer.masks[best]
         strength = np.array([one[mask].mean() for one in maps])
-        chosen.append((int(strength.argmax()), mask))
+        chosen.append((int(np.argmax(strength)), mask))
     cover = np.zeros(maps.shape, bool)
     for label, mask in chosen:
         cover[label] |= mask
