@@ -76,6 +76,7 @@ def visit(browser) -> Iterator[Callable[..., Visit]]:
             viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, accept_downloads=True, **settings
         )
         contexts.append(context)
+        context.set_default_timeout(120_000)  # of a machine that other work shares
         visited = Visit(context.new_page())
         visits.append(visited)
         context.on("request", lambda request: visited.requests.append(request.url))
