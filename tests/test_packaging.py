@@ -74,6 +74,7 @@ def _readers() -> set[str]:
 
 
 TYPE_CHECKERS = {"_typeshed"}  # modules that type checkers bring
+OF_TORCH = {"triton"}  # modules that PyTorch brings where it can use them
 
 
 def _imported(*folders: str) -> dict[str, str]:
@@ -90,7 +91,7 @@ def _imported(*folders: str) -> dict[str, str]:
                     continue
                 for name in names:
                     found.setdefault(name.split(".")[0], path.relative_to(ROOT).as_posix())
-    known = {*sys.stdlib_module_names, *OURS, *TYPE_CHECKERS}
+    known = {*sys.stdlib_module_names, *OURS, *TYPE_CHECKERS, *OF_TORCH}
     return {name: place for name, place in found.items() if name not in known}
 
 

@@ -4,7 +4,9 @@ These functions are all that other modules need to build their own last blocks: 
 modules of open_clip. A `block` is one entry of `FrozenCLIP.blocks`; T = 1 + N tokens, [CLS] first; d = width / heads.
 """
 
+import logging
 from collections.abc import Callable
+from functools import cache
 from typing import overload
 
 import torch
@@ -16,10 +18,11 @@ from tagclip.clip.modules import Block
 
 # Scratch memory of one attention map computation on an accelerator. On a CPU one fp32 head at a time stays in the
 # cache; bfloat16 products of a single head are too small to run at full speed, so there a few heads share the cache.
-ACCELERATOR_SCRATCH_BYTES = 256 * 2**20
+ACCELERATOR_SCRATCH_BYTES = 512 * 2**20
 CPU_BFLOAT16_SCRATCH_BYTES = 10 * 2**20
 CPU_TEMPORARY_BYTES = 2**20
 PLAIN_PRODUCT_SCORES = 2**24  # attention scores up to which plain products replace PyTorch's fused kernel, see `attend`
+logger = logging.getLogger(__name__)
 QUICK_GELU_SLOPE = 1.702  # QuickGELU(x) = x * sigmoid(1.702 x), Hendrycks & Gimpel, arXiv 1606.08415, section 2
 
 
@@ -172,57 +175,107 @@ class Scratch:
         return found
 
 
+MapReceiver = Callable[[slice, Tensor], None]
+
+
 @overload
 def attend_with_maps(
-    q: Tensor, k: Tensor, v: Tensor, receive: Callable[[int, Tensor], None], scratch: Scratch | None = None
+    q: Tensor, k: Tensor, v: Tensor, receive: MapReceiver, scratch: Scratch | None = None
 ) -> Tensor: ...
 @overload
+def attend_with_maps(q: Tensor, k: Tensor, v: None, receive: MapReceiver, scratch: Scratch | None = None) -> None: ...
 def attend_with_maps(
-    q: Tensor, k: Tensor, v: None, receive: Callable[[int, Tensor], None], scratch: Scratch | None = None
-) -> None: ...
-def attend_with_maps(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor | None,
-    receive: Callable[[int, Tensor], None],
-    scratch: Scratch | None = None,
+    q: Tensor, k: Tensor, v: Tensor | None, receive: MapReceiver, scratch: Scratch | None = None
 ) -> Tensor | None:
     """Attention that also hands out each image's head-averaged map; the softmax is computed once for both.
 
     Args:
         q, k: (B, heads, T, d).
         v: (B, heads, T, d), or None when only the maps are needed.
-        receive: called as receive(image_index, map) with map (N, N) fp32, [CLS] row and column removed. The map's
-            memory is reused for the next image.
+        receive: called as receive(images, maps) with a slice of the batch, on a CPU always of one image, and their maps
+            (b, N, N) fp32, [CLS] row and column removed. Their memory is reused for the next images.
         scratch: of earlier calls of the same pass.
 
     Returns:
         (B, T, width) attended values with heads merged, or None without `v`. Runs without gradients.
     """
     batch, heads, count, size = q.shape
+    kernel = _mean_map_kernel(q.device) if _suits_the_kernel(q) else None
+    if kernel is not None:
+        with torch.no_grad():
+            receive(slice(0, batch), kernel(q, k))
+            return None if v is None else attend(q, k, v)
     q, k = q.contiguous(), k.contiguous()  # or every product below would copy its heads again, at a slow stride
     v = None if v is None else v.contiguous()
     chunk = _heads_per_step(q.device, q.dtype, heads, count)
+    together = _images_per_step(q.device, batch, heads, count)
     scratch = scratch or Scratch()
-    scores = scratch.get("scores", (chunk, count, count), q.dtype, q.device)
-    weights = scratch.get("weights", (chunk, count, count), q.dtype, q.device)
-    mean = scratch.get("mean", (count - 1, count - 1), torch.float32, q.device)
+    scores = scratch.get("scores", (together * chunk, count, count), q.dtype, q.device)
+    weights = scratch.get("weights", (together * chunk, count, count), q.dtype, q.device)
+    means = scratch.get("mean", (together, count - 1, count - 1), torch.float32, q.device)
     attended = None if v is None else q.new_empty(batch, heads, count, size)
     with torch.no_grad():
-        for image in range(batch):
-            mean.zero_()
+        for start in range(0, batch, together):
+            images = slice(start, min(start + together, batch))
+            mean = means[: images.stop - start].zero_()
             for first in range(0, heads, chunk):
                 part = slice(first, min(first + chunk, heads))
-                used = part.stop - part.start
-                keys = k[image, part].transpose(-1, -2)
-                torch.baddbmm(scores[:used], q[image, part], keys, beta=0, alpha=size**-0.5, out=scores[:used])
+                queries, keys = (one[images, part].flatten(0, 1) for one in (q, k))
+                used = len(queries)
+                keys = keys.transpose(-1, -2)
+                torch.baddbmm(scores[:used], queries, keys, beta=0, alpha=size**-0.5, out=scores[:used])
                 torch.softmax(scores[:used], dim=-1, out=weights[:used])  # sums in fp32, rounds the result
                 if v is not None and attended is not None:
-                    torch.bmm(weights[:used], v[image, part], out=attended[image, part])
-                for head in weights[:used]:
-                    mean.add_(head[1:, 1:])
-            receive(image, mean.div_(heads))
+                    _mix(weights[:used], v[images, part], attended[images, part])
+                _add_heads(weights[:used].unflatten(0, (len(mean), -1)), mean)
+            receive(images, mean.div_(heads))
     return None if attended is None else merge_heads(attended)
+
+
+def _suits_the_kernel(q: Tensor) -> bool:
+    """Half precision on a GPU; float32 stays with the products whose results the recorded arrays have judged."""
+    return q.device.type == "cuda" and q.dtype != torch.float32 and q.shape[-1] in (16, 32, 64, 128)
+
+
+@cache
+def _mean_map_kernel(device: torch.device) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """`mean_maps` if Triton runs on this device; it needs a C compiler there, for one."""
+    try:
+        from tagclip.clip.mean_map_kernel import mean_maps
+
+        probe = torch.zeros(1, 1, 2, 16, dtype=torch.bfloat16, device=device)
+        mean_maps(probe, probe)
+    except Exception as error:  # whatever a compiler, driver or missing package may raise: the plain way works
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        logger.info("attention maps without Triton, which takes longer: %s", reason)
+        return None
+    return mean_maps
+
+
+def _mix(weights: Tensor, v: Tensor, out: Tensor) -> None:
+    """Attended values (b, heads, T, d) into `out`, which may be a part of a larger tensor."""
+    if out.is_contiguous():
+        torch.bmm(weights, v.flatten(0, 1), out=out.flatten(0, 1))
+    else:
+        out.copy_(torch.bmm(weights, v.flatten(0, 1)).view_as(out))
+
+
+def _add_heads(weights: Tensor, total: Tensor) -> None:
+    """Adds (b, heads, T, T) up over its heads into `total` (b, N, N), without [CLS]."""
+    patches = weights[..., 1:, 1:]
+    if total.device.type == "cpu":  # in the order of the heads
+        for image, sums in zip(patches, total, strict=True):
+            for head in image:
+                sums.add_(head)
+    else:
+        total.add_(patches.sum(1, dtype=total.dtype))
+
+
+def _images_per_step(device: torch.device, batch: int, heads: int, count: int) -> int:
+    """One on a CPU; elsewhere as many as fit with all their heads, for few large kernels cost less than many small."""
+    if device.type == "cpu":
+        return 1
+    return max(1, min(batch, ACCELERATOR_SCRATCH_BYTES // (heads * count * count * 4)))
 
 
 def _heads_per_step(device: torch.device, dtype: torch.dtype, heads: int, count: int) -> int:
@@ -260,14 +313,16 @@ class AttentionStatistics:
         """Whether the map of block `number` (1-based) goes into any of the statistics."""
         return self.votes is not None or any(first <= number <= last for first, last in self.affinity)
 
-    def receiver(self, number: int) -> Callable[[int, Tensor], None]:
-        """The callback that adds one image's map (N, N) of block `number`."""
+    def receiver(self, number: int) -> MapReceiver:
+        """What adds the maps (b, N, N) of some images, at block `number`."""
 
-        def receive(image: int, attention: Tensor) -> None:
+        def receive(images: slice, maps: Tensor) -> None:
             if self.votes is not None:
-                self.votes[image] += attention > attention.mean()
+                # One number is summed up in another order than one of several; on a CPU it is always one.
+                mean = maps.mean() if len(maps) == 1 else maps.mean((1, 2), keepdim=True)
+                self.votes[images] += maps > mean
             for (first, last), total in self.affinity.items():
                 if first <= number <= last:
-                    total[image].add_(attention, alpha=1.0 / (last - first + 1))
+                    total[images].add_(maps, alpha=1.0 / (last - first + 1))
 
         return receive

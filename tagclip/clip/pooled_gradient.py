@@ -173,8 +173,5 @@ def _layer_scaled(values: Tensor, layer: Any) -> Tensor:
 
 def _with_slope(activation: nn.Module, values: Tensor) -> tuple[Tensor, Tensor]:
     """An elementwise activation and its derivative, whatever the activation."""
-    with torch.inference_mode(False), torch.enable_grad():
-        leaf = values.clone().requires_grad_()
-        output = activation(leaf)
-        (slope,) = torch.autograd.grad(output, leaf, torch.ones_like(output))
-    return output.detach(), slope
+    output, pull, *_ = torch.func.vjp(activation, values)
+    return output, pull(torch.ones_like(output))[0]

@@ -44,8 +44,8 @@ def attention_received(clip: FrozenCLIP, images: Tensor) -> Tensor:
     for number in range(1, clip.depth + 1):
         q, k, _ = attention.qkv(trunk.kept[number], clip.blocks[number - 1])
 
-        def receive(image: int, weights: Tensor, row: int = number - 1) -> None:
-            received[image, row] = weights.sum(dim=0)
+        def receive(images: slice, weights: Tensor, row: int = number - 1) -> None:
+            received[images, row] = weights.sum(dim=1)
 
         attention.attend_with_maps(q, k, None, receive)
     return received

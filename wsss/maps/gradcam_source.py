@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from tagclip.boxes import box_masks
 from tagclip.clip import AttentionRequest, FrozenCLIP, Trunk, build_text_classifier
@@ -16,7 +18,7 @@ from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
 from wsss.maps.affinity import refine_cams, sinkhorn
 from wsss.maps.class_maps import ClassMaps
-from wsss.maps.gradcam import scale_to_unit, softmax_gradcam
+from wsss.maps.gradcam import scale_to_unit, softmax_gradcam, softmax_gradcam_together
 from wsss.maps.source import ClassMapSource
 
 
@@ -67,7 +69,36 @@ class GradCamSource(ClassMapSource):
         self.check_count(trunk, tag_indices)
         if self._range not in trunk.affinity:
             raise UsageError(f"the trunk was made without the mean attention of blocks {self._range}: pass `request`")
+        if trunk.tokens.device.type != "cpu" and any(tag_indices):
+            return self._maps_together(trunk, [list(indices) for indices in tag_indices])
         return [self._maps_of(trunk, image, list(indices)) for image, indices in enumerate(tag_indices)]
+
+    def _maps_together(self, trunk: Trunk, tags: Sequence[list[int]]) -> list[ClassMaps]:
+        """All images of the batch in the same kernels, and their results copied at once."""
+        config = self.config
+        rows = [self.tag_rows[indices] for indices in tags]
+        raw, probabilities = softmax_gradcam_together(
+            self.clip, trunk.tokens, trunk.grid, rows, self.background_rows, config.cam
+        )
+        boxes = box_masks(raw, config.affinity.box_threshold, clip_last=config.affinity.clip_boxes)
+
+        def refine(attention: Tensor, maps: Tensor, boxes: Tensor) -> Tensor:
+            propagation = sinkhorn(attention, config.affinity.sinkhorn_rounds)
+            return refine_cams(maps, boxes, propagation, propagations=config.affinity.propagations)
+
+        refined = torch.vmap(refine)(trunk.affinity[self._range].float(), raw, boxes)
+        scaled = scale_to_unit(refined, config.cam.epsilon)
+        arrays = [values.cpu().numpy() for values in (raw, refined, scaled)]
+        likely, most = probabilities.cpu().numpy(), raw.shape[1]
+        found = []
+        for image, indices in enumerate(tags):
+            count = len(indices)
+            of_raw, of_refined, of_scaled = (values[image, :count] for values in arrays)
+            words = likely[image, most if indices else len(likely[image]) :]
+            found.append(
+                ClassMaps(indices, of_raw, of_refined, of_scaled, np.concatenate([likely[image, :count], words]))
+            )
+        return found
 
     def _maps_of(self, trunk: Trunk, image: int, indices: list[int]) -> ClassMaps:
         config, grid = self.config, trunk.grid

@@ -22,7 +22,8 @@ LONGEST_SUM = {"cpu": 4096}  # terms that one thread adds up; longer sums lose d
 LONGEST_SUM_ELSEWHERE = 64
 FARTHEST = 1 << 24  # feature: float32 has no fractions beyond, and cells would leave 32 bits
 TOO_NARROW = "a Gaussian this narrow has more lattice cells than can be numbered; use larger deviations"
-TABLE_VALUES = 1 << 23  # of one step of a filter (32 MiB); more columns than fit are filtered in groups
+TABLE_VALUES = {"cpu": 1 << 23}  # of one step of a filter (32 MiB); more columns than fit are filtered in groups
+TABLE_VALUES_ELSEWHERE = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ class PermutohedralLattice:
         Returns:
             (N, K) float32; the same for a column whatever the others are, and for any number of threads.
         """
-        group = max(1, TABLE_VALUES // max(self.points, self.vertices))
+        most = TABLE_VALUES.get(values.device.type, TABLE_VALUES_ELSEWHERE)
+        group = max(1, most // max(self.points, self.vertices))
         if values.shape[1] <= group:
             return self._filter(values.contiguous())
         out = torch.empty_like(values, memory_format=torch.contiguous_format)

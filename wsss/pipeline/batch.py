@@ -39,6 +39,15 @@ def finite_results(tagger: ImageTagger, scores: Tensor, grid: Grid) -> list[TagR
     return [result if good else None for result, good in zip(results, finite, strict=True)]
 
 
+def _on_device(inputs: Sequence[Tensor], device: torch.device) -> Tensor:
+    """One tensor of all inputs; through pinned memory to a GPU, from which it copies several times as fast."""
+    if device.type != "cuda":
+        return torch.stack(list(inputs)).to(device)
+    pinned = torch.empty(len(inputs), *inputs[0].shape, dtype=inputs[0].dtype, pin_memory=True)
+    torch.stack(list(inputs), out=pinned)
+    return pinned.to(device, non_blocking=True)
+
+
 @dataclass
 class BatchOutcome(Generic[Result]):
     """What became of a batch; every image is in one of the two lists.
@@ -96,7 +105,7 @@ class BatchRunner(Generic[Result]):
     def _run(self, images: list[PlannedImage], inputs: list[Tensor], outcome: BatchOutcome[Result]) -> None:
         try:
             with exact_float32():
-                results: Sequence[Result | None] | None = self.work(images, torch.stack(inputs).to(self.model.device))
+                results: Sequence[Result | None] | None = self.work(images, _on_device(inputs, self.model.device))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,6 +68,32 @@ def check_same_input(tagging: ImageConfig, masks: ImageConfig) -> None:
             )
 
 
+class _StageClock:
+    """Seconds of stages that follow one another; on an accelerator by events, so that nothing waits for the device."""
+
+    def __init__(self, device: torch.device):
+        self._cuda = device.type == "cuda"
+        self._moments = [("", self._now())]
+
+    def ends(self, stage: str) -> None:
+        """A stage ends here; it began where the last one ended."""
+        self._moments.append((stage, self._now()))
+
+    def add_to(self, times: StageTimes, images: int) -> None:
+        """Counts the stages, of so many images; the device has to have done its work up to the last end."""
+        if self._cuda:
+            self._moments[-1][1].synchronize()
+        for (_, begin), (stage, end) in pairwise(self._moments):
+            times.add(stage, begin.elapsed_time(end) / 1000 if self._cuda else end - begin, images)
+
+    def _now(self) -> Any:
+        if not self._cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+
 class SharedPass:
     """Runs the model once per batch, for tags and class maps together.
 
@@ -99,7 +127,7 @@ class SharedPass:
         Returns:
             One result per image, None where scores or maps are not finite.
         """
-        times, patch = self.times, self.clip.patch_size
+        clock, patch = _StageClock(images.device), self.clip.patch_size
         grid = Grid(images.shape[2] // patch, images.shape[3] // patch)
         records: Sequence[TagRecord | None] = [None] * len(images) if known is None else known
         rounding = self.config.image.position_rounding
@@ -107,41 +135,34 @@ class SharedPass:
         if tagger is None and any(record is None for record in records):
             raise UsageError("without a tagger the tags of every image are needed")
         tagging_rounding = tagger.config.image.position_rounding if tagger else rounding
-        trunk = self._trunk(images, tagging_rounding)
+        trunk = self.clip.trunk(images, self.request, position_rounding=tagging_rounding)
+        clock.ends("trunk")
         tags: list[tuple[list[int], np.ndarray | None] | None]
         tags = [None if record is None else (list(record.indices), record.scores) for record in records]
         if tagger is not None:
-            start = time.perf_counter()
             for place, found in enumerate(finite_results(tagger, tagger.score_trunk(trunk, images), grid)):
                 if records[place] is None:
                     tags[place] = None if found is None else (found.indices, found.scores)
-            times.add("tags", time.perf_counter() - start, len(images))
+            clock.ends("tags")
             if self._rounded(tagging_rounding, grid) != self._rounded(rounding, grid):
                 del trunk
-                trunk = self._trunk(images, rounding)
+                trunk = self.clip.trunk(images, self.request, position_rounding=rounding)
+                clock.ends("trunk")
         if decide is not None:
             tags = [
                 None if one is None else (list(decide(place, one[0], one[1])), one[1]) for place, one in enumerate(tags)
             ]
-        start = time.perf_counter()
         indices = [[] if one is None else one[0] for one in tags]
         maps = maps_over_views(self.source, trunk, images, indices, lambda seen: self._view_trunk(seen, rounding))
         results = [None if one is None else self._result(*one, found) for one, found in zip(tags, maps, strict=True)]
-        times.add("cams", time.perf_counter() - start, len(images))
+        clock.ends("cams")
+        clock.add_to(self.times, len(images))
         return results
 
     def _result(self, indices: list[int], scores: np.ndarray | None, maps: ClassMaps) -> PassResult | None:
         certain = None if scores is None else scores[indices].tolist()
         maps = weigh_by_scores(maps, certain, self.config.score_power)
         return PassResult(indices, scores, maps) if np.isfinite(maps.maps).all() else None
-
-    def _trunk(self, images: Tensor, rounding: PositionRounding) -> Trunk:
-        start = time.perf_counter()
-        trunk = self.clip.trunk(images, self.request, position_rounding=rounding)
-        if images.device.type == "cuda":
-            torch.cuda.synchronize(images.device)
-        self.times.add("trunk", time.perf_counter() - start, len(images))
-        return trunk
 
     def _view_trunk(self, images: Tensor, rounding: PositionRounding) -> Trunk:
         """Of another view, for maps alone: the same whether tags are made in this pass or known."""

@@ -109,27 +109,34 @@ def test_statistics_count_and_average(device):
     statistics = AttentionStatistics(True, ((2, 3), (4, 4)), depth=4, batch=2, count=5, device=device)
     for number in range(1, 5):
         for image in range(2):
-            statistics.receiver(number)(image, maps[number - 1, image])
+            statistics.receiver(number)(slice(image, image + 1), maps[number - 1, image : image + 1])
     assert_close(statistics.affinity[2, 3], maps[1:3].mean(0))
     assert_close(statistics.affinity[4, 4], maps[3])
     assert torch.equal(statistics.votes.long(), (maps > maps.mean((-2, -1), keepdim=True)).sum(0))
+    together = AttentionStatistics(True, ((2, 3),), depth=4, batch=2, count=5, device=device)
+    for number in range(1, 5):
+        together.receiver(number)(slice(0, 2), maps[number - 1])
+    assert torch.equal(together.votes, statistics.votes)
+    assert_close(together.affinity[2, 3], statistics.affinity[2, 3])
     only_late = AttentionStatistics(False, ((3, 4),), depth=4, batch=1, count=5, device=device)
     assert [only_late.wants(number) for number in range(1, 5)] == [False, False, True, True]
 
 
 @pytest.mark.parametrize("heads_per_step", [1, 2, 3])
-def test_heads_in_steps_give_the_same_attention_and_maps(heads_per_step, monkeypatch, device):
-    """Accelerators take several heads a step, CPUs one; 3 heads in steps of 2 leave a shorter last step."""
+@pytest.mark.parametrize("images_per_step", [1, 2, 3])
+def test_steps_give_the_same_attention_and_maps(heads_per_step, images_per_step, monkeypatch, device):
+    """Accelerators take several heads and images per step, CPUs one; steps of 2 leave a shorter last step."""
     monkeypatch.setattr(attention, "_heads_per_step", lambda device, dtype, heads, count: heads_per_step)
+    monkeypatch.setattr(attention, "_images_per_step", lambda device, batch, heads, count: images_per_step)
     generator = torch.Generator().manual_seed(4)
-    q, k, v = (torch.randn(2, 3, 7, 16, generator=generator).to(device) for _ in range(3))
-    maps = {}
-    attended = attention.attend_with_maps(q, k, v, lambda image, average: maps.update({image: average.clone()}))
+    q, k, v = (torch.randn(3, 3, 7, 16, generator=generator).to(device) for _ in range(3))
+    maps = torch.full((3, 6, 6), float("nan"), device=device)
+    attended = attention.attend_with_maps(q, k, v, maps.__setitem__)
     weights = (q @ k.mT / 16**0.5).softmax(dim=-1)
     assert_close(attended, attention.merge_heads(weights @ v))
     assert_close(attended, attention.attend(q, k, v))
-    assert_close(torch.stack([maps[0], maps[1]]), weights.mean(1)[:, 1:, 1:])
-    assert attention.attend_with_maps(q, k, None, lambda image, average: None) is None
+    assert_close(maps, weights.mean(1)[:, 1:, 1:])
+    assert attention.attend_with_maps(q, k, None, maps.__setitem__) is None
 
 
 def test_scratch_is_reused_while_it_fits():
@@ -144,10 +151,13 @@ def test_scratch_is_reused_while_it_fits():
 def test_scratch_memory_of_an_accelerator_is_bounded():
     cuda = torch.device("cuda")
     assert attention._heads_per_step(cuda, torch.float32, 12, 197) == 12
-    assert attention._heads_per_step(cuda, torch.float32, 12, 4097) == 3
+    assert attention._heads_per_step(cuda, torch.float32, 12, 4097) == 7
     assert attention._heads_per_step(cuda, torch.float32, 12, 50_000) == 1
     assert attention._heads_per_step(torch.device("cpu"), torch.float32, 12, 197) == 1
     assert attention._heads_per_step(torch.device("cpu"), torch.bfloat16, 12, 769) == 4
+    assert attention._images_per_step(cuda, 64, 12, 737) == 20
+    assert attention._images_per_step(cuda, 64, 12, 4097) == 1
+    assert attention._images_per_step(torch.device("cpu"), 64, 12, 197) == 1
 
 
 @pytest.mark.parametrize("limit", [0, attention.PLAIN_PRODUCT_SCORES])

@@ -8,7 +8,8 @@ from tagclip.clip import Grid, attention, load_clip, wrap_clip
 from tagclip.clip.pooled_gradient import PooledPatches
 from tests.clip_models import B16, L14, make_model
 from wsss.config import CamConfig
-from wsss.maps.gradcam import probability_gradients, scale_to_unit, softmax_gradcam
+from wsss.maps import gradcam
+from wsss.maps.gradcam import probability_gradients, scale_to_unit, softmax_gradcam, softmax_gradcam_together
 
 
 def random_rows(count, size, seed=0):
@@ -155,3 +156,27 @@ def test_half_precision_models(golden_model_path, golden_clip, dtype, precision,
     found = softmax_gradcam(half, tokens.to(half.dtype), grid, rows[:3], rows[3:], CamConfig(precision=precision))
     assert found.maps.dtype == torch.float32
     assert (found.maps - exact.maps).abs().max() <= limit
+
+
+@pytest.mark.parametrize("words", [0, 4])
+@pytest.mark.parametrize("step_bytes", [1, gradcam.BYTES_TOGETHER])
+def test_images_together_are_images_alone(golden_clip_on, device, words, step_bytes, monkeypatch):
+    """With different numbers of tags, and none; one image per step or all in one."""
+    monkeypatch.setattr(gradcam, "BYTES_TOGETHER", step_bytes)
+    clip, grid, config = golden_clip_on(device), Grid(4, 5), CamConfig()
+    counts, rows = (2, 0, 3, 1), random_rows(7, clip.embed_dim).to(device)
+    tokens = torch.stack([random_tokens(clip, grid, seed) for seed in range(len(counts))]).to(device)
+    tags, background = [rows[:count] for count in counts], rows[3 : 3 + words]
+    maps, probabilities = softmax_gradcam_together(clip, tokens, grid, tags, background, config)
+    assert maps.shape == (4, 3, 4, 5)
+    assert probabilities.shape == (4, 3 + words)
+    assert maps.isfinite().all()
+    assert probabilities.isfinite().all()
+    for image, count in enumerate(counts):
+        alone = softmax_gradcam(clip, tokens[image], grid, tags[image], background, config)
+        torch.testing.assert_close(maps[image, :count], alone.maps, rtol=0, atol=2e-5)
+        if count:
+            assert not maps[image, count:].any()
+            assert not probabilities[image, count:3].any()
+            likely = torch.cat([probabilities[image, :count], probabilities[image, 3:]])
+            torch.testing.assert_close(likely, alone.probabilities, rtol=0, atol=1e-6)

@@ -130,7 +130,7 @@ def test_cut_into_parts_gives_the_same(monkeypatch):
     rgb, scores = picture()[0], maps(5)
     whole = refined(rgb, scores)
     monkeypatch.setattr(lattice, "POINTS_AT_ONCE", {"cpu": 50})
-    monkeypatch.setattr(lattice, "TABLE_VALUES", 2000)
+    monkeypatch.setattr(lattice, "TABLE_VALUES", {"cpu": 2000})
     monkeypatch.setattr(lattice, "LONGEST_SUM", {"cpu": 16})
     np.testing.assert_allclose(refined(rgb, scores), whole, atol=2e-5)
 
