@@ -391,6 +391,7 @@ def pick(
                 if name == "set":
                     settings["action"] = "extend"
             action = groups[title].add_argument(f"--{name}", **settings)
+            action.help = settings["help"]  # Python 3.10's BooleanOptionalAction says its default once more
             if name in COMPLETERS:
                 action.completer = COMPLETERS[name]  # type: ignore[attr-defined]  # read by argcomplete
 

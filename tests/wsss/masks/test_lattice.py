@@ -79,7 +79,7 @@ def test_groups_do_not_see_each_other():
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("POINTS_AT_ONCE", {"cpu": 7}), ("TABLE_VALUES", 300), ("TABLE_VALUES", 1), ("LONGEST_SUM", {"cpu": 3})],
+    [("POINTS_AT_ONCE", {"cpu": 7}), ("TABLE_VALUES", {"cpu": 300}), ("TABLE_VALUES", {"cpu": 1}), ("LONGEST_SUM", {"cpu": 3})],
 )
 def test_cut_into_parts_gives_the_same(monkeypatch, setting, value):
     features, values = torch.cat([grid(), grid()]), columns(408, 5)
