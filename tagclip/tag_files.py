@@ -68,12 +68,36 @@ class TagRecord:
         return self.correction is not None and self.correction.state == "rejected"
 
 
-def tag_line(record: TagRecord, vocabulary: Vocabulary, *, top_k: int | None = None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class KeptScores:
+    """Which scores of an image are stored, besides those of its tags; all by default.
+
+    Attributes:
+        best: only the k highest.
+        above: only scores above this one.
+    """
+
+    best: int | None = None
+    above: float | None = None
+
+    @property
+    def all(self) -> bool:
+        """Whether none is left out."""
+        return self.best is None and self.above is None
+
+    def of(self, scores: np.ndarray) -> list[int]:
+        """Indices of the scores (C,) that are kept, best first; NaN is no score."""
+        order = np.argsort(-scores, kind="stable")[: self.best].tolist()
+        lowest = -np.inf if self.above is None else self.above
+        return [index for index in order if not np.isnan(scores[index]) and scores[index] > lowest]
+
+
+def tag_line(record: TagRecord, vocabulary: Vocabulary, *, kept: KeptScores | None = None) -> dict[str, Any]:
     """One image as a JSON-ready line of tags.jsonl; `parse_tag_line` reads it back.
 
     Args:
         record: of the image, path and size included. Scores that are NaN are not known and left out.
-        top_k: keep only the k best scores (those of tags always); None keeps all.
+        kept: which scores are stored; None for all.
 
     Returns:
         {"id", "path", "size": [H, W], "file_size", "scores": [C numbers] or {name: number}, "tags": [names],
@@ -86,7 +110,7 @@ def tag_line(record: TagRecord, vocabulary: Vocabulary, *, top_k: int | None = N
     if record.file_size is not None:
         line["file_size"] = record.file_size
     if record.scores is not None:
-        line["scores"] = _stored_scores(record.scores, record.indices, vocabulary, top_k)
+        line["scores"] = _stored_scores(record.scores, record.indices, vocabulary, kept or KeptScores())
     line["tags"] = [vocabulary.names[index] for index in record.indices]
     if record.correction is not None:
         line["correction"] = _correction_line(record.correction, vocabulary.names)
@@ -104,12 +128,12 @@ def _correction_line(correction: TagCorrection, names: Sequence[str]) -> dict[st
 
 
 def _stored_scores(
-    scores: np.ndarray, indices: Sequence[int], vocabulary: Vocabulary, top_k: int | None
+    scores: np.ndarray, indices: Sequence[int], vocabulary: Vocabulary, which: KeptScores
 ) -> list[float] | dict[str, float]:
     scores = np.asarray(scores, np.float32)
     known = ~np.isnan(scores)
-    if top_k is not None:
-        best = [index for index in np.argsort(-scores, kind="stable")[:top_k].tolist() if known[index]]
+    if not which.all:
+        best = which.of(scores)
         kept = [*best, *(index for index in indices if index not in best and known[index])]
     elif known.all():
         return [float(str(value)) for value in scores]

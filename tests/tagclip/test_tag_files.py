@@ -8,6 +8,7 @@ import pytest
 
 from tagclip.errors import UsageError
 from tagclip.tag_files import (
+    KeptScores,
     TagCorrection,
     TagRecord,
     map_ids,
@@ -46,11 +47,22 @@ def test_scores_read_back_to_the_bit(tmp_path):
 
 
 def test_top_k_keeps_the_best_and_the_tags():
-    line = tag_line(record([0.1, 0.7, 0.3]), PETS, top_k=1)
+    line = tag_line(record([0.1, 0.7, 0.3]), PETS, kept=KeptScores(1))
     assert line["scores"] == {"dog": 0.7, "cat": 0.1}
     back = parse_tag_line(line, PETS)
     assert np.isnan(back.scores[2])
     assert back.scores[1] == np.float32(0.7)
+
+
+def test_a_floor_keeps_what_is_above_it_and_the_tags():
+    assert tag_line(record([0.1, 0.7, 0.3]), PETS, kept=KeptScores(above=0.3))["scores"] == {"dog": 0.7, "cat": 0.1}
+    both = KeptScores(2, above=0.05)
+    assert tag_line(record([0.1, 0.7, 0.3]), PETS, kept=both)["scores"] == {"dog": 0.7, "bird": 0.3, "cat": 0.1}
+    line = tag_line(record([0.1, 0.7, 0.3]), PETS, kept=KeptScores(above=1.0))
+    assert line["scores"] == {"cat": 0.1}
+    assert np.isnan(parse_tag_line(line, PETS).scores).tolist() == [False, True, True]
+    assert KeptScores().all
+    assert not KeptScores(above=0.0).all
 
 
 def test_scores_that_are_not_known_are_left_out():
@@ -58,8 +70,8 @@ def test_scores_that_are_not_known_are_left_out():
     nan = float("nan")
     line = tag_line(record([nan, 0.7, 0.3]), PETS)
     assert line == {"id": "i", "path": "i.jpg", "size": [4, 5], "scores": {"dog": 0.7, "bird": 0.3}, "tags": ["cat"]}
-    assert tag_line(record([nan, 0.2, 0.3]), PETS, top_k=2)["scores"] == {"bird": 0.3, "dog": 0.2}
-    assert tag_line(record([nan, 0.2, nan]), PETS, top_k=2)["scores"] == {"dog": 0.2}
+    assert tag_line(record([nan, 0.2, 0.3]), PETS, kept=KeptScores(2))["scores"] == {"bird": 0.3, "dog": 0.2}
+    assert tag_line(record([nan, 0.2, nan]), PETS, kept=KeptScores(2))["scores"] == {"dog": 0.2}
 
 
 def test_plain_text_round_trip(tmp_path):

@@ -26,5 +26,5 @@ def tag_folder(weights: Path, images: Path, out: Path, cache_dir: Path, pause: f
     files = find_images(images)
     plan = plan_images(files, config.image, clip.patch_size, batch_size=2, batch_patches=None)
     tagger = TagCLIP(clip, PETS, config=config, cache_dir=cache_dir)
-    with RunFolder.open(out, run_identity(model_identity(clip), PETS, config, files, top_k=None), {}) as run:
+    with RunFolder.open(out, run_identity(model_identity(clip), PETS, config, files), {}) as run:
         run_tagging(run, tagger, plan, progress=lambda images: time.sleep(pause))

@@ -137,6 +137,9 @@ def test_options_reach_the_results(generate, tmp_path, images):
     (line,) = lines(tmp_path / "run" / "tags.jsonl")
     assert len(line["tags"]) == 2
     assert len(line["scores"]) == 2  # the best one, and the other tag's
+    rule = ("--tag-rule", "top_k", "--tags-per-image", 1)
+    generate("--images", images, *rule, "--score-floor", 1, out=tmp_path / "floor")
+    assert [len(line["scores"]) for line in lines(tmp_path / "floor" / "tags.jsonl")] == [1, 1]  # of the tag alone
     generate("--images", images, "--set", "tagging.rule.threshold=0.0", "--batch-size", 1, out=tmp_path / "low")
     assert [len(line["tags"]) for line in lines(tmp_path / "low" / "tags.jsonl")] == [2, 2]
     records = read_tags(tmp_path / "low", Vocabulary(CLASSES.split(",")))

@@ -29,7 +29,7 @@ def register(commands: Any) -> None:
         text="The tags are those of an earlier run, a published list, or the truth of a data set. --run continues a "
         "run with its own settings: with --corrections FILE, only images whose tags change get new masks.",
         example="mask --tags runs/tags --images photos --classes cat,dog --out runs/masks",
-        refused={f"--{name}": NO_RULE for name in (*TAG_RULE, "no-at-least-one", "keep-scores")},
+        refused={f"--{name}": NO_RULE for name in (*TAG_RULE, "no-at-least-one", "keep-scores", "score-floor")},
     )  # fmt: skip
     pick(
         parser, "tags", "tag-ids", "run", *making.OPTIONS, *MODEL,

@@ -178,6 +178,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("z-threshold", "Tag a class this many standard deviations above its mean (zscore, class-zscore)", "Z",
                float),
         Option("keep-scores", "Store only the K best scores of each image", "K", positive),
+        Option("score-floor", "Store only scores above P, and those of tags", "P", share),
         Option("method", "Make class maps by cam, excel, a strategy or its file; calibrate by one of its methods",
                "NAME"),
         Option("restrict", "Let an image have all classes, only its tags, or only its true labels",

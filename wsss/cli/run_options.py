@@ -28,6 +28,7 @@ FIELDS = {
     "workers": "work.workers",
     "mask_workers": "work.mask_workers",
     "keep_scores": "top_k",
+    "score_floor": "score_floor",
     "out": "out",
     "layout": "layout",
     "batch_size": "tagging.batch_size",

@@ -34,7 +34,8 @@ def register(commands: Any) -> None:
     )  # fmt: skip
     pick(
         parser, "images", "image-root", "classes", "config", "set", "out", "staging", "layout", "limit", "preset",
-        *TAG_RULE, "keep-scores", "batch-size", "workers", "shard", "overwrite", "strict", "dry-run", "json", "quiet",
+        *TAG_RULE, "keep-scores", "score-floor", "batch-size", "workers", "shard", "overwrite", "strict", "dry-run",
+        "json", "quiet",
         *MODEL, notes={
             "config": f"default: {DEFAULT_CONFIG}", "model": "or a tagger of `tagclip train-tagger`",
             "layout": "default: files",

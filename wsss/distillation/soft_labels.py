@@ -50,7 +50,7 @@ def read_soft_labels(run: RunReader, image_root: Path | str | None = None) -> La
     if bare:
         raise UsageError(
             f"--run {run.root}: the scores of {len(bare)} images are not all stored (first {bare[0]!r}); give a run "
-            "of `tagclip tag` or `tagclip run` without --keep-scores"
+            "of `tagclip tag` or `tagclip run` without --keep-scores and --score-floor"
         )
     locator = PhotoLocator.of_run(run.root, image_root)
     paths = tuple(locator.find(record.id, record.path) for record in records)

@@ -159,7 +159,9 @@ def calibrate_records(
     """See `calibrate_run`; of records with scores."""
     tags, scores = to_arrays(records, len(names))
     if scores is None or np.isnan(scores).any():
-        raise UsageError("not all scores of this run were stored (--keep-scores), so that nothing can be calibrated")
+        raise UsageError(
+            "not all scores of this run were stored (--keep-scores or --score-floor), so that nothing can be calibrated"
+        )
     method, fit = request.chosen, None
     notes: dict[str, Any] = {"method": method, "images": len(scores)}
     rule: ThresholdRule = request.rule

@@ -12,7 +12,7 @@ import numpy as np
 
 from tagclip.config import TagRuleConfig
 from tagclip.errors import RunError, UsageError
-from tagclip.tag_files import TagCorrection, TagRecord, parse_tag_line, tag_line
+from tagclip.tag_files import KeptScores, TagCorrection, TagRecord, parse_tag_line, tag_line
 from tagclip.thresholds import select
 from tagclip.vocabulary import Vocabulary
 from wsss.files.corrections import Corrections, ImageCorrection, corrected_tags
@@ -154,7 +154,7 @@ def shown_ids(ids: Sequence[str]) -> str:
 
 def compare_tags(
     stored: Callable[[str], dict[str, Any]], tagged: Iterable[str], order: Sequence[str], wanted: WantedTags,
-    *, scores_matter: bool = False, failed: Iterable[str] = (), top_k: int | None = None,
+    *, scores_matter: bool = False, failed: Iterable[str] = (), kept: KeptScores | None = None,
 ) -> Changes:  # fmt: skip
     """What becomes of the images of a run.
 
@@ -165,7 +165,7 @@ def compare_tags(
         wanted: the tags that they shall have.
         scores_matter: class maps depend on the scores, so that other scores count as other tags.
         failed: ids of images that failed.
-        top_k: the run keeps only the k best scores of an image.
+        kept: which scores the run stores; None for all.
 
     Raises:
         RunError: damaged lines, or scores that were not stored.
@@ -182,7 +182,7 @@ def compare_tags(
         new = wanted.of(record)
         if new.is_rejected:
             found.rejected.add(image_id)
-        written = tag_line(new, wanted.vocabulary, top_k=top_k)
+        written = tag_line(new, wanted.vocabulary, kept=kept)
         if written != line:
             found.lines.append(written)
         if new.indices != record.indices:

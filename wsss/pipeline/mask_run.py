@@ -158,7 +158,7 @@ class MaskRun:
     def identity(self) -> dict[str, Any]:
         """Everything that the results depend on."""
         tagging = run_identity(
-            self.model.identity, self.recipe.vocabulary, self.recipe.tagging, self.files, top_k=None,
+            self.model.identity, self.recipe.vocabulary, self.recipe.tagging, self.files,
             by_student=self.model.by_student,
         )  # fmt: skip
         identity = {**tagging, **self.recipe.identity()}

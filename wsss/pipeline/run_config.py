@@ -13,7 +13,7 @@ from tagclip.errors import UsageError
 from tagclip.image_lists import ImageFile
 from tagclip.settings import overlay
 from tagclip.stored_files import is_url, local_place
-from tagclip.tag_files import IdKind
+from tagclip.tag_files import IdKind, KeptScores
 from tagclip.threshold_files import read_thresholds
 from tagclip.vocabulary import Vocabulary
 from wsss.config import MaskConfig
@@ -96,7 +96,8 @@ class TaggingRunConfig:
         vocabulary: built-in name, class file, or class names separated by commas.
         preset: "default", or "reference" with the quirks of the published code; the constants are the same.
         tagging: fields of `TagCLIPConfig` over the preset's: the data set's constants, and others.
-        top_k: keep only the k best scores of an image; None keeps all.
+        top_k: store only the k best scores of an image (and those of its tags); None for all.
+        score_floor: store only scores above this one (and those of its tags); None for all.
         class_thresholds: file of thresholds by class name, in place of those of `tagging.rule` and of the class file.
         layout: how results are kept: "files", or "tar" for shards, see `wsss.files.result_shards`. Nothing in them
             depends on it.
@@ -110,9 +111,15 @@ class TaggingRunConfig:
     images: ImageSettings = field(default_factory=ImageSettings)
     work: TagWork = field(default_factory=TagWork)
     top_k: int | None = None
+    score_floor: float | None = None
     class_thresholds: str | None = None
     layout: str = "files"
     out: str = "runs/tags"
+
+    @property
+    def kept_scores(self) -> KeptScores:
+        """Which scores of an image are stored."""
+        return KeptScores(self.top_k, self.score_floor)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dict for the run folder's config.py; not where that folder lies, as it can be moved.

@@ -76,14 +76,14 @@ class TagRun:
     def identity(self) -> dict[str, Any]:
         """Everything that the results depend on."""
         return run_identity(
-            self.model.identity, self.vocabulary, self.settings, self.files, top_k=self.config.top_k,
+            self.model.identity, self.vocabulary, self.settings, self.files, kept=self.config.kept_scores,
             by_student=self.model.by_student,
         )  # fmt: skip
 
     @property
     def changeable(self) -> tuple[str, ...]:
         """What may change in the folder: the rule too, where all scores are stored."""
-        return ("images",) if self.config.top_k is not None else ("images", "tagging.rule")
+        return ("images",) if not self.config.kept_scores.all else ("images", "tagging.rule")
 
     def preview(self) -> Changes | None:
         """What a call would do to the tags of a folder that holds a run already; None if there is none.
@@ -131,7 +131,7 @@ class TagRun:
             with watch(len(self.plan.images)) as step:
                 counts = run.counts = run_tagging(
                     run, self._tagger, self.plan, settings=self.settings, vocabulary=self.vocabulary,
-                    workers=config.work.workers, top_k=config.top_k, progress=step,
+                    workers=config.work.workers, kept=config.kept_scores, progress=step,
                 )  # fmt: skip
             if hint := floor_hint(run, self.settings.rule, len(self.vocabulary)):
                 logger.warning(hint)
@@ -171,7 +171,7 @@ class TagRun:
                 with watch(len(plan.images)) as step:
                     tag_plan(
                         run, lambda: self._part_tagger, plan, self.settings, workers=self.config.work.workers,
-                        top_k=self.config.top_k, progress=step,
+                        kept=self.config.kept_scores, progress=step,
                     )  # fmt: skip
                 run.finish_part()
             if self.mirror is not None:
@@ -212,6 +212,6 @@ class TagRun:
         run.tags.append(changes.lines)
 
     def _compare(self, stored: Callable[[str], dict], tagged: Iterable[str], failed: Iterable[str]) -> Changes:
-        rule = self.settings.rule.for_classes(self.vocabulary.names) if self.config.top_k is None else None
+        rule = self.settings.rule.for_classes(self.vocabulary.names) if self.config.kept_scores.all else None
         wanted = WantedTags(self.vocabulary, rule)
-        return compare_tags(stored, tagged, self.plan.order, wanted, failed=failed, top_k=self.config.top_k)
+        return compare_tags(stored, tagged, self.plan.order, wanted, failed=failed, kept=self.config.kept_scores)

@@ -6,6 +6,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from tagclip.batches import plan_batches
 from tagclip.config import TagCLIPConfig
 from tagclip.image_lists import ImageFile
-from tagclip.tag_files import tag_line, write_plain
+from tagclip.tag_files import KeptScores, tag_line, write_plain
 from tagclip.tagger import ImageTagger, TagResult
 from tagclip.vocabulary import Vocabulary
 from wsss.files.run_folder import RunFolder
@@ -34,7 +35,7 @@ def run_tagging(
     settings: TagCLIPConfig | None = None,
     vocabulary: Vocabulary | None = None,
     workers: int = 2,
-    top_k: int | None = None,
+    kept: KeptScores | None = None,
     progress: Callable[[int], object] = lambda images: None,
 ) -> dict[str, Any]:
     """Tag what a run folder still lacks of a plan, and put the folder into its final order.
@@ -49,7 +50,7 @@ def run_tagging(
         plan: of all images.
         settings, vocabulary: the tagger's; None: looked up in it.
         workers: decoding threads.
-        top_k: keep only the k best scores of an image.
+        kept: which scores of an image are stored; None for all.
         progress: called with the number of images that were finished since its last call.
 
     Returns:
@@ -64,7 +65,7 @@ def run_tagging(
     if settings is None or vocabulary is None:
         raise ValueError("without a tagger, settings and vocabulary are needed")
     confirm_photos(plan, run)
-    tag_plan(run, tagger, plan, settings, workers=workers, top_k=top_k, progress=progress)
+    tag_plan(run, tagger, plan, settings, workers=workers, kept=kept, progress=progress)
     for name in run.failures.ids() & run.tags.ids():  # failed earlier, then repaired
         run.failures.discard(name)
     counts = tag_counts(run, plan, vocabulary)
@@ -80,7 +81,7 @@ def tag_plan(
     settings: TagCLIPConfig,
     *,
     workers: int = 2,
-    top_k: int | None = None,
+    kept: KeptScores | None = None,
     progress: Callable[[int], object] = lambda images: None,
 ) -> None:
     """Tags what is left of a plan, or of a part of one; see `run_tagging` for the arguments."""
@@ -93,7 +94,7 @@ def tag_plan(
                 run.fail(file.id, file.recorded, "decode", error)
         if batches:
             maker = tagger if isinstance(tagger, ImageTagger) else tagger()
-            _tag_batches(run, maker, batches, threads, top_k, progress)
+            _tag_batches(run, maker, batches, threads, kept, progress)
 
 
 def _tag_batches(
@@ -101,7 +102,7 @@ def _tag_batches(
     tagger: ImageTagger,
     batches: list[list[PlannedImage]],
     threads: ThreadPoolExecutor,
-    top_k: int | None,
+    kept: KeptScores | None,
     progress: Callable[[int], object],
 ) -> None:
     def score(images: Sequence[PlannedImage], inputs: Tensor) -> list[TagResult | None]:
@@ -115,7 +116,7 @@ def _tag_batches(
                 missing += 1
                 run.fail(image.id, image.file.recorded, "decode", error)
         if batch.images:
-            _tag(run, runner, batch, tagger.vocabulary, top_k)
+            _tag(run, runner, batch, tagger.vocabulary, kept)
         progress(missing)
     runner.finish()
 
@@ -126,19 +127,20 @@ def run_identity(
     config: TagCLIPConfig,
     files: Sequence[ImageFile],
     *,
-    top_k: int | None,
+    kept: KeptScores | None = None,
     by_student: bool = False,
 ) -> dict[str, Any]:
     """Everything that the bytes of a tagging run depend on, JSON-ready, for `RunFolder.open`.
 
     Args:
         model: of `wsss.pipeline.run_model`.
+        kept: which scores of an image are stored; None for all.
         by_student: scores are a trained tagger's, see `tagging_identity`.
     """
     return {
         "stage": "tags",
         "tagging": tagging_identity(config, by_student=by_student),
-        "top_k": top_k,
+        "top_k": None if kept is None else kept.best if kept.above is None else asdict(kept),
         "model": dict(model),
         "vocabulary": vocabulary.to_dict(),
         "images": {"count": len(files), "digest": names_digest(files)},
@@ -192,11 +194,11 @@ def _tag(
     runner: BatchRunner[TagResult],
     batch: DecodedBatch,
     vocabulary: Vocabulary,
-    top_k: int | None,
+    kept: KeptScores | None,
 ) -> None:
     outcome = runner(batch.images, batch.inputs)
     run.tags.append(
-        tag_line(image.tagged(result.indices, result.scores), vocabulary, top_k=top_k)
+        tag_line(image.tagged(result.indices, result.scores), vocabulary, kept=kept)
         for image, result in outcome.done
         if image.id not in run.tags
     )

@@ -181,10 +181,13 @@ def test_tags_alone_are_taken_anew_without_a_model(label, photos, scores, thresh
     assert same_but_id(out, fresh.root)
 
 
-def test_stored_scores_that_are_not_all_are_no_ground_for_other_tags(label, photos, tmp_path):
-    label(photos, tmp_path / "tags", tag_folder, settings={"top_k": 1})
+@pytest.mark.parametrize("kept", [{"top_k": 1}, {"score_floor": 0.2}])
+def test_stored_scores_that_are_not_all_are_no_ground_for_other_tags(label, photos, tmp_path, kept):
+    label(photos, tmp_path / "tags", tag_folder, settings=kept)
     with pytest.raises(RunError, match=r"tagging\.rule\.threshold 0\.5 there, 0\.4 here"):
-        label(photos, tmp_path / "tags", tag_folder, settings={"top_k": 1, "tagging.rule.threshold": 0.4})
+        label(photos, tmp_path / "tags", tag_folder, settings=kept | {"tagging.rule.threshold": 0.4})
+    with pytest.raises(RunError, match=r"there"):
+        label(photos, tmp_path / "tags", tag_folder)
 
 
 @pytest.mark.parametrize(
