@@ -138,15 +138,17 @@ class Reproduction:
 
     def _commands(self, part: Part) -> list[list[str]]:
         from wsss.reproduction.commands import fill
+        from wsss.reproduction.truth import labels_file
 
         images = self.out / "lists" / f"{part.list}.txt"
         own = self.experiment.labels.get("voc") or self.experiment.labels.get("coco")
+        tags = labels_file(self.out, part.validation or part.list)
         has_own = own is not None and (self.data / own).exists()
         truth = (self.experiment.masks or {}).get("folder")
         return fill(part, {
             "data": str(self.data), "out": str(self.out), "images": str(images), "absolute": str(images.resolve()),
             "photos": str(self.data / self.experiment.photos["folder"]),
-            "labels": str(self.data / own) if own is not None and has_own else str(self.out / "labels.txt"),
+            "labels": str(self.data / own if own is not None and has_own else tags),
             "truth": str(self.out / "truth") if truth is None else str(self.data / truth),
             "validation": str(self.out / "lists" / f"{part.validation}.txt"),
             "checkpoint": self._checkpoint(), "model": self.model, "train": self.backbone,
@@ -189,7 +191,7 @@ class Reproduction:
         return self.measured()
 
     def _prepare(self, quiet: bool) -> None:
-        from wsss.reproduction.truth import true_labels, true_masks
+        from wsss.reproduction.truth import labels_file, true_labels, true_masks
 
         for part in self.parts:
             name = part.validation or part.list
@@ -200,10 +202,10 @@ class Reproduction:
                 with progress_bar(len(ids), "true masks", quiet=quiet) as bar:
                     masks = true_masks(self.experiment, ids, self.data, self.out, counted(bar))
             if "{labels}" in " ".join(part.steps):
-                path = true_labels(self.experiment, ids, self.data, self.out, masks)
+                path = true_labels(self.experiment, name, ids, self.data, self.out, masks)
                 own = self.experiment.labels.get("voc")
                 note = f"true tags are the classes of the true masks, {own} not being there"
-                if own is not None and path.parent == self.out and note not in self.problems:
+                if own is not None and path == labels_file(self.out, name) and note not in self.problems:
                     self.problems.append(note)
 
     def measured(self) -> list[Measured]:

@@ -90,10 +90,18 @@ def _pixelmaps(folder: Path, vocabulary: Vocabulary) -> Callable[[str], np.ndarr
     return convert
 
 
-def true_labels(experiment: Experiment, ids: Sequence[str], data: Path, out: Path, masks: Path | None) -> Path:
+def labels_file(out: Path, name: str) -> Path:
+    """Where `true_labels` writes the true tags of a list of that name; each list has its own."""
+    return out / "lists" / f"{name}_labels.txt"
+
+
+def true_labels(
+    experiment: Experiment, name: str, ids: Sequence[str], data: Path, out: Path, masks: Path | None
+) -> Path:
     """Folder, file or list of true tags; where the data set has none, the classes of the true masks, as a list.
 
     Args:
+        name: of the list. ids: its images.
         masks: folder of true masks, None without any.
 
     Raises:
@@ -107,10 +115,10 @@ def true_labels(experiment: Experiment, ids: Sequence[str], data: Path, out: Pat
     vocabulary = Vocabulary.named(experiment.vocabulary)
     first = 1 if vocabulary.has_background else 0
     rows = []
-    for name in ids:
-        found = np.unique(read_mask(masks / f"{name}.png"))
-        rows.append((name, [int(label) - first for label in found if first <= label < len(vocabulary) + first]))
-    path = out / "labels.txt"
+    for image in ids:
+        found = np.unique(read_mask(masks / f"{image}.png"))
+        rows.append((image, [int(label) - first for label in found if first <= label < len(vocabulary) + first]))
+    path = labels_file(out, name)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", encoding="utf-8") as stream:

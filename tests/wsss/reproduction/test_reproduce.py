@@ -32,17 +32,17 @@ def scenes(count: int):
 
 @pytest.fixture(scope="module")
 def voc(tmp_path_factory) -> Path:
-    """A VOC folder of four photos, without annotations."""
+    """A VOC folder of seven photos, four of each list, without annotations."""
     root = tmp_path_factory.mktemp("VOC2012")
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)
     names = []
-    for name, image, labels in scenes(4):
+    for name, image, labels in scenes(7):
         Image.fromarray(image).save(root / "JPEGImages" / f"{name}.jpg", quality=95)
         Image.fromarray(labels).save(root / "SegmentationClass" / f"{name}.png")
         names.append(name)
-    for split in ("train", "val"):
-        (root / "ImageSets/Segmentation" / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
+    for split, chosen in (("train", names[:4]), ("val", names[3:])):
+        (root / "ImageSets/Segmentation" / f"{split}.txt").write_text("".join(f"{name}\n" for name in chosen))
     return root
 
 
@@ -58,7 +58,7 @@ def test_other_data_are_refused_with_what_differs(voc, tmp_path):
 
 
 def test_missing_files_are_named(voc, tmp_path):
-    name = "2007_000001"
+    name = "2007_000005"
     photo = voc / "JPEGImages" / f"{name}.jpg"
     kept = photo.read_bytes()
     photo.unlink()
@@ -202,5 +202,5 @@ def test_cocostuff_by_its_pixel_maps(coco, tmp_path):
     assert len(rows) == 5
     [first, _] = sorted((out / "truth").iterdir())
     assert set(np.unique(read_mask(first))) == {STUFF.raw_ids.index(13), STUFF.raw_ids.index(181), 255}
-    labels = (out / "labels.txt").read_text().splitlines()
+    labels = (out / "lists" / "val_labels.txt").read_text().splitlines()
     assert labels[0].split()[1:] == [str(STUFF.raw_ids.index(13)), str(STUFF.raw_ids.index(181))]

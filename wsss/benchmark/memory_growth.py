@@ -1,0 +1,64 @@
+"""Peak memory and pace of a whole run by the number of its images: flat, or it does not scale.
+
+    python -m wsss.benchmark.memory_growth --images 1000 10000 100000 --work DIR
+
+The images are one tiny picture under many names (hard links), the model is the embedded one; all stages are real: the
+plan, decoding, tags, class maps, masks, records, and the closing order. The peak is that of the largest process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from wsss.benchmark.measure import machine
+from wsss.benchmark.start_up import link_files, stub_photo
+
+
+def run_once(photos: Path, out: Path) -> tuple[float, float]:
+    """`tagclip run` on a folder: wall seconds, and the peak memory of its largest process, MiB.
+
+    Raises:
+        RuntimeError: the run failed.
+    """
+    command = [
+        sys.executable, "-m", "wsss.cli.main", "run", "--images", str(photos), "--classes", "voc", "--model", "demo",
+        "--device", "cpu", "--refine", "none", "--batch-size", "64", "--out", str(out), "--quiet",
+    ]  # fmt: skip
+    start = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip())
+    return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures and prints; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, nargs="+", default=[1_000, 10_000], metavar="N", help="how many")
+    parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="folder for everything, must not exist")
+    args = parser.parse_args(argv)
+    args.work.mkdir(parents=True)
+    print(json.dumps(machine("cpu", 1)))
+    print("| images | seconds | images/s | peak memory, MiB |\n|---:|---:|---:|---:|")
+    for count in args.images:
+        photos = args.work / f"photos-{count}"
+        photos.mkdir()
+        link_files(photos, ".png", count, stub_photo(args.work))
+        # A process per run, or the peak of an earlier one would stand.
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+            seconds, memory = process.submit(run_once, photos, args.work / f"run-{count}").result()
+        print(f"| {count:,} | {seconds:.0f} | {count / seconds:.0f} | {memory:,.0f} |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
