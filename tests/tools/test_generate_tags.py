@@ -128,9 +128,9 @@ def test_int8_is_recorded_and_resumed(generate, tmp_path, images):
     run = tmp_path / "run"
     assert len(lines(run / "tags.jsonl")) == 2
     assert json.loads((run / "manifest.json").read_text())["model"]["dtype"] == "int8"
-    with pytest.raises(RunError, match="model.dtype 'int8' there, 'float32' here"):
+    with pytest.raises(RunError, match=r"model.dtype 'int8' there, 'float32' here"):
         generate("--images", images)
-    with pytest.raises(UsageError, match="--dtype int8: runs on a CPU only|--device cuda: cannot be used here"):
+    with pytest.raises(UsageError, match=r"--dtype int8: runs on a CPU only|--device cuda: cannot be used here"):
         generate("--images", images, "--dtype", "int8", "--device", "cuda", out=tmp_path / "other")
 
 

@@ -303,7 +303,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("pretrained", "Use these weights for --model: an open_clip tag or a file", "WEIGHTS"),
         Option("weights", "Take the weights of the network from this file; nothing is downloaded", "FILE", Path),
         Option("quick-gelu", "Compute with QuickGELU or GELU where the weights do not say which", kind=CHOICE),
-        Option("dtype", "Compute in this precision; int8: on a CPU, linear layers of the image model", choices=DTYPES),
+        Option("dtype", "Compute in this precision (int8: CPUs only)", choices=DTYPES),
         Option("device", "Compute on cpu, cuda or cuda:N instead of the GPU that there is, or else the CPU", "DEVICE"),
         Option("threads", "Compute with N CPU threads", "N", positive),
         Option("cache-dir", "Keep text classifiers in this folder between runs", "DIR", Path),

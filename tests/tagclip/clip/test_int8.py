@@ -84,9 +84,7 @@ def test_without_int8_every_layer_is_pytorchs_to_the_last_bit(dtype):
     found = torch.cat([attention.merge_heads(part) for part in attention.qkv_from_norm(tokens, block)], -1)
     assert torch.equal(found, projected)
     normed = block.ln_1(tokens)
-    assert torch.equal(
-        attention.values(tokens, block), F.linear(normed, *(part[2 * width :] for part in joint))
-    )
+    assert torch.equal(attention.values(tokens, block), F.linear(normed, *(part[2 * width :] for part in joint)))
     assert torch.equal(attention.out_project(tokens, block), block.attn.out_proj(tokens))
     assert torch.equal(attention.mlp(tokens, block), block.mlp(block.ln_2(tokens)))
 
@@ -123,9 +121,8 @@ def test_gradients_and_scaled_rows_take_the_float32_weights(golden_clip, golden_
     factors = torch.full((golden_clip.width,), 0.5)
     packed, plain = golden_int8.blocks[0], golden_clip.blocks[0]
     with torch.enable_grad():
-        assert torch.equal(
-            attention.mlp(tokens.clone().requires_grad_(), packed), attention.mlp(tokens.clone().requires_grad_(), plain)
-        )
+        found, exact = (attention.mlp(tokens.clone().requires_grad_(), block) for block in (packed, plain))
+    assert torch.equal(found, exact)
     normed = attention.layer_norm(tokens, packed.ln_1)
     exact = F.linear(normed, plain.attn.in_proj_weight, plain.attn.in_proj_bias)[..., 2 * golden_clip.width :]
     torch.testing.assert_close(attention.values(tokens, packed), exact)
@@ -166,7 +163,7 @@ def test_refused_without_products_that_are_right(engines, right, message, monkey
 
 def test_refused_where_pytorch_has_dropped_a_function(monkeypatch):
     monkeypatch.delattr(torch, "quantize_per_channel")
-    with pytest.raises(UsageError, match="no int8 products here .*quantize_per_channel"):
+    with pytest.raises(UsageError, match=r"no int8 products here .*quantize_per_channel"):
         pick_engine.__wrapped__()
 
 
