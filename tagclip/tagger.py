@@ -108,6 +108,10 @@ class ImageModel(Protocol):
     def dtype(self) -> torch.dtype:
         """Number format of its weights."""
 
+    @property
+    def number_format(self) -> str:
+        """What it computes in, for provenance and messages."""
+
 
 @runtime_checkable
 class ImageTagger(Protocol):

@@ -31,8 +31,8 @@ class CamConfig:
         template: The one prompt template of the text classifier of class maps.
         reference_names: Quirk of the published code: use its spelling of class names where that differs
             (`Vocabulary.cam_prompts_reference`).
-        precision: Number format of the matrix products in the last block: "float32", or "model" for the model's own,
-            which is faster for a half-precision model and changes the maps a little.
+        precision: Number format of the matrix products in the last block: "model" for the model's own, which changes
+            nothing for a float32 model, and the maps of a half-precision one a little (a test bounds it), or "float32".
         normalisations: How often a map is scaled to [0, 1]. Two, because a peak may be as small as `epsilon`: the
             second pass brings it back to 1.
         epsilon: Added to a map's peak before dividing by it, so that scaling a constant map stays finite.
@@ -40,7 +40,7 @@ class CamConfig:
 
     template: str = "a clean origami {}."
     reference_names: bool = False
-    precision: Literal["float32", "model"] = "float32"
+    precision: Literal["model", "float32"] = "model"
     normalisations: int = 2
     epsilon: float = 1e-7
 
@@ -355,7 +355,7 @@ class MaskConfig:
             config,
             image=ImageConfig(apply_exif=False, max_long_side=None, position_rounding="float16"),
             affinity=replace(config.affinity, clip_boxes=True),
-            cam=replace(config.cam, reference_names=True),
+            cam=replace(config.cam, reference_names=True, precision="float32"),
             crf=replace(config.crf, engine="pydensecrf", wrap_dark_pixels=True),
             pamr=replace(config.pamr, centre_per_dilation=True),
             excel=replace(

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
+from tagclip.clip.int8 import int8_layer
 from tagclip.clip.modules import Block
 
 # Scratch memory of one attention map computation on an accelerator. On a CPU one fp32 head at a time stays in the
@@ -52,7 +53,7 @@ def qkv_from_norm(normed: Tensor, block: Block) -> tuple[Tensor, Tensor, Tensor]
     Returns:
         Three tensors (B, heads, T, d), views of one projection; the queries are not scaled by 1/sqrt(d).
     """
-    projected = F.linear(normed, block.attn.in_proj_weight, block.attn.in_proj_bias)
+    projected = _scaled_linear(normed, block.attn.in_proj_weight, block.attn.in_proj_bias)
     q, k, v = (split_heads(part, block.attn.num_heads) for part in projected.chunk(3, dim=-1))
     return q, k, v
 
@@ -67,7 +68,8 @@ def values(tokens: Tensor, block: Block) -> Tensor:
     width = tokens.shape[-1]
     bias = block.attn.in_proj_bias
     normed = layer_norm(tokens, block.ln_1)
-    return F.linear(normed, block.attn.in_proj_weight[2 * width :], None if bias is None else bias[2 * width :])
+    bias = None if bias is None else bias[2 * width :]
+    return _scaled_linear(normed, block.attn.in_proj_weight[2 * width :], bias)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, *, causal: bool = False) -> Tensor:
@@ -94,7 +96,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, *, causa
 def out_project(attended: Tensor, block: Block) -> Tensor:
     """Output projection (and layer scale, if the model has one) of attended values, (B, T, width) -> (B, T, width)."""
     projection = block.attn.out_proj
-    return block.ls_1(F.linear(attended, projection.weight, projection.bias))
+    return block.ls_1(_scaled_linear(attended, projection.weight, projection.bias))
 
 
 def mlp(tokens: Tensor, block: Block, *, output_scale: Tensor | None = None) -> Tensor:
@@ -109,10 +111,10 @@ def mlp(tokens: Tensor, block: Block, *, output_scale: Tensor | None = None) -> 
     normed = layer_norm(tokens, block.ln_2)
     slope = 1.0
     if not isinstance(activation, QuickGELU) or (torch.is_grad_enabled() and normed.requires_grad):
-        hidden = activation(F.linear(normed, c_fc.weight, c_fc.bias))
+        hidden = activation(_scaled_linear(normed, c_fc.weight, c_fc.bias))
     elif normed.dtype == torch.float32:
         # In place, by a temporary small enough for the cache: on CPUs fresh memory costs more than the arithmetic.
-        hidden = F.linear(normed, c_fc.weight, c_fc.bias)
+        hidden = _scaled_linear(normed, c_fc.weight, c_fc.bias)
         rows = hidden.view(-1, hidden.shape[-1])
         for part in rows.split(_rows_per_step(rows)):
             part.mul_(torch.mul(part, QUICK_GELU_SLOPE).sigmoid_())
@@ -122,16 +124,21 @@ def mlp(tokens: Tensor, block: Block, *, output_scale: Tensor | None = None) -> 
         slope = QUICK_GELU_SLOPE
         hidden = F.silu(_scaled_linear(normed, c_fc.weight, c_fc.bias, slope, slope), inplace=True)
     if output_scale is None:
-        output = _scaled_linear(hidden, c_proj.weight, c_proj.bias, 1 / slope, 1.0)
+        output = _scaled_linear(hidden, c_proj.weight, c_proj.bias, 1 / slope)
     else:
-        output = _scaled_linear(hidden, c_proj.weight, None, 1 / slope, 1.0) * output_scale.to(hidden.dtype)
+        output = _scaled_linear(hidden, c_proj.weight, None, 1 / slope) * output_scale.to(hidden.dtype)
         output = output if c_proj.bias is None else output + c_proj.bias
     return block.ls_2(output)
 
 
-def _scaled_linear(inputs: Tensor, weight: Tensor, bias: Tensor | None, alpha: float, beta: float) -> Tensor:
-    """alpha * inputs @ weight.T + beta * bias, rounded to the dtype only once."""
+def _scaled_linear(
+    inputs: Tensor, weight: Tensor, bias: Tensor | None, alpha: float = 1.0, beta: float = 1.0
+) -> Tensor:
+    """alpha * inputs @ weight.T + beta * bias, rounded to the dtype only once. All linear layers of blocks go here."""
     if alpha == beta == 1:
+        layer = int8_layer(weight, bias, inputs)
+        if layer is not None:
+            return layer(inputs)
         return F.linear(inputs, weight, bias)
     rows = inputs.flatten(0, -2)
     if bias is None:

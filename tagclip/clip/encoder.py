@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tagclip.clip import attention
+from tagclip.clip.int8 import are_packed
 from tagclip.clip.modules import Block, OpenClipModel, Tokenizer
 from tagclip.clip.text import TextEncoder
 from tagclip.clip.trunk import AttentionRequest, Grid, Trunk
@@ -114,6 +115,11 @@ class FrozenCLIP(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         return self.model.visual.class_embedding.dtype
+
+    @property
+    def number_format(self) -> str:
+        """What it computes in, for provenance: "int8" if the blocks' linear layers are, else the name of `dtype`."""
+        return "int8" if are_packed(self.blocks) else str(self.dtype).removeprefix("torch.")
 
     @property
     def blocks(self) -> Sequence[Block]:

@@ -20,6 +20,7 @@ from tagclip.clip import architecture as arch
 from tagclip.clip.checkpoints import Checkpoint, read_checkpoint, read_folder_config
 from tagclip.clip.downloads import FOLDER_REMEDY, fetch_weights, find_cached, require_hub
 from tagclip.clip.encoder import FrozenCLIP
+from tagclip.clip.int8 import pack_blocks
 from tagclip.clip.modules import OpenClipModel, Tokenizer
 from tagclip.devices import resolve_device
 from tagclip.errors import UsageError, WeightsError, first_line
@@ -33,7 +34,9 @@ DTYPES = {
     "bf16": torch.bfloat16,
     "float16": torch.float16,
     "fp16": torch.float16,
+    "int8": torch.int8,
 }
+DTYPE_NAMES = "float32, bfloat16, float16 or int8"
 WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 RANDOM_FILLS = (Tensor.normal_, Tensor.uniform_, init.normal_, init.uniform_, init.kaiming_uniform_)
 LOCAL_DIR = "local-dir:"
@@ -60,7 +63,8 @@ def load_clip(
             "demo" for the small model that is part of this package.
         pretrained: for an architecture name, open_clip's tag or a weights file. Ignored otherwise.
         device: where the model computes; None takes cuda if there is one, else cpu.
-        dtype: float32, bfloat16 or float16.
+        dtype: float32, bfloat16 or float16; int8, on a CPU, is float32 with the linear layers of the vision tower's
+            blocks in int8, see `tagclip.clip.int8`.
         download_dir: where downloads are kept; None: the hub's cache. What is there is taken without asking the hub.
         quick_gelu: the activation of the blocks, which no state dict tells: QuickGELU (True) or GELU (False). None
             decides: configuration of the named tag or folder; OpenAI archive: QuickGELU; safetensors field
@@ -70,7 +74,7 @@ def load_clip(
     Raises:
         WeightsError: weights that cannot be found or read, of another architecture than the one named, or with a tower
             that is not supported (ResNet, timm, no class token); the message names the model.
-        UsageError: an unknown dtype, or a device that is not there.
+        UsageError: an unknown dtype, a device that is not there, or one without int8 products.
     """
     device, dtype = resolve_device(device), _dtype(dtype)
     source = str(path_or_name)
@@ -128,10 +132,12 @@ def _freeze(loaded: _Loaded, device: torch.device, dtype: torch.dtype) -> Frozen
         mean=settings.get("mean") or open_clip.OPENAI_DATASET_MEAN,
         std=settings.get("std") or open_clip.OPENAI_DATASET_STD,
         device=device,
-        dtype=dtype,
+        dtype=torch.float32 if dtype == torch.int8 else dtype,
     )
+    if dtype == torch.int8:
+        pack_blocks(clip.blocks, device)
     logger.info("%s: %s, %s on %s, weights %s", clip.name, clip.architecture, dtype, device, clip.weights_digest[:12])
-    if device.type == "cpu" and dtype != torch.float32:
+    if device.type == "cpu" and dtype in (torch.bfloat16, torch.float16):
         _warn_if_slower_than_float32(dtype)
     return clip
 
@@ -354,5 +360,5 @@ def _is_file_name(source: str) -> bool:
 def _dtype(dtype: str | torch.dtype) -> torch.dtype:
     chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if chosen is None or chosen not in DTYPES.values():
-        raise UsageError(f"dtype {dtype!r}: use float32, bfloat16 or float16")
+        raise UsageError(f"dtype {dtype!r}: use {DTYPE_NAMES}")
     return chosen

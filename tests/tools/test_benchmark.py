@@ -45,6 +45,18 @@ def test_table_and_json(tool, arguments, tmp_path, capsys, monkeypatch, engine):
     assert str(tmp_path.parent) not in out.read_text()
 
 
+def test_int8_beside_float32(tool, arguments, tmp_path, capsys):
+    options = ["--tags-per-image", "1", "--no-baseline", "--no-crf", "--no-memory", "--dtype", "float32", "int8"]
+    assert tool([*arguments, *options, "--json", str(tmp_path / "out.json")]) == 0
+    result = json.loads((tmp_path / "out.json").read_text())
+    (case,) = result["cases"]
+    sides = case["sides"]
+    assert sides["int8"]["gflop"] == pytest.approx(sides["float32"]["gflop"])
+    assert result["peak_gflop_per_s"]["int8"] > 0
+    assert 0 < case["agreement"]["int8 / float32"]["max_difference_scores"] < 0.1
+    assert "int8 / float32" in capsys.readouterr().out
+
+
 def test_memory_is_measured_in_a_process_of_its_own(tool, arguments, tmp_path, capsys):
     options = ["--tags-per-image", "1", "--no-baseline", "--no-crf", "--dtype", "float32"]
     assert tool([*arguments, *options, "--json", str(tmp_path / "out.json")]) == 0
@@ -53,7 +65,7 @@ def test_memory_is_measured_in_a_process_of_its_own(tool, arguments, tmp_path, c
     assert "memory, MiB" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("option", ["--size=500", "--tags-per-image=0", "--dtype=int8"])
+@pytest.mark.parametrize("option", ["--size=500", "--tags-per-image=0", "--dtype=int4"])
 def test_wrong_options(tool, option, capsys):
     with pytest.raises(SystemExit) as exit_info:
         tool([option])

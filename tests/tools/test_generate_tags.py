@@ -111,6 +111,7 @@ def test_second_run_does_nothing_and_changes_nothing(generate, tmp_path, images)
         (["--preset", "reference"], CLASSES, "tagging.image"),
         (["--limit", "1"], CLASSES, "--limit 1: --out .* holds 1 images beyond it"),
         (["--dtype", "bfloat16"], CLASSES, "model.dtype 'float32' there, 'bfloat16' here"),
+        (["--dtype", "int8"], CLASSES, "model.dtype 'float32' there, 'int8' here"),
         ([], "cat,dog", "vocabulary.names"),
     ],
 )
@@ -119,6 +120,18 @@ def test_another_runs_folder_is_refused(generate, images, options, classes, mess
     with pytest.raises(RunError, match=message):
         generate("--images", images, *options, classes=classes)
     assert generate("--images", images, *options, "--overwrite", classes=classes) == 0
+
+
+def test_int8_is_recorded_and_resumed(generate, tmp_path, images):
+    assert generate("--images", images, "--dtype", "int8", "--limit", 1) == 0
+    assert generate("--images", images, "--dtype", "int8") == 0
+    run = tmp_path / "run"
+    assert len(lines(run / "tags.jsonl")) == 2
+    assert json.loads((run / "manifest.json").read_text())["model"]["dtype"] == "int8"
+    with pytest.raises(RunError, match=r"model.dtype 'int8' there, 'float32' here"):
+        generate("--images", images)
+    with pytest.raises(UsageError, match=r"--dtype int8: runs on a CPU only|--device cuda: cannot be used here"):
+        generate("--images", images, "--dtype", "int8", "--device", "cuda", out=tmp_path / "other")
 
 
 def test_other_weights_are_refused(generate, tmp_path, images, golden_model_path):

@@ -7,9 +7,10 @@ import platform
 import resource
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+
+from tagclip.clip.int8 import Int8Layer, pick_engine
 
 GIGA = 1e9
 MEBIBYTE = 2**20
@@ -69,6 +72,8 @@ class _FlopMode(TorchDispatchMode):
             self.total += flop_registry[packet](*args, **kwargs, out_val=result)
         elif packet is torch.ops.aten.mv:
             self.total += 2 * args[0].numel()
+        elif str(packet) == "quantized.linear_dynamic":
+            self.total += 2 * args[0].numel() * result.shape[-1]
         elif packet in (torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
                         torch.ops.aten.scaled_dot_product_attention):  # fmt: skip
             self.total += _attention_flop(*args[:3])
@@ -99,30 +104,39 @@ class PeakSettings:
 def matmul_peak(
     tokens: int, width: int, dtype: torch.dtype, device: torch.device | str, settings: PeakSettings | None = None
 ) -> float:
-    """Highest rate of `F.linear` at the shapes of a trunk's block, GFLOP/s.
+    """Highest rate of a linear layer at the shapes of a trunk's block, GFLOP/s.
 
     Args:
         tokens: of one image.
         width: of the model; the MLP's inner width is four times that.
+        dtype: int8 stands for int8 weights and float32 activations, see `tagclip.clip.int8`.
     """
     settings, device, best = settings or PeakSettings(), torch.device(device), 0.0
     for rows in (images * tokens for images in settings.images):
         for inner, outer in ((width, 3 * width), (width, 4 * width), (4 * width, width)):
-            values = torch.randn(rows, inner, device=device).to(dtype)
-            weight = torch.randn(outer, inner, device=device).to(dtype)
+            values = torch.randn(rows, inner, device=device)
+            weight = torch.randn(outer, inner, device=device)
+            layer = _linear(values, weight, dtype)
             calls = 1
-            while _linear_seconds(values, weight, calls) < settings.seconds:
+            while _linear_seconds(layer, device, calls) < settings.seconds:
                 calls *= 2
-            fastest = min(_linear_seconds(values, weight, calls) for _ in range(settings.rounds))
+            fastest = min(_linear_seconds(layer, device, calls) for _ in range(settings.rounds))
             best = max(best, 2 * rows * inner * outer * calls / fastest / GIGA)
     return best
 
 
-def _linear_seconds(values: torch.Tensor, weight: torch.Tensor, calls: int) -> float:
-    clock = Clock(values.device)
+def _linear(values: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> Callable[[], torch.Tensor]:
+    if dtype == torch.int8:
+        engine, reduce_range = pick_engine()
+        return partial(Int8Layer(weight, None, engine, reduce_range=reduce_range), values)
+    return partial(F.linear, values.to(dtype), weight.to(dtype))
+
+
+def _linear_seconds(layer: Callable[[], torch.Tensor], device: torch.device, calls: int) -> float:
+    clock = Clock(device)
     with clock("linear"):
         for _ in range(calls):
-            F.linear(values, weight)
+            layer()
     return clock.seconds["linear"]
 
 

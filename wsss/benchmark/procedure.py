@@ -51,15 +51,16 @@ class FastProcedure:
         recipe: classes and constants of both stages. The local attention is always the exact one, which gives the
             same outputs.
         rows: text rows.
-        cam_precision: see `CamConfig.precision`.
+        cam_precision: see `CamConfig.precision`; None: the recipe's.
     """
 
     stage_one = ("prepare", "trunk", "local head", "DMAR", "CWR")
 
-    def __init__(self, clip: FrozenCLIP, recipe: Recipe, rows: ClassRows, cam_precision: str = "float32"):
+    def __init__(self, clip: FrozenCLIP, recipe: Recipe, rows: ClassRows, cam_precision: str | None = None):
         self.clip, self.vocabulary = clip, recipe.vocabulary
         self.tagging = replace(recipe.tagging, local_attention="local")
-        self.masks = MaskConfig.from_dict({"cam": {"precision": cam_precision}}, recipe.masks)
+        chosen = {} if cam_precision is None else {"cam": {"precision": cam_precision}}
+        self.masks = MaskConfig.from_dict(chosen, recipe.masks)
         self.rows = [
             torch.from_numpy(values).to(clip.device) for values in (rows.tagging, rows.cam, rows.cam_background)
         ]

@@ -91,7 +91,7 @@ class _Bench:
 
     def peaks(self, tokens: int) -> dict[str, float]:
         return {
-            dtype: matmul_peak(tokens, clip.width, clip.dtype, self.settings.device)
+            dtype: matmul_peak(tokens, clip.width, getattr(torch, clip.number_format), self.settings.device)
             for dtype, clip in self.clips.items()
         }
 

@@ -31,7 +31,8 @@ class BenchmarkSettings:
         repeats: timed rounds over the photos.
         batch: photos in one forward pass of ours; the baseline takes them one by one.
         dtypes: of ours, measured side by side. The first is the yardstick of the others' agreement.
-        cam_precision: of the last block in Grad-CAM: "float32" or "model" (see `wsss.config.CamConfig`).
+        cam_precision: of the last block in Grad-CAM: "float32" or "model" (see `wsss.config.CamConfig`); None: the
+            preset's.
         device: torch device of ours; the baseline runs on the CPU.
         threads: CPU threads of both.
         baseline: measure the baseline too.
@@ -54,7 +55,7 @@ class BenchmarkSettings:
     repeats: int = 3
     batch: int = 1
     dtypes: tuple[str, ...] = ("float32", "bfloat16")
-    cam_precision: str = "float32"
+    cam_precision: str | None = None
     device: str = "cpu"
     threads: int = 2
     baseline: bool = True

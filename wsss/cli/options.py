@@ -15,7 +15,7 @@ from wsss.cli.completers import COMPLETERS
 from wsss.cli.key_values import key_value
 
 PRESETS = ("reference", "default")
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16", "float16", "int8")
 TAG_RULES = ("relative", "absolute", "top_k", "zscore")
 SCORERS = ("patches", "global", "cdul")
 ID_KINDS = ("auto", "index", "raw")
@@ -304,7 +304,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("pretrained", "Use these weights for --model: an open_clip tag or a file", "WEIGHTS"),
         Option("weights", "Take the weights of the network from this file; nothing is downloaded", "FILE", Path),
         Option("quick-gelu", "Compute with QuickGELU or GELU where the weights do not say which", kind=CHOICE),
-        Option("dtype", "Compute in this precision", choices=DTYPES),
+        Option("dtype", "Compute in this precision (int8: CPUs only)", choices=DTYPES),
         Option("device", "Compute on cpu, cuda or cuda:N instead of the GPU that there is, or else the CPU", "DEVICE"),
         Option("threads", "Compute with N CPU threads", "N", positive),
         Option("cache-dir", "Keep text classifiers in this folder between runs", "DIR", Path),

@@ -101,6 +101,11 @@ class Student(nn.Module):
         """Number format of its weights."""
         return next(self.network.parameters()).dtype
 
+    @property
+    def number_format(self) -> str:
+        """What it computes in, for provenance and messages."""
+        return str(self.dtype).removeprefix("torch.")
+
     def freeze(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Student:
         """Ready for use: no gradients, no dropout; its digest is taken before the weights are cast."""
         self.weights_digest = state_digest(self.network.state_dict())
@@ -164,8 +169,8 @@ def load_student(
     """
     card, state = _read(Path(path))
     chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if chosen is None:
-        raise UsageError(f"dtype {dtype!r}: use float32, bfloat16 or float16")
+    if chosen is None or not chosen.is_floating_point:
+        raise UsageError(f"dtype {dtype!r}: a trained tagger computes in float32, bfloat16 or float16")
     network = TaggerNetwork(card.backbone, len(card.classes), card.side).build()
     try:
         network.load_state_dict(state)

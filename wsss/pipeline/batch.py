@@ -144,7 +144,7 @@ class BatchRunner(Generic[Result]):
                 outcome.done.append((image, result))
 
     def _all_broken(self) -> str:
-        dtype = str(self.model.dtype).removeprefix("torch.")
+        dtype = self.model.number_format
         remedy = "other weights" if dtype == "float32" else "--dtype float32, or other weights"
         return (
             f"{self.model.name}: no image so far has finite scores ({self.broken} tried): the weights are damaged or "

@@ -106,7 +106,7 @@ def model_identity(model: ImageModel) -> dict[str, Any]:
     return {
         "architecture": model.architecture,
         "weights": model.weights_digest,
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": model.number_format,
         "device": model.device.type,
     }
 

@@ -384,7 +384,7 @@ def test_folder_of_unsupported_tower(tmp_path):
         load_clip(f"local-dir:{tmp_path}")
 
 
-@pytest.mark.parametrize(("option", "message"), [({"device": "warp"}, "warp"), ({"dtype": "int8"}, "int8")])
+@pytest.mark.parametrize(("option", "message"), [({"device": "warp"}, "warp"), ({"dtype": "int4"}, "int4")])
 def test_bad_device_and_dtype(option, message, models, tmp_path):
     with pytest.raises(UsageError, match=message):
         load_clip(clip_models.save_state(models["B/32"], tmp_path / "w.pt"), **option)

@@ -3,8 +3,10 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 
+from tagclip.clip.int8 import Int8Layer, pick_engine
 from wsss.benchmark.measure import Clock, FlopClock, PeakSettings, machine, matmul_peak
 
 MEBIBYTE = 2**20
@@ -40,6 +42,14 @@ def test_flop_of_every_kind_of_product():
     assert dict(clock.flop) == {**expected, "attention": 2 * product}
 
 
+def test_flop_of_an_int8_layer():
+    engine, reduce_range = pick_engine()
+    layer, clock = Int8Layer(torch.randn(3, 6), None, engine, reduce_range=reduce_range), FlopClock()
+    with clock("int8"):
+        layer(torch.randn(4, 5, 6))
+    assert clock.flop["int8"] == 2 * 20 * 6 * 3
+
+
 def test_flop_of_attention_in_inference_mode():
     query, key, clock = torch.randn(1, 2, 5, 6), torch.randn(1, 2, 7, 6), FlopClock()
     with torch.inference_mode(), clock("attention"):
@@ -54,8 +64,9 @@ def test_flop_of_a_gradient_taken_inside_a_stage():
     assert clock.flop["forward and backward"] == 2 * (2 * 3 * 4 * 5)
 
 
-def test_matmul_peak_is_a_rate():
-    rate = matmul_peak(8, 64, torch.float32, "cpu", PeakSettings(seconds=0.001, rounds=1, images=(1,)))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
+def test_matmul_peak_is_a_rate(dtype):
+    rate = matmul_peak(8, 64, dtype, "cpu", PeakSettings(seconds=0.001, rounds=1, images=(1,)))
     assert 0.01 < rate < 1e5
 
 

@@ -1,13 +1,16 @@
 """Softmax Grad-CAM: the written-out backward pass against automatic differentiation."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from tagclip.clip import Grid, attention, load_clip, wrap_clip
 from tagclip.clip.pooled_gradient import PooledPatches
+from tagclip.images import prepare_image
 from tests.clip_models import B16, L14, make_model
-from wsss.config import CamConfig
+from tests.golden import golden_cases
+from wsss.config import CamConfig, MaskConfig
 from wsss.maps import gradcam
 from wsss.maps.gradcam import probability_gradients, scale_to_unit, softmax_gradcam, softmax_gradcam_together
 
@@ -156,6 +159,33 @@ def test_half_precision_models(golden_model_path, golden_clip, dtype, precision,
     found = softmax_gradcam(half, tokens.to(half.dtype), grid, rows[:3], rows[3:], CamConfig(precision=precision))
     assert found.maps.dtype == torch.float32
     assert (found.maps - exact.maps).abs().max() <= limit
+
+
+def test_default_changes_nothing_in_float32(golden_clip):
+    assert (MaskConfig.preset().cam.precision, MaskConfig.preset("reference").cam.precision) == ("model", "float32")
+    grid = Grid(4, 3)
+    tokens, rows = random_tokens(golden_clip, grid), random_rows(8, golden_clip.embed_dim)
+    own, exact = (
+        softmax_gradcam(golden_clip, tokens, grid, rows[:3], rows[3:], CamConfig(precision=precision))
+        for precision in ("model", "float32")
+    )
+    assert torch.equal(own.maps, exact.maps)
+    assert torch.equal(own.probabilities, exact.probabilities)
+
+
+def test_default_is_close_in_bfloat16(golden_model_path):
+    """What the default saves, products of one block in the model's dtype, costs this much of a map in [0, 1]."""
+    clip, differences = load_clip(golden_model_path, device="cpu", dtype="bfloat16"), []
+    for case in golden_cases("tag"):
+        trunk = clip.trunk(prepare_image(np.asarray(case.image()), clip.patch_size, clip.mean, clip.std)[None])
+        rows = random_rows(8, clip.embed_dim)
+        own, exact = (
+            softmax_gradcam(clip, trunk.tokens[0], trunk.grid, rows[:3], rows[3:], CamConfig(precision=precision)).maps
+            for precision in ("model", "float32")
+        )
+        differences.append((own - exact).abs())
+    assert max(float(one.max()) for one in differences) < 0.06
+    assert max(float(one.mean()) for one in differences) < 0.01
 
 
 @pytest.mark.parametrize("words", [0, 4])
