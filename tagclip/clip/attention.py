@@ -24,6 +24,7 @@ CPU_BFLOAT16_SCRATCH_BYTES = 10 * 2**20
 CPU_TEMPORARY_BYTES = 2**20
 PLAIN_PRODUCT_SCORES = 2**24  # attention scores up to which plain products replace PyTorch's fused kernel, see `attend`
 logger = logging.getLogger(__name__)
+UNFUSED_SCORES = 2**27  # attention scores beyond which heads that no fused kernel takes go one by one, see `attend`
 QUICK_GELU_SLOPE = 1.702  # QuickGELU(x) = x * sigmoid(1.702 x), Hendrycks & Gimpel, arXiv 1606.08415, section 2
 
 
@@ -90,6 +91,16 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, *, causa
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and few_scores and not causal:
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         return merge_heads((scores if bias is None else scores + bias).softmax(dim=-1) @ v)
+    if q.shape[-1] != v.shape[-1] and q.shape[1] > 1 and q.shape[:-1].numel() * k.shape[-2] > UNFUSED_SCORES:
+        # PyTorch's fused kernels want values as wide as keys; without them all scores would be written at once.
+        parts = []
+        for head in range(q.shape[1]):
+            one = slice(head, head + 1)
+            mask = bias if bias is None or bias.dim() < 3 or bias.shape[-3] == 1 else bias[..., one, :, :]
+            parts.append(
+                F.scaled_dot_product_attention(q[:, one], k[:, one], v[:, one], attn_mask=mask, is_causal=causal)
+            )
+        return merge_heads(torch.cat(parts, dim=1))
     return merge_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal))
 
 

@@ -386,3 +386,20 @@ def test_golden_patch_features_votes_and_affinity(case, golden_clip_on, device):
         affinity = trunk.affinity[9, 11][0].cpu() * votes
         error = (affinity - torch.from_numpy(arrays["affinity"])).abs()
         assert error[~differing].max() <= 1e-4
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_wide_keys_of_large_images_attend_head_by_head(biased, monkeypatch, device):
+    """PEARL's keys are twice as wide as its values, for which there is no fused kernel."""
+    generator = torch.Generator().manual_seed(6)
+    q, k = (torch.randn(2, 3, 9, 32, generator=generator).to(device) for _ in range(2))
+    v = torch.randn(2, 3, 9, 16, generator=generator).to(device)
+    bias = torch.randn(2, 3, 9, 9, generator=generator).to(device) if biased else None
+    whole = attention.attend(q, k, v, bias)
+    calls = []
+    fused = F.scaled_dot_product_attention
+    monkeypatch.setattr(attention, "UNFUSED_SCORES", 100)
+    counted = lambda q, *rest, **named: calls.append(q) or fused(q, *rest, **named)  # noqa: E731
+    monkeypatch.setattr(F, "scaled_dot_product_attention", counted)
+    assert_close(attention.attend(q, k, v, bias), whole)
+    assert [one.shape[1] for one in calls] == [1, 1, 1]
