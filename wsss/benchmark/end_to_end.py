@@ -143,10 +143,11 @@ def measure_sides(
         for count, folder in folders.items():
             for side in (PUBLISHED, *dtypes):
                 out = work / f"{side.split()[0]}-{count}-{number}"
-                command = [
+                child = [
                     sys.executable, "-m", "wsss.benchmark.end_to_end", "--images", str(folder), "--work", str(out),
-                    "--oracle", str(oracle), "--threads", str(threads), "--child", side, "--weights", str(weights),
+                    "--oracle", str(oracle), "--threads", str(threads), "--published", str(weights),
                 ]  # fmt: skip
+                command = child if side == PUBLISHED else run_command(weights, folder, out, side, threads)
                 start = time.perf_counter()
                 subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
                 seconds.setdefault(side, {}).setdefault(count, []).append(time.perf_counter() - start)
@@ -166,18 +167,14 @@ def measure_sides(
     ]  # fmt: skip
 
 
-def ours(weights: Path, images: Path, out: Path, dtype: str, threads: int) -> None:
-    """`tagclip run`, in this process."""
-    from wsss.cli.main import execute
-
-    code: int = execute([
-        "run", "--config", "masks/voc2012", "--preset", "reference", "--images", str(images), "--model", ARCHITECTURE,
-        "--pretrained", str(weights), "--dtype", dtype, "--device", "cpu", "--threads", str(threads),
-        "--confidence", "0", "--tag-rule", "top_k", "--tags-per-image", str(TAGS),
-        "--set", f"tagging.cwr.threshold={CANDIDATES}", "--out", str(out), "--quiet",
-    ])  # fmt: skip
-    if code:
-        raise SystemExit(code)
+def run_command(weights: Path, images: Path, out: Path, dtype: str, threads: int) -> list[str]:
+    """`tagclip run` with the same classes, constants and tags."""
+    return [
+        sys.executable, "-m", "wsss.cli.main", "run", "--config", "masks/voc2012", "--preset", "reference",
+        "--images", str(images), "--model", ARCHITECTURE, "--pretrained", str(weights), "--dtype", dtype,
+        "--device", "cpu", "--threads", str(threads), "--confidence", "0", "--tag-rule", "top_k",
+        "--tags-per-image", str(TAGS), "--set", f"tagging.cwr.threshold={CANDIDATES}", "--out", str(out), "--quiet",
+    ]  # fmt: skip
 
 
 def side_table(sides: Sequence[EndToEnd]) -> str:
@@ -206,14 +203,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--threads", type=int, default=2, metavar="N", help="of both sides (2)")
     add("--oracle", type=Path, default=Path("tests/oracle"), metavar="DIR", help="the plain transcription, of a clone")
     add("--work", type=Path, required=True, metavar="DIR", help="folder for everything, must not exist")
-    add("--child", help=argparse.SUPPRESS)
-    add("--weights", type=Path, help=argparse.SUPPRESS)
+    add("--published", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    if args.child == PUBLISHED:
-        published(args.weights, args.images, args.work, args.oracle, args.threads)
-        return 0
-    if args.child is not None:
-        ours(args.weights, args.images, args.work, args.child, args.threads)
+    if args.published is not None:
+        published(args.published, args.images, args.work, args.oracle, args.threads)
         return 0
     args.work.mkdir(parents=True)
     few, many = args.limit
