@@ -3,7 +3,8 @@
     python -m wsss.benchmark.dense_memory --model random:ViT-B-16-quickgelu --strategies clip scclip
 
 The photo is noise of `--size`, the classes are those of a built-in vocabulary or a file (COCO-Stuff's 171 unless told),
-one prompt per name. Memory counts from before the model is made.
+one prompt per name. Memory counts from before the model is made. Sources of class maps take all classes as tags,
+without CRF, as `tagclip compare` does.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import multiprocessing
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -23,6 +24,7 @@ from tagclip.errors import TagclipError
 from wsss.benchmark.measure import PeakMemory
 from wsss.benchmark.settings import BenchmarkSettings
 from wsss.benchmark.workload import make_clip, textured_noise
+from wsss.config import MaskConfig
 from wsss.dense.comparison import SOURCES
 from wsss.dense.dense_config import DenseConfig
 from wsss.dense.inference import DenseSegmenter
@@ -51,14 +53,15 @@ def label_large_photo(strategy: str, model: str, classes: str, size: tuple[int, 
     clip = make_clip(BenchmarkSettings(model=model), "float32")
     image = textured_noise(*size, np.random.default_rng(0))
     if strategy in SOURCES:
-        source = SOURCES[strategy](clip, vocabulary)
+        config = replace(MaskConfig.preset("default"), refiner="none", confidence=None)  # as `tagclip compare` has them
+        source = SOURCES[strategy](clip, vocabulary, config=config)
         start, loaded = time.perf_counter(), memory.peak
         trunk = source.trunk(source.prepare(image)[None])
         found = source.maps_from_trunk(trunk, [list(range(len(vocabulary)))])[0]
         MaskGenerator(source).mask_from_maps(image, found.maps, list(range(len(vocabulary))))
     else:
-        config = DenseConfig(strategy=strategy, mode=mode, templates=("{}",))  # type: ignore[arg-type]
-        segmenter = DenseSegmenter(clip, vocabulary, config)
+        dense = DenseConfig(strategy=strategy, mode=mode, templates=("{}",))  # type: ignore[arg-type]
+        segmenter = DenseSegmenter(clip, vocabulary, dense)
         start, loaded = time.perf_counter(), memory.peak
         segmenter(image)
     return DenseCost(loaded, memory.peak, time.perf_counter() - start)

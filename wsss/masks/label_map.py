@@ -131,13 +131,14 @@ def label_scores(
         (K, H, W) or, with background, (1 + K, H, W) float32 in [0, 1].
     """
     height, width = size
-    scores = np.empty((len(maps), height, width), np.float16 if config.round_upsampled else np.float32)
+    first = 1 if has_background else 0
+    # The one large array, filled where it stays: with many labels a copy of it is what memory runs out of.
+    scores = np.empty((first + len(maps), height, width), np.float16 if config.round_upsampled else np.float32)
     for index, one in enumerate(maps):
-        scores[index] = cv2.resize(one.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+        scores[first + index] = cv2.resize(one.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     if has_background:
-        strongest = scores.max(axis=0, initial=0, keepdims=True)
-        scores = np.concatenate([(1 - strongest) ** config.alpha, scores])
-    return scores.astype(np.float32)
+        scores[0] = (1 - scores[1:].max(axis=0, initial=0)) ** config.alpha
+    return scores.astype(np.float32, copy=False)
 
 
 def refine_label_scores(

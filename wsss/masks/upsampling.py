@@ -8,11 +8,14 @@ section 3; the colour form is He et al., "Guided Image Filtering", TPAMI 2013, s
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
 RADIUS = 4  # of the windows, in pixels of the small picture
 EPSILON = 1e-3  # variance, of colours in [0, 1], below which a window counts as flat
+COEFFICIENT_BYTES = 2**28  # of the labels that are enlarged together; more go in groups, which bounds memory
 BAND = 256  # rows of the large picture that are done at a time, which bounds memory
 
 
@@ -52,40 +55,53 @@ def most_probable_guided(
     Returns:
         (H, W) uint16 positions in 0..K-1, and (H, W) float32 in [0, 1].
     """
-    coefficients = _affine_fit(probabilities, small_rgb.astype(np.float32) / 255)
     height, width = rgb.shape[:2]
     best = np.zeros((height, width), np.uint16)
-    highest = np.zeros((height, width), np.float32)
-    for first in range(0, height, BAND):
-        band = slice(first, min(first + BAND, height))
-        guide = rgb[band].astype(np.float32) / 255
-        values = np.stack([_applied(one, guide, band, height) for one in coefficients])
-        best[band] = values.argmax(axis=0)
-        highest[band] = values.max(axis=0)
+    highest = np.full((height, width), -np.inf, np.float32)
+    windows = _Windows.of(small_rgb.astype(np.float32) / 255)
+    together = max(1, COEFFICIENT_BYTES // (probabilities[0].size * 4 * 4))
+    for start in range(0, len(probabilities), together):
+        coefficients = [windows.fit(one) for one in probabilities[start : start + together]]
+        for first in range(0, height, BAND):
+            band = slice(first, min(first + BAND, height))
+            guide = rgb[band].astype(np.float32) / 255
+            values = np.stack([_applied(one, guide, band, height) for one in coefficients])
+            top = values.max(axis=0)
+            higher = top > highest[band]
+            np.copyto(best[band], (values.argmax(axis=0) + start).astype(np.uint16), where=higher)
+            np.copyto(highest[band], top, where=higher)
     return best, highest.clip(0, 1)
 
 
-def _affine_fit(probabilities: np.ndarray, guide: np.ndarray) -> list[np.ndarray]:
-    """Smoothed coefficients of each label, (h, w, 4): one per colour, then the offset."""
+def _mean(values: np.ndarray) -> np.ndarray:
+    return cv2.blur(values, (2 * RADIUS + 1, 2 * RADIUS + 1), borderType=cv2.BORDER_REFLECT)
 
-    def mean(values: np.ndarray) -> np.ndarray:
-        return cv2.blur(values, (2 * RADIUS + 1, 2 * RADIUS + 1), borderType=cv2.BORDER_REFLECT)
 
-    average = mean(guide)
-    covariance = np.empty((*guide.shape[:2], 3, 3), np.float32)
-    for row in range(3):
-        for column in range(row, 3):
-            product = mean(guide[..., row] * guide[..., column]) - average[..., row] * average[..., column]
-            covariance[..., row, column] = covariance[..., column, row] = product
-    inverse = np.linalg.inv(covariance + EPSILON * np.eye(3, dtype=np.float32))
-    fitted = []
-    for values in probabilities:
-        level = mean(values)
-        shared = mean(guide * values[..., None]) - average * level[..., None]
-        slopes = np.einsum("hwij,hwj->hwi", inverse, shared)
-        offset = level - (slopes * average).sum(axis=2)
-        fitted.append(mean(np.concatenate([slopes, offset[..., None]], axis=2)))
-    return fitted
+@dataclass(frozen=True)
+class _Windows:
+    """Colours of a picture, (h, w, 3), their means in the windows, and the inverses of their covariances there."""
+
+    guide: np.ndarray
+    average: np.ndarray
+    inverse: np.ndarray
+
+    @classmethod
+    def of(cls, guide: np.ndarray) -> _Windows:
+        average = _mean(guide)
+        covariance = np.empty((*guide.shape[:2], 3, 3), np.float32)
+        for row in range(3):
+            for column in range(row, 3):
+                product = _mean(guide[..., row] * guide[..., column]) - average[..., row] * average[..., column]
+                covariance[..., row, column] = covariance[..., column, row] = product
+        return cls(guide, average, np.linalg.inv(covariance + EPSILON * np.eye(3, dtype=np.float32)))
+
+    def fit(self, values: np.ndarray) -> np.ndarray:
+        """Smoothed coefficients of one label's map, (h, w, 4): one per colour, then the offset."""
+        level = _mean(values)
+        shared = _mean(self.guide * values[..., None]) - self.average * level[..., None]
+        slopes = np.einsum("hwij,hwj->hwi", self.inverse, shared)
+        offset = level - (slopes * self.average).sum(axis=2)
+        return _mean(np.concatenate([slopes, offset[..., None]], axis=2))
 
 
 def _applied(coefficients: np.ndarray, guide: np.ndarray, band: slice, height: int) -> np.ndarray:

@@ -6,6 +6,7 @@ import pytest
 
 from tagclip.errors import UsageError
 from wsss.config import MaskConfig
+from wsss.masks import upsampling as enlarging
 from wsss.masks.label_map import label_scores, mask_from_maps, refine_label_scores
 from wsss.masks.upsampling import fitted_size, most_probable_guided, most_probable_nearest
 
@@ -91,3 +92,16 @@ def test_reference_refines_at_full_size_and_limits_are_checked():
     assert MaskConfig.preset().max_refine_side == 1024
     with pytest.raises(UsageError, match="max_refine_side 0 must be positive"):
         MaskConfig(max_refine_side=0)
+
+
+@pytest.mark.parametrize("limit", [1, 20 * 24 * 16 * 4])
+def test_many_labels_in_groups_are_all_labels_at_once(limit, monkeypatch):
+    generator = np.random.default_rng(0)
+    probabilities = generator.random((9, 20, 24), dtype=np.float32)
+    probabilities /= probabilities.sum(axis=0)
+    small, large = (generator.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((20, 24), (300, 330)))
+    best, highest = most_probable_guided(probabilities, small, large)
+    monkeypatch.setattr(enlarging, "COEFFICIENT_BYTES", limit)
+    in_groups = most_probable_guided(probabilities, small, large)
+    assert np.array_equal(in_groups[0], best)
+    assert np.array_equal(in_groups[1], highest)
