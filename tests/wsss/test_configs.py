@@ -155,6 +155,7 @@ def test_presets_differ_in_quirks_only():
     quirks = {
         "image.apply_exif", "image.max_long_side", "image.position_rounding", "dmar.clip_boxes", "cwr.clip_boxes",
         "cwr.stop_at_degenerate", "rule.floor", "local_attention", "affinity.clip_boxes", "cam.reference_names",
+        "cam.precision",
         "crf.engine", "crf.wrap_dark_pixels", "storage_dtype", "round_upsampled", "max_refine_side",
         "pamr.centre_per_dilation", "excel.heads", "excel.affinity.clip_boxes", "excel.drop_rounds_down",
         "excel.normalise_over_tokens", "excel.affinity_sums_heads",

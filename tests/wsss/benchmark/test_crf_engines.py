@@ -72,7 +72,8 @@ def test_tables(photos, capsys):
     assert "| random, 3 labels | 3 | 9,216 | " in said
     assert "| 1 | 2 | " in said
     rows = [line.split("|")[2:4] for line in said[said.index("MiB/MP") :].splitlines() if line.startswith("| 3 ")]
-    assert all(float(value) > 0 for value in rows[0])
+    assert len(rows[0]) == 2
+    assert all(float(value) >= 0 for value in rows[0])  # so small a picture may fit into memory that is there already
 
 
 @pytest.mark.parametrize(("option", "value"), [("--labels", "1"), ("--photos", "nowhere")])

@@ -13,7 +13,7 @@ from tagclip.images import Size
 from wsss.pipeline.batch import PATIENCE, BatchRunner, is_out_of_memory
 from wsss.pipeline.planning import PlannedImage
 
-CLIP = SimpleNamespace(device=torch.device("cpu"), dtype=torch.float16, name="broken.pt")
+CLIP = SimpleNamespace(device=torch.device("cpu"), number_format="float16", name="broken.pt")
 
 
 def planned(count):
