@@ -23,9 +23,10 @@ ACCELERATOR_SCRATCH_BYTES = 512 * 2**20
 CPU_BFLOAT16_SCRATCH_BYTES = 10 * 2**20
 CPU_TEMPORARY_BYTES = 2**20
 PLAIN_PRODUCT_SCORES = 2**24  # attention scores up to which plain products replace PyTorch's fused kernel, see `attend`
-logger = logging.getLogger(__name__)
 UNFUSED_SCORES = 2**27  # attention scores beyond which heads that no fused kernel takes go one by one, see `attend`
 QUICK_GELU_SLOPE = 1.702  # QuickGELU(x) = x * sigmoid(1.702 x), Hendrycks & Gimpel, arXiv 1606.08415, section 2
+
+logger = logging.getLogger(__name__)
 
 
 def layer_norm(tokens: Tensor, norm: nn.LayerNorm | nn.Identity) -> Tensor:

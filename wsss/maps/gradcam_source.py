@@ -69,7 +69,7 @@ class GradCamSource(ClassMapSource):
         self.check_count(trunk, tag_indices)
         if self._range not in trunk.affinity:
             raise UsageError(f"the trunk was made without the mean attention of blocks {self._range}: pass `request`")
-        if trunk.tokens.device.type != "cpu" and any(tag_indices):
+        if trunk.tokens.device.type != "cpu" and any(len(indices) for indices in tag_indices):
             return self._maps_together(trunk, [list(indices) for indices in tag_indices])
         return [self._maps_of(trunk, image, list(indices)) for image, indices in enumerate(tag_indices)]
 
