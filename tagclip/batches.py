@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tagclip.clip import Grid
+from tagclip.clip.trunk import Grid
 
 
 def batch_limit(grid: Grid, batch_size: int, batch_patches: int | None = None) -> int:

@@ -269,8 +269,8 @@ def _refuse_unknown(what: str, given: Mapping[str, Any], names: Sequence[str]) -
 
 
 def _tagging_templates() -> tuple[str, ...]:
-    # Imported when needed: settings are also read in CRF worker processes, which can do without torch and open_clip.
-    from tagclip.clip.prompts import TAGGING_TEMPLATES
+    # Imported when needed: looking for open_clip takes longer than all else in this module.
+    from tagclip.clip.templates import TAGGING_TEMPLATES
 
     return TAGGING_TEMPLATES
 

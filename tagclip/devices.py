@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import ctypes
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tagclip.errors import UsageError, first_line
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
 WITHOUT_FLOAT64 = ("mps",)
+CUDA_DRIVER, ROCM_DEVICE = "libcuda.so.1", Path("/dev/kfd")  # without both, PyTorch has no "cuda" on Linux
+
+
+def device_name(device: str | torch.device | None = None) -> str:
+    """`resolve_device` by name, without importing torch where the answer is plainly the CPU.
+
+    Raises:
+        UsageError: see `resolve_device`.
+    """
+    if device is None and sys.platform == "linux" and not _may_have_cuda():
+        device = "cpu"
+    return "cpu" if str(device) == "cpu" else str(resolve_device(device))
 
 
 def resolve_device(device: str | torch.device | None = None) -> torch.device:
@@ -16,6 +34,8 @@ def resolve_device(device: str | torch.device | None = None) -> torch.device:
     Raises:
         UsageError: PyTorch does not know it, or cannot use it here.
     """
+    import torch
+
     if device is None:
         return default_device()
     try:
@@ -29,6 +49,8 @@ def resolve_device(device: str | torch.device | None = None) -> torch.device:
 
 def default_device() -> torch.device:
     """cuda if there is one, else cpu."""
+    import torch
+
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -39,7 +61,20 @@ def to_double(values: Tensor) -> Tensor:
     return values.double()
 
 
+def _may_have_cuda() -> bool:
+    """Whether this Linux machine has what PyTorch needs for "cuda", at the least: a driver of NVIDIA's, or AMD's."""
+    if ROCM_DEVICE.exists():
+        return True
+    try:
+        ctypes.CDLL(CUDA_DRIVER)
+    except OSError:
+        return False
+    return True
+
+
 def _devices_here() -> str:
+    import torch
+
     found = ["cpu"]
     if torch.cuda.is_available():
         found += ["cuda", *(f"cuda:{index}" for index in range(1, torch.cuda.device_count()))]

@@ -38,6 +38,11 @@ _PART = (
 _PLAIN = re.compile(f"{_PART}(?:/{_PART})*")
 
 
+def are_plain(paths: Iterable[str]) -> bool:
+    """Whether `is_plain` holds for all of very many paths."""
+    return all(map(_PLAIN.fullmatch, paths))
+
+
 def is_plain(path: str) -> bool:
     """Whether a relative path is an id as it is, by a quick look; those that are not may be ids all the same."""
     return _PLAIN.fullmatch(path) is not None

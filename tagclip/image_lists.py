@@ -13,7 +13,7 @@ from typing import overload
 from tagclip.errors import UsageError
 from tagclip.folders import is_results, is_stray, visible_names
 from tagclip.image_formats import FOREIGN_SUFFIXES, HEIF_EXTRA, HEIF_SUFFIXES, IMAGE_SUFFIXES, readable_suffixes
-from tagclip.image_ids import distinct_ids, is_plain, line_candidates, list_lines, original_name
+from tagclip.image_ids import are_plain, distinct_ids, is_plain, line_candidates, list_lines, original_name
 from tagclip.stored_files import FilePlace, StoredFile
 
 logger = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class ImageFiles(Sequence[ImageFile]):
 
     def _all_plain(self) -> bool:
         """Whether every name without its suffix is an id, and no two are the same."""
-        if not all(map(is_plain, self.names)) or (self.prefix and not is_plain(self.prefix[:-1])):
+        if not are_plain(self.names) or (self.prefix and not is_plain(self.prefix[:-1])):
             return False
         stems = array("q", (hash(name[: name.rfind(".")]) for name in self.names))
         return len(set(stems)) == len(stems)
@@ -196,7 +196,10 @@ class _Search:
         """Names of the images below a folder, sorted, and what stands before them in paths relative to the root."""
         foreign: Counter[str] = Counter()
         found = visible_names(top, "images", self.exclude, self._is_results)
-        names = sorted(name for name in found if self._is_readable(_suffix(name), foreign))
+        readable = {suffix for suffix in self.suffixes if suffix}
+        names = sorted(
+            name for name in found if name[name.rfind(".") :] in readable or self._is_readable(_suffix(name), foreign)
+        )
         if not names:
             looked = f"looked for {', '.join(sorted(self.suffixes))}"
             raise UsageError(f"folder {top}: no image in it ({_count(foreign) or looked})")

@@ -1,4 +1,4 @@
-"""Prompt templates, and the text classifier that they make of class names, with its cache on disk."""
+"""The text classifier that prompt templates make of class names, with its cache on disk."""
 
 import contextlib
 import hashlib
@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,22 +17,13 @@ from tqdm import tqdm
 
 from tagclip.arguments import as_names
 from tagclip.clip.encoder import FrozenCLIP
+from tagclip.clip.templates import CAM_TEMPLATE, IMAGENET_TEMPLATES, SCENE_TEMPLATES, TAGGING_TEMPLATES
 from tagclip.errors import UsageError, VocabularyError
+
+__all__ = ["CAM_TEMPLATE", "IMAGENET_TEMPLATES", "SCENE_TEMPLATES", "TAGGING_TEMPLATES", "build_text_classifier"]
 
 logger = logging.getLogger(__name__)
 
-SCENE_TEMPLATES = (
-    "there is a {} in the scene.",
-    "there is the {} in the scene.",
-    "this is a {} in the scene.",
-    "this is the {} in the scene.",
-    "this is one {} in the scene.",
-)
-# The 80 ImageNet templates of CLIP, which most training-free methods average over.
-IMAGENET_TEMPLATES: tuple[str, ...] = tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
-# The same and five more: what TagCLIP's published classifiers average over.
-TAGGING_TEMPLATES: tuple[str, ...] = (*IMAGENET_TEMPLATES, *SCENE_TEMPLATES)
-CAM_TEMPLATE = "a clean origami {}."  # CLIP-ES, arXiv 2212.09506, section 3.2
 CACHE_VERSION = 1
 PROMPTS_AT_ONCE = 20_000  # whose features are held together; a longer list goes through class by class, in such groups
 

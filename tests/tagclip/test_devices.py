@@ -1,5 +1,7 @@
 """Devices: the default, those that are not there, and arithmetic that a device does not have."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +49,30 @@ def test_devices_that_are_not_here_are_one_line(name):
     assert "\n" not in str(caught.value)
     with pytest.raises(UsageError):
         load_clip("demo", device=name)
+
+
+@pytest.mark.parametrize(("driver", "expected"), [(True, "cuda:0"), (False, "cpu")])
+def test_names_of_devices_need_torch_only_where_there_may_be_one(driver, expected, monkeypatch):
+    asked = []
+
+    def load(name):
+        asked.append(name)
+        if not driver:
+            raise OSError(name)
+
+    monkeypatch.setattr(devices.sys, "platform", "linux")
+    monkeypatch.setattr(devices, "ROCM_DEVICE", Path("/nowhere"))
+    monkeypatch.setattr(devices.ctypes, "CDLL", load)
+    monkeypatch.setattr(devices, "default_device", lambda: torch.device("cuda:0"))
+    assert devices.device_name() == expected
+    assert asked == [devices.CUDA_DRIVER]
+    assert devices.device_name("cpu") == devices.device_name(torch.device("cpu")) == "cpu"
+    monkeypatch.setattr(devices, "ROCM_DEVICE", Path("/"))
+    assert devices.device_name() == "cuda:0"
+    monkeypatch.setattr(devices.sys, "platform", "win32")
+    assert devices.device_name() == "cuda:0"
+    with pytest.raises(UsageError, match="--device quantum: cannot be used here"):
+        devices.device_name("quantum")
 
 
 @pytest.mark.skipif(torch.backends.mps.is_available(), reason="there is an MPS device")

@@ -21,7 +21,8 @@ import numpy as np
 import torch
 
 from tagclip.images import decode_image
-from wsss.benchmark.measure import PeakMemory, machine
+from wsss.benchmark.measure import machine
+from wsss.benchmark.resident_memory import PeakMemory
 from wsss.config import CrfConfig, MaskConfig
 from wsss.files.mask_files import read_mask
 from wsss.masks.crf import Engine, crf_probabilities

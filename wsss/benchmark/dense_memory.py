@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from tagclip.errors import TagclipError
-from wsss.benchmark.measure import PeakMemory
+from wsss.benchmark.resident_memory import PeakMemory
 from wsss.benchmark.settings import BenchmarkSettings
 from wsss.benchmark.workload import make_clip, textured_noise
 from wsss.config import MaskConfig

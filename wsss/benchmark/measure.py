@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import platform
-import resource
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -138,30 +136,6 @@ def _linear_seconds(layer: Callable[[], torch.Tensor], device: torch.device, cal
         for _ in range(calls):
             layer()
     return clock.seconds["linear"]
-
-
-class PeakMemory:
-    """Resident memory of this process from the making of this object on, MiB."""
-
-    def __init__(self) -> None:
-        with contextlib.suppress(OSError):  # Linux: forget the peak reached so far
-            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        self.start = _resident("VmRSS")
-
-    @property
-    def peak(self) -> float:
-        """Largest resident memory since the start; elsewhere than on Linux since the process began."""
-        return _resident("VmHWM")
-
-
-def _resident(field: str) -> float:
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would also see what the parent process held before exec
-        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith(field + ":"):
-                return int(line.split()[1]) / 1024
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MEBIBYTE
 
 
 def machine(device: str, threads: int) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from tagclip.clip import FrozenCLIP
 from tagclip.images import decode_image
 from wsss.benchmark.agreement import compare_results
 from wsss.benchmark.baseline import BaselineProcedure, oracle_of
-from wsss.benchmark.measure import GIGA, MEBIBYTE, Clock, FlopClock, PeakMemory, machine, matmul_peak
+from wsss.benchmark.measure import GIGA, MEBIBYTE, Clock, FlopClock, machine, matmul_peak
 from wsss.benchmark.procedure import FastProcedure, PhotoResult
+from wsss.benchmark.resident_memory import PeakMemory
 from wsss.benchmark.settings import BASELINE, BenchmarkSettings
 from wsss.benchmark.workload import (
     ClassRows,

@@ -4,10 +4,11 @@
     python -m wsss.benchmark.start_up --listed 1000000 --work DIR
 
 The photos are hard links to small stub files, 1,000 in a folder; each is a directory entry of its own that is looked
-at. Two states of a run folder are started in processes of their own, whose seconds count from the start of Python:
+at. Three states of a run folder are started in processes of their own, whose seconds count from the start of Python:
 
     parts      of a run that machines share, all parts but the last one are done (--shard, --engine ray);
-               the start ends where the first image of that part would be decoded
+               the start ends where the first image of that part would be decoded, PyTorch and open_clip imported
+    done       all parts are done; the start ends where a shard finds that there is nothing left for it
     complete   the run is complete, and `tagclip run` finds nothing to do; every mask and every file of class maps is
                looked at. Masks and maps are links to stub files as well
 
@@ -21,7 +22,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -36,7 +36,7 @@ from PIL import Image
 
 from tagclip.clip.trunk import Grid
 from tagclip.image_lists import ImageFiles
-from wsss.benchmark.measure import machine
+from wsss.benchmark.resident_memory import resident
 from wsss.files.kept_plan import PLAN_FILE, PhotoHeaders, write_headers
 from wsss.files.map_files import StoredMaps
 from wsss.files.run_folder import DONE, PARTIAL, PARTS, RunFolder
@@ -51,7 +51,7 @@ from wsss.pipeline.work_parts import cut_parts
 PER_FOLDER = 1000
 LINKS = 30_000  # to one file; file systems allow 65,000 or fewer
 STUB = (48, 64)  # height and width of the photos
-STATES = ("parts", "complete")
+STATES = ("parts", "done", "complete")
 BATCH_SIZE = 4
 BATCH = 10_000  # records that are written in one go
 
@@ -101,11 +101,11 @@ def keep_headers(run: MaskRun) -> None:
     write_headers(out / PLAN_FILE, out, replace(seen, height=height, width=width), names)
 
 
-def fill_parts(run: MaskRun) -> None:
-    """Marks all parts but the last one as done."""
+def fill_parts(run: MaskRun, left: int) -> None:
+    """Marks all parts but the last few as done."""
     out = Path(run.recipe.run.out)
     run.begin_parts(range(len(run.parts)))
-    for number in range(len(run.parts) - 1):
+    for number in range(len(run.parts) - left):
         folder = out / PARTIAL / PARTS / f"{number:06}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / DONE).touch()
@@ -114,6 +114,9 @@ def fill_parts(run: MaskRun) -> None:
 def fill_complete(run: MaskRun, work: Path) -> None:
     """Writes records, masks and class maps of all images, and the manifest of a complete run."""
     out, count, names = Path(run.recipe.run.out), len(run.files), run.recipe.vocabulary.names
+    size = run.files[0].path.stat().st_size
+    link_files(out / "masks", ".png", count, stub_photo(work))
+    link_files(out / "cams", ".npz", count, stub_maps(work))
     with RunFolder.open(
         out, run.identity(), run.recipe.resolved(), changeable=CHANGEABLE, after_maps=AFTER_MAPS
     ) as folder:
@@ -121,14 +124,12 @@ def fill_complete(run: MaskRun, work: Path) -> None:
         for start in range(0, count, BATCH):
             folder.tags.append(
                 {"id": file.id, "path": file.recorded, "height": 48, "width": 64, "tags": [names[0]], "scores": scores,
-                 "file_size": 0} for file in run.files[start : start + BATCH]
+                 "file_size": size} for file in run.files[start : start + BATCH]
             )  # fmt: skip
         counts = {"images": count, "masks": count, "failures": 0, "untagged": 0, "tags": {}, "pixels": {},
                   "ignored_share": 0.0}  # fmt: skip
         confirm_photos(run.plan, folder)
         folder.complete(run.plan.order, counts)
-    link_files(out / "masks", ".png", count, stub_photo(work))
-    link_files(out / "cams", ".npz", count, stub_maps(work))
 
 
 def start_again(state: str, photos: Path, out: Path) -> dict[str, Any]:
@@ -138,6 +139,10 @@ def start_again(state: str, photos: Path, out: Path) -> dict[str, Any]:
     if state == "parts":
         missing = run.begin_parts(range(len(run.parts)))
         if missing != [len(run.parts) - 1] or not run.parts[missing[0]].batches[0]:
+            raise RuntimeError(f"parts {missing} are left")
+        import wsss.pipeline.masks  # noqa: F401  # what a part needs, before its first image is decoded
+    elif state == "done":
+        if missing := run.begin_parts(range(len(run.parts))):
             raise RuntimeError(f"parts {missing} are left")
     elif run.execute().times is not None:
         raise RuntimeError("the run was not complete")
@@ -172,7 +177,7 @@ def _timed(name: str, step: Callable[[], Any]) -> Any:
 
 
 def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return resident("VmHWM")
 
 
 def _seconds() -> float:
@@ -201,6 +206,8 @@ def main() -> int:
     if args.child is not None:
         print(json.dumps(start_again(args.child, args.work, args.out)))
         return 0
+    from wsss.benchmark.measure import machine  # imports torch, which starts do without
+
     print(json.dumps(machine("cpu", 1)))
     if args.listed is not None:
         args.work.mkdir(parents=True)
@@ -218,7 +225,7 @@ def main() -> int:
             run = stub_run(work / "photos", out)
             with RunFolder.open(out, run.identity(), run.recipe.resolved()):
                 keep_headers(run)
-            fill_parts(run) if state == "parts" else fill_complete(run, work)
+            fill_complete(run, work) if state == "complete" else fill_parts(run, int(state == "parts"))
             rows = [("kept", [measured(state, work / "photos", out) for _ in range(args.repeats)])]
             if count == args.images[0]:
                 (out / PLAN_FILE).unlink()

@@ -24,7 +24,8 @@ from tagclip.clip import build_text_classifier, load_clip, prompts
 from tagclip.config import TagCLIPConfig
 from tagclip.tagger import TagCLIP
 from tagclip.vocabulary import Vocabulary
-from wsss.benchmark.measure import PeakMemory, machine
+from wsss.benchmark.measure import machine
+from wsss.benchmark.resident_memory import PeakMemory
 from wsss.benchmark.settings import BenchmarkSettings
 from wsss.benchmark.workload import make_clip, textured_noise
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tagclip.clip.prompts import TAGGING_TEMPLATES
+from tagclip.clip.templates import TAGGING_TEMPLATES
 from tagclip.errors import UsageError
 from tagclip.settings import overlay
 from wsss.config import PamrConfig

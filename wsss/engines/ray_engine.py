@@ -399,7 +399,7 @@ def _cluster(options: RayOptions, run: MaskRun) -> Iterator[tuple[int, float, in
                 "other work"
             ) from None
     try:
-        yield _share_out(options, run.device.type, ray.cluster_resources(), len(ray.nodes()))
+        yield _share_out(options, run.device.partition(":")[0], ray.cluster_resources(), len(ray.nodes()))
     finally:
         if ours:
             ray.shutdown()
@@ -450,6 +450,8 @@ def _do_parts(
         while pool.has_next():
             try:
                 core_seconds += pool.get_next_unordered(timeout=SECONDS_BETWEEN_REPORTS)
+                if run.mirror is not None:
+                    run.mirror.push()
             except TimeoutError:
                 pass
             except ray.exceptions.RayTaskError as error:
@@ -485,6 +487,6 @@ def _order(run: MaskRun, options: RayOptions, mask_workers: int) -> ActorOrder:
     share = run.recipe.run.work
     recipe = replace(run.recipe, run=replace(run.recipe.run, work=replace(share, mask_workers=mask_workers)))
     return ActorOrder(
-        recipe, run.identity(), run.device.type, run.cache_dir, options.threads or torch.get_num_threads(),
+        recipe, run.identity(), run.device.partition(":")[0], run.cache_dir, options.threads or torch.get_num_threads(),
         str(Path.cwd()), mask_workers * share.mask_queue,
     )  # fmt: skip

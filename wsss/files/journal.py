@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from wsss.files.atomic import atomic_file, disk_errors
 class Journal:
     """Records by image id, appended as work is done and written in input order when all of it is.
 
-    Only ids and offsets are held in memory. A line that a kill cut short is dropped when the journal is opened again.
+    Only ids and offsets are held in memory, and those of ordered files only once they are asked for. A line that a kill
+    cut short is dropped when the journal is opened again.
 
     Args:
         final: the ordered file, None for records that only an unfinished run needs; if it exists already, its
@@ -27,16 +29,25 @@ class Journal:
 
     def __init__(self, final: Path | None, partial: Path, scratch: Path, others: Sequence[Path] = ()):
         self.final, self.partial, self.scratch = final, partial, scratch
-        self._places: dict[str, tuple[Path, int, int]] = {}
-        for path in (final, *others):
-            if path is not None and path.is_file():
-                self._index(path)
+        self._ordered = [path for path in (final, *others) if path is not None]
         if partial.is_file():
-            end = self._index(partial)
-            with disk_errors(partial), partial.open("r+b") as file:
-                file.truncate(end)
+            self._places  # noqa: B018  # now: a cut line must go before others are written behind it
 
-    def _index(self, path: Path) -> int:
+    @cached_property
+    def _places(self) -> dict[str, tuple[Path, int, int]]:
+        """Where the record of each id lies: file, first byte and length."""
+        places: dict[str, tuple[Path, int, int]] = {}
+        for path in self._ordered:
+            if path.is_file():
+                self._index(path, places)
+        if self.partial.is_file():
+            end = self._index(self.partial, places)
+            with disk_errors(self.partial), self.partial.open("r+b") as file:
+                file.truncate(end)
+        return places
+
+    @staticmethod
+    def _index(path: Path, places: dict[str, tuple[Path, int, int]]) -> int:
         """Notes where each whole record lies; returns the end of the last one."""
         end = 0
         with path.open("rb") as file:
@@ -47,7 +58,7 @@ class Journal:
                     key = None
                 if not isinstance(key, str):
                     break
-                self._places[key] = (path, end, len(line))
+                places[key] = (path, end, len(line))
                 end += len(line)
         return end
 
@@ -67,6 +78,7 @@ class Journal:
         Raises:
             RunError: full disk. What was cut short is then dropped on the next start.
         """
+        places = self._places  # as they are before anything is written
         lines = [(record["id"], json_text(record).encode() + b"\n") for record in records]
         with disk_errors(self.partial), self.partial.open("ab") as file:
             position = file.tell()
@@ -75,7 +87,7 @@ class Journal:
                 file.flush()
                 os.fsync(file.fileno())
         for key, line in lines:
-            self._places[key] = (self.partial, position, len(line))
+            places[key] = (self.partial, position, len(line))
             position += len(line)
 
     def discard(self, key: str) -> None:

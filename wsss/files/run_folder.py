@@ -229,6 +229,28 @@ class RunFolder(RunReader):
             }  # fmt: skip
         return self.shards.ids(kind) | existing_files(self.root, kind, packed=False)
 
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether this is a finished run of the settings, images and tags that are wanted, none of which failed.
+
+        Its records then need not be read: their digest has been compared when the folder was opened.
+        """
+        return (
+            self.manifest is not None and self.was_complete and self.was_finished and not self.changed
+            and "tags.jsonl" in (self.manifest.get("files") or {}) and not len(self.failures)
+        )  # fmt: skip
+
+    def has_all(self, kind: str, ids: Iterable[str]) -> bool:
+        """Whether a file of a kind is there of all ids, and PNGs are whole; of a finished run.
+
+        PNGs that were last written before the run was finished are not read: they were on the disk by then.
+        """
+        finished = (self.root / "manifest.json").stat().st_mtime_ns
+        packed, top, suffix = self.shards.ids(kind), f"{self.root / kind}{os.sep}", SUFFIXES[kind]
+        if packed:
+            ids = (name for name in ids if name not in packed)
+        return all(_exists(f"{top}{name}{suffix}", kind, finished) for name in ids)
+
     def drop(self, image_id: str) -> None:
         """Removes the mask, confidence and class maps of an image, wherever they are, the mask first."""
         self.shards.forget([(kind, image_id) for kind in SUFFIXES])
@@ -353,6 +375,8 @@ class RunFolder(RunReader):
         else:
             (self.root / TAG_TABLE).unlink(missing_ok=True)  # it would tell what was
         self.notes["files"] = {"tags.jsonl": file_digest(self.root / "tags.jsonl")}
+        if hasattr(os, "sync"):
+            os.sync()  # masks first: a finished run is believed to have them, see `has_all`
         self.write_manifest("complete", counts)
         self.is_complete = True
 
@@ -369,19 +393,24 @@ class RunFolder(RunReader):
 
 def existing_files(root: Path, kind: str, *, packed: bool = True) -> set[str]:
     """See `RunFolder.existing`; without what is in shards if not `packed`."""
-    top = root / kind
-    return (ResultShards(root).ids(kind) if packed else set()) | {
-        path.relative_to(top).as_posix()[:-4]  # all suffixes have four characters
-        for folder, _, names in os.walk(top)
-        for path in (Path(folder) / name for name in names)
-        if path.suffix == SUFFIXES[kind] and _exists(path, kind)
-    }
+    top, suffix = root / kind, SUFFIXES[kind]
+    found = ResultShards(root).ids(kind) if packed else set()
+    for folder, _, names in os.walk(top):
+        inside = Path(folder).relative_to(top).as_posix()
+        prefix = "" if inside == "." else f"{inside}/"
+        found |= {
+            f"{prefix}{name[: -len(suffix)]}" for name in names
+            if name.endswith(suffix) and _exists(os.path.join(folder, name), kind)  # noqa: PTH118  # a million files
+        }  # fmt: skip
+    return found
 
 
-def _exists(path: Path, kind: str) -> bool:
+def _exists(path: Path | str, kind: str, whole_before: int = 0) -> bool:
+    """Whether a file is there, and a PNG whole; one that was last written before that time (ns) is taken for whole."""
     try:
-        return path.stat().st_size > 0 and (kind == "cams" or is_whole(path))
-    except FileNotFoundError:
+        status = os.stat(path)  # noqa: PTH116  # a million files
+        return status.st_size > 0 and (kind == "cams" or status.st_mtime_ns < whole_before or is_whole(path))
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 

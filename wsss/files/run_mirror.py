@@ -97,7 +97,10 @@ class RunMirror:
         here = sorted(self._files(), key=_rank)
         try:
             for name in here:
-                stamp = self._stamp(name)
+                try:
+                    stamp = self._stamp(name)
+                except FileNotFoundError:  # a worker of the run has just finished with it
+                    continue
                 if known.get(name) == stamp:
                     continue
                 with store_errors(joined_url(self.url, name), RunError):

@@ -128,6 +128,11 @@ class Changes:
     left: list[str] = field(default_factory=list)
     rejected: set[str] = field(default_factory=set)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether tags and collection stay as they are; images may have been rejected before."""
+        return not (self.lines or self.remade or self.added or self.left)
+
     def sentences(self) -> list[str]:
         """What there is to say, for the log and the screen."""
         said = []

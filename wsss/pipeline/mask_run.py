@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tagclip.batches import plan_batches
-from tagclip.devices import resolve_device
+from tagclip.devices import device_name
 from tagclip.errors import RunError, UsageError
 from tagclip.tag_files import TagRecord
 from wsss.files.corrections import CORRECTIONS_FILE, Corrections, read_corrections, write_corrections
@@ -32,14 +32,12 @@ from wsss.pipeline.changes import (
     shown_ids,
 )
 from wsss.pipeline.given_tags import match_tags, read_given_tags, tags_digest
-from wsss.pipeline.masks import Pipeline, run_pipeline
 from wsss.pipeline.part_worker import AFTER_MAPS, CHANGEABLE, PartWorker, Watch, run_stages
-from wsss.pipeline.planning import Plan, PlannedImage, confirm_photos, plan_images, survey
+from wsss.pipeline.planning import Plan, PlannedImage, Todo, confirm_photos, plan_images, survey
 from wsss.pipeline.recipe import Recipe
+from wsss.pipeline.run_config import check_same_input, run_identity
 from wsss.pipeline.run_model import RunModel
-from wsss.pipeline.shared_pass import check_same_input
 from wsss.pipeline.summary import floor_hint, summary_text, times_record
-from wsss.pipeline.tags import run_identity
 from wsss.pipeline.watching import watch_nothing
 from wsss.pipeline.work_parts import cut_parts, missing_parts, require_parts
 
@@ -111,7 +109,7 @@ class MaskRun:
         check_layout(recipe.run.layout, recipe.run.out)
         self.mirror: RunMirror | None = None  # of a run that lives in a store
         self.part_images = part_images
-        self.device = resolve_device(device)
+        self.device = device_name(device)
         recipe = replace(recipe, masks=settle_engine(recipe.masks, self.device))  # refused before a model is loaded
         self.recipe, self.cache_dir, self.limit, self.overwrite = recipe, cache_dir, limit, overwrite
         self.corrections_file = None if corrections is None else Path(corrections)
@@ -316,7 +314,7 @@ class MaskRun:
         for name in self.absent:
             if name not in run.failures:
                 run.fail(name, name, "decode", f"{name}: has tags, but there is no such image", "ImageError")
-        todo = survey(
+        todo = Todo() if self._is_done(run, changes) else survey(
             self.plan, run, self.recipe.masks.image, outside=changes.rejected,
             with_confidence=self.recipe.run.save_confidence, regroup=self._regroup if run.was_finished else None,
         )  # fmt: skip
@@ -336,6 +334,11 @@ class MaskRun:
             run.adopt()
         for name in todo.damaged:
             logger.warning("the class maps of %s are damaged; they are made again", name)
+        from wsss.pipeline.masks import (  # and with them torch, which a run that is done does without
+            Pipeline,
+            run_pipeline,
+        )
+
         run.log(f"begins: {todo.images} masks to make, {len(todo.batches)} batches for the model")
         tagger, maps = self.stages() if todo.batches else (None, None)
         left = [*todo.masks, *(image for batch in todo.batches for image in batch)]
@@ -343,13 +346,22 @@ class MaskRun:
         with watch(len(todo.masks_there) + todo.images, len(todo.masks_there)) as step:
             pipeline = Pipeline(
                 run, self.clip if todo.batches else None, self.recipe.vocabulary, maps, self.recipe.masks,
-                tagger=tagger, tags=self.tags, wanted=self.wanted(merged), device=str(self.device), work=share,
+                tagger=tagger, tags=self.tags, wanted=self.wanted(merged), device=self.device, work=share,
                 progress=step,
             )  # fmt: skip
             run.counts = run_pipeline(pipeline, self.plan, todo)
         run.times = times_record(pipeline.times, os.times(), share.mask_workers)
         run.write_json("times.json", run.times)
         run.log(f"complete\n{summary_text(run.counts, run.times)}")
+
+    def _is_done(self, run: RunFolder, changes: Changes) -> bool:
+        """Whether a finished run is as it shall be, so that its records need not be read."""
+        kinds = ("cams", "masks", *(["confidence"] if self.recipe.run.save_confidence else []))
+        if not run.is_unchanged or self.absent or not changes.is_empty:
+            return False
+        return all(
+            run.has_all(kind, (name for name in self.plan.ids() if name not in changes.rejected)) for kind in kinds
+        )
 
     def _bring_up_to_date(self, run: RunFolder) -> tuple[Corrections | None, Changes]:
         """Takes the tags of a folder's images anew where rule, tag file, photos or corrections have changed.

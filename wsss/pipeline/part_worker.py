@@ -13,7 +13,6 @@ from tagclip.tag_files import TagRecord
 from wsss.config import AFTER_THE_MAPS
 from wsss.files.run_folder import RunFolder, part_is_done
 from wsss.pipeline.changes import WantedTags
-from wsss.pipeline.masks import MakePool, Pipeline, pool_of_processes
 from wsss.pipeline.planning import Plan, survey
 from wsss.pipeline.recipe import Recipe
 from wsss.pipeline.run_model import RunModel
@@ -23,8 +22,9 @@ from wsss.pipeline.watching import watch_nothing
 if TYPE_CHECKING:
     from tagclip.tagger import ImageTagger
     from wsss.maps.source import ClassMapSource
+    from wsss.pipeline.masks import MakePool, Pipeline
 
-Watch = Callable[[int, int], contextlib.AbstractContextManager[Callable[[Pipeline], None]]]
+Watch = Callable[[int, int], contextlib.AbstractContextManager[Callable[["Pipeline"], None]]]
 AFTER_MAPS = tuple(f"masks.{name}" for name in AFTER_THE_MAPS)
 # What may change in a folder: tags follow from stored scores, photos come and go, confidence follows from class maps.
 CHANGEABLE = ("tagging.rule", "images", "tags", "save_confidence")
@@ -40,7 +40,7 @@ class PartWorker:
         model: loaded when a part first needs it.
         cache_dir: where text classifiers are kept between runs; None keeps nothing.
         tags: tags from a file by image id; None: the model makes them.
-        pool: makes the pool of mask workers.
+        pool: makes the pool of mask workers; None: processes of this machine.
         begun: called with the open folder of a part before work on it begins.
     """
 
@@ -49,7 +49,7 @@ class PartWorker:
     model: RunModel
     cache_dir: Path | str | None = None
     tags: Mapping[str, TagRecord] | None = None
-    pool: MakePool = pool_of_processes
+    pool: MakePool | None = None
     begun: Callable[[RunFolder], object] = field(default=lambda run: None)
 
     def execute(self, number: int, plan: Plan, *, watch: Watch = watch_nothing) -> StageTimes:
@@ -76,6 +76,8 @@ class PartWorker:
             return self._execute(run, number, plan, watch)
 
     def _execute(self, run: RunFolder, number: int, plan: Plan, watch: Watch) -> StageTimes:
+        from wsss.pipeline.masks import Pipeline, pool_of_processes
+
         recipe = self.recipe
         run.only = frozenset(plan.order)
         todo = survey(plan, run, recipe.masks.image, with_confidence=recipe.run.save_confidence, confirmed=True)
@@ -87,7 +89,7 @@ class PartWorker:
             pipeline = Pipeline(
                 run, self.model.clip if todo.batches else None, recipe.vocabulary, maps, recipe.masks, tagger=tagger,
                 tags=self.tags, wanted=WantedTags(recipe.vocabulary, rule, self.tags), device=str(self.model.device),
-                work=share, pool=self.pool, progress=step,
+                work=share, pool=self.pool or pool_of_processes, progress=step,
             )  # fmt: skip
             pipeline.execute(plan, todo)
         run.log(f"part {number} is done")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar, overload
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -19,7 +20,8 @@ from wsss.files.concurrency import bounded_map
 from wsss.files.kept_plan import PhotoHeaders, read_headers, read_names
 
 Item = TypeVar("Item")
-CHUNK = 1024  # files that a thread looks at in one go
+CHUNK = 1024  # files that a thread looks at, or names that are digested, in one go
+_digests: WeakKeyDictionary[ImageFiles, str] = WeakKeyDictionary()
 
 
 class Lazy(Sequence[Item], Generic[Item]):
@@ -67,9 +69,19 @@ def listed_names(files: Sequence[ImageFile]) -> Iterator[str]:
 
 
 def names_digest(files: Sequence[ImageFile]) -> str:
-    """sha256 (hex) of the names of a list of images."""
-    digest, names = hashlib.sha256(), listed_names(files)
-    while block := "".join(itertools.islice(names, CHUNK)):
+    """sha256 (hex) of the names of a list of images; that of a folder is worked out once."""
+    found = _digests.get(files) if isinstance(files, ImageFiles) else None
+    if found is None:
+        found = text_digest(listed_names(files))
+        if isinstance(files, ImageFiles):
+            _digests[files] = found
+    return found
+
+
+def text_digest(texts: Iterable[str]) -> str:
+    """sha256 (hex) of texts, one after the other."""
+    digest, left = hashlib.sha256(), iter(texts)
+    while block := "".join(itertools.islice(left, CHUNK)):
         digest.update(block.encode(errors="surrogateescape"))
     return digest.hexdigest()
 

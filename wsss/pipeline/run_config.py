@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tagclip.config import TagCLIPConfig
+from tagclip.config import ImageConfig, TagCLIPConfig
 from tagclip.errors import UsageError
 from tagclip.image_lists import ImageFile
 from tagclip.settings import overlay
@@ -20,6 +20,7 @@ from wsss.config import MaskConfig
 from wsss.configs import read_config
 from wsss.distillation.tagger_files import is_tagger_file
 from wsss.files.photo_sources import find_photos
+from wsss.pipeline.plan_table import names_digest
 
 if TYPE_CHECKING:
     import torch
@@ -228,6 +229,47 @@ def tagging_identity(config: TagCLIPConfig, *, by_student: bool) -> dict[str, An
     """The settings that tags depend on; those of a trained tagger on few of TagCLIP's."""
     values = config.identity()
     return {name: values[name] for name in STUDENT_SETTINGS} if by_student else values
+
+
+def run_identity(
+    model: Mapping[str, Any],
+    vocabulary: Vocabulary,
+    config: TagCLIPConfig,
+    files: Sequence[ImageFile],
+    *,
+    kept: KeptScores | None = None,
+    by_student: bool = False,
+) -> dict[str, Any]:
+    """Everything that the bytes of a tagging run depend on, JSON-ready, for `RunFolder.open`.
+
+    Args:
+        model: of `wsss.pipeline.run_model`.
+        kept: which scores of an image are stored; None for all.
+        by_student: scores are a trained tagger's, see `tagging_identity`.
+    """
+    return {
+        "stage": "tags",
+        "tagging": tagging_identity(config, by_student=by_student),
+        "top_k": None if kept is None else kept.best if kept.above is None else asdict(kept),
+        "model": dict(model),
+        "vocabulary": vocabulary.to_dict(),
+        "images": {"count": len(files), "digest": names_digest(files)},
+    }
+
+
+def check_same_input(tagging: ImageConfig, masks: ImageConfig) -> None:
+    """Both stages must see the same tensor for one trunk pass to serve both.
+
+    Raises:
+        UsageError: they prepare images differently.
+    """
+    for name in ("apply_exif", "max_long_side"):
+        ours, theirs = getattr(tagging, name), getattr(masks, name)
+        if ours != theirs:
+            raise UsageError(
+                f"tagging.image.{name} is {ours}, masks.image.{name} is {theirs}: in one pass both stages see the same "
+                "image; set them equal"
+            )
 
 
 def with_tagger(run: RunConfig, *, own_classes: bool) -> RunConfig:

@@ -37,7 +37,7 @@ class RunModel:
     """
 
     def __init__(
-        self, run: TaggingRunConfig, device: torch.device, *, overwrite: bool = False, tags_only: bool = False
+        self, run: TaggingRunConfig, device: torch.device | str, *, overwrite: bool = False, tags_only: bool = False
     ):
         self.run, self.device = run, device
         self.by_student = run.model.tagger is not None

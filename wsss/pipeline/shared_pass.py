@@ -16,7 +16,6 @@ from torch import Tensor
 
 from tagclip.clip import AttentionRequest, Grid, Trunk
 from tagclip.clip.encoder import PositionRounding
-from tagclip.config import ImageConfig
 from tagclip.errors import UsageError
 from tagclip.tag_files import TagRecord
 from tagclip.tagger import ImageTagger
@@ -24,6 +23,7 @@ from wsss.maps.class_maps import ClassMaps, weigh_by_scores
 from wsss.maps.source import ClassMapSource
 from wsss.maps.views import maps_over_views
 from wsss.pipeline.batch import finite_results
+from wsss.pipeline.run_config import check_same_input
 from wsss.pipeline.summary import StageTimes
 
 Decide = Callable[[int, Sequence[int], np.ndarray | None], Sequence[int]]
@@ -51,21 +51,6 @@ def shared_request(*requests: AttentionRequest) -> AttentionRequest:
     the same last digit as those of a trunk for tags and maps (a fused kernel sums in another order).
     """
     return reduce(operator.or_, requests, AttentionRequest(votes=True))
-
-
-def check_same_input(tagging: ImageConfig, masks: ImageConfig) -> None:
-    """Both stages must see the same tensor for one trunk pass to serve both.
-
-    Raises:
-        UsageError: they prepare images differently.
-    """
-    for name in ("apply_exif", "max_long_side"):
-        ours, theirs = getattr(tagging, name), getattr(masks, name)
-        if ours != theirs:
-            raise UsageError(
-                f"tagging.image.{name} is {ours}, masks.image.{name} is {theirs}: in one pass both stages see the same "
-                "image; set them equal"
-            )
 
 
 class _StageClock:

@@ -8,11 +8,10 @@ import logging
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tagclip.devices import resolve_device
+from tagclip.devices import device_name
 from tagclip.errors import RunError
-from tagclip.tagger import ImageTagger, TagCLIP
 from tagclip.vocabulary import Vocabulary
 from wsss.files.result_shards import check_layout
 from wsss.files.run_files import read_manifest, stored_lines
@@ -20,12 +19,15 @@ from wsss.files.run_folder import RunFolder, check_identity, part_is_done
 from wsss.files.run_mirror import RunMirror
 from wsss.pipeline.changes import Changes, WantedTags, compare_tags, refuse_other_images
 from wsss.pipeline.planning import Plan, confirm_photos, plan_images
-from wsss.pipeline.run_config import TaggingRunConfig
+from wsss.pipeline.run_config import TaggingRunConfig, run_identity
 from wsss.pipeline.run_model import RunModel
 from wsss.pipeline.summary import floor_hint
-from wsss.pipeline.tags import run_identity, run_tagging, tag_plan
+from wsss.pipeline.tags import PLAIN_LIST, run_tagging, tag_plan
 from wsss.pipeline.watching import watch_nothing
 from wsss.pipeline.work_parts import cut_parts, require_parts
+
+if TYPE_CHECKING:
+    from tagclip.tagger import ImageTagger
 
 TagWatch = Callable[[int], contextlib.AbstractContextManager[Callable[[int], None]]]
 logger = logging.getLogger(__name__)
@@ -62,7 +64,7 @@ class TagRun:
         self.vocabulary = vocabulary or config.load_vocabulary()
         self.settings = config.tagger_config(self.vocabulary)
         self.files = config.images.find(config.out)[:limit]
-        self.model = RunModel(config, resolve_device(device), overwrite=overwrite, tags_only=True)
+        self.model = RunModel(config, device_name(device), overwrite=overwrite, tags_only=True)
 
     @cached_property
     def plan(self) -> Plan:
@@ -128,11 +130,15 @@ class TagRun:
         ) as run:
             confirm_photos(self.plan, run)
             self._bring_up_to_date(run)
-            with watch(len(self.plan.images)) as step:
-                counts = run.counts = run_tagging(
-                    run, self._tagger, self.plan, settings=self.settings, vocabulary=self.vocabulary,
-                    workers=config.work.workers, kept=config.kept_scores, progress=step,
-                )  # fmt: skip
+            if self._is_done(run):
+                run.counts, run.is_complete = dict((run.manifest or {})["counts"]), True
+            else:
+                with watch(len(self.plan.images)) as step:
+                    run.counts = run_tagging(
+                        run, self._tagger, self.plan, settings=self.settings, vocabulary=self.vocabulary,
+                        workers=config.work.workers, kept=config.kept_scores, progress=step,
+                    )  # fmt: skip
+            counts = run.counts
             if hint := floor_hint(run, self.settings.rule, len(self.vocabulary)):
                 logger.warning(hint)
         if failures := counts["failures"]:
@@ -196,7 +202,15 @@ class TagRun:
 
             self.model.loaded  # noqa: B018  # compared with what the folder was made with
             return StudentTagger(self.model.student, self.vocabulary, self.settings)
+        from tagclip.tagger import TagCLIP
+
         return TagCLIP(self.model.clip, self.vocabulary, config=self.settings, cache_dir=self.cache_dir)
+
+    def _is_done(self, run: RunFolder) -> bool:
+        """Whether a finished run is as it shall be, so that its records need not be read."""
+        counts = (run.manifest or {}).get("counts") or {}
+        is_whole = run.is_packed and (run.root / PLAIN_LIST).is_file() and counts.get("images") == len(self.plan.order)
+        return is_whole and run.is_unchanged and not self.plan.unreadable
 
     def _bring_up_to_date(self, run: RunFolder) -> None:
         if run.manifest is None or (run.was_complete and not run.changed):

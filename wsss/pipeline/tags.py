@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from tagclip.batches import plan_batches
 from tagclip.config import TagCLIPConfig
-from tagclip.image_lists import ImageFile
 from tagclip.tag_files import KeptScores, tag_line, write_plain
-from tagclip.tagger import ImageTagger, TagResult
 from tagclip.vocabulary import Vocabulary
 from wsss.files.run_folder import RunFolder
-from wsss.pipeline.batch import BatchRunner, finite_results
-from wsss.pipeline.decoding import DecodedBatch, decode_batches
-from wsss.pipeline.plan_table import names_digest
 from wsss.pipeline.planning import Plan, PlannedImage, confirm_photos, decodes
-from wsss.pipeline.run_config import tagging_identity
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tagclip.tagger import ImageTagger, TagResult
+    from wsss.pipeline.batch import BatchRunner
+    from wsss.pipeline.decoding import DecodedBatch
 
 PLAIN_LIST = "tags.txt"
 
@@ -60,8 +58,8 @@ def run_tagging(
         RunError: a full disk, a model whose scores are never finite, or other photos than the run began with; the run
             can be resumed.
     """
-    if isinstance(tagger, ImageTagger):
-        settings, vocabulary = tagger.config, tagger.vocabulary
+    settings = settings or getattr(tagger, "config", None)
+    vocabulary = vocabulary or getattr(tagger, "vocabulary", None)
     if settings is None or vocabulary is None:
         raise ValueError("without a tagger, settings and vocabulary are needed")
     confirm_photos(plan, run)
@@ -93,6 +91,8 @@ def tag_plan(
                 run.failures.discard(file.id)
                 run.fail(file.id, file.recorded, "decode", error)
         if batches:
+            from tagclip.tagger import ImageTagger  # and with it torch, which a run that is done does without
+
             maker = tagger if isinstance(tagger, ImageTagger) else tagger()
             _tag_batches(run, maker, batches, threads, kept, progress)
 
@@ -105,6 +105,9 @@ def _tag_batches(
     kept: KeptScores | None,
     progress: Callable[[int], object],
 ) -> None:
+    from wsss.pipeline.batch import BatchRunner, finite_results
+    from wsss.pipeline.decoding import decode_batches
+
     def score(images: Sequence[PlannedImage], inputs: Tensor) -> list[TagResult | None]:
         return finite_results(tagger, tagger.score(inputs), images[0].grid)
 
@@ -119,32 +122,6 @@ def _tag_batches(
             _tag(run, runner, batch, tagger.vocabulary, kept)
         progress(missing)
     runner.finish()
-
-
-def run_identity(
-    model: Mapping[str, Any],
-    vocabulary: Vocabulary,
-    config: TagCLIPConfig,
-    files: Sequence[ImageFile],
-    *,
-    kept: KeptScores | None = None,
-    by_student: bool = False,
-) -> dict[str, Any]:
-    """Everything that the bytes of a tagging run depend on, JSON-ready, for `RunFolder.open`.
-
-    Args:
-        model: of `wsss.pipeline.run_model`.
-        kept: which scores of an image are stored; None for all.
-        by_student: scores are a trained tagger's, see `tagging_identity`.
-    """
-    return {
-        "stage": "tags",
-        "tagging": tagging_identity(config, by_student=by_student),
-        "top_k": None if kept is None else kept.best if kept.above is None else asdict(kept),
-        "model": dict(model),
-        "vocabulary": vocabulary.to_dict(),
-        "images": {"count": len(files), "digest": names_digest(files)},
-    }
 
 
 def tag_counts(run: RunFolder, plan: Plan, vocabulary: Vocabulary) -> dict[str, Any]:

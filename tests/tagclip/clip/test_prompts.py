@@ -1,6 +1,9 @@
 """Text features and classifiers: exact with short contexts, equal to the golden rows, cached on disk."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -14,6 +17,8 @@ from tests import clip_models
 from tests.clip_models import B32
 from tests.golden import golden_text
 from tests.oracle.vocabularies import VOC, VOC_BACKGROUND, VOC_CAM
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +37,17 @@ def test_templates():
     assert TAGGING_TEMPLATES[-1] == "this is one {} in the scene."
     assert all(template.count("{}") == 1 for template in TAGGING_TEMPLATES)
     assert CAM_TEMPLATE == "a clean origami {}."
+
+
+def test_templates_are_open_clips_and_need_no_torch():
+    code = (
+        "import json, sys; from tagclip.clip.templates import IMAGENET_TEMPLATES as ours; "
+        "quick = [name for name in ('torch', 'open_clip') if name in sys.modules]; import open_clip; "
+        "theirs = [one('{}') for one in open_clip.OPENAI_IMAGENET_TEMPLATES]; "
+        "print(json.dumps([quick, list(ours) == theirs]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert json.loads(done.stdout) == [[], True]
 
 
 def test_one_string_is_one_class_and_one_template(clip):

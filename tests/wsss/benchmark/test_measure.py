@@ -74,7 +74,7 @@ def test_peak_memory_sees_what_was_freed():
     # In a process of its own: here, memory that earlier tests have freed would be taken again. A block that is large
     # beside the few MiB of mapped libraries that a machine short of memory takes back in between.
     code = (
-        "import numpy; from wsss.benchmark.measure import PeakMemory\n"
+        "import numpy; from wsss.benchmark.resident_memory import PeakMemory\n"
         "memory = PeakMemory(); block = numpy.ones(256 << 20, numpy.uint8); del block\n"
         "assert 220 < memory.peak - memory.start < 290, (memory.start, memory.peak)"
     )

@@ -19,6 +19,7 @@ from wsss.cli.main import execute
 from wsss.engines import ray_engine
 from wsss.engines.ray_engine import ProgressBoard, RayOptions, our_error, run_on_ray
 from wsss.files.run_folder import PARTIAL
+from wsss.files.run_mirror import RunMirror
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a cluster on a second loopback address")
 
@@ -72,6 +73,24 @@ def test_the_bytes_of_one_process(photos, whole, cluster, tmp_path, actors):
     assert json.loads((tmp_path / "out" / "times.json").read_text()) == run.times
     # Once more: there is nothing left, and no part of the cluster is needed.
     assert run_on_ray(make_run(photos, tmp_path / "out"), RayOptions(address="nowhere:1")).times is None
+    assert made(tmp_path / "out") == whole
+
+
+def test_parts_go_to_a_store_as_they_are_done(photos, whole, cluster, tmp_path, monkeypatch):
+    run = make_run(photos, tmp_path / "out")
+    run.mirror = RunMirror("memory://ray-run/out", tmp_path / "out")
+    seen = []
+    push = RunMirror.push
+
+    def watched(mirror):
+        push(mirror)
+        seen.append(sum(name.endswith("/done") for name in mirror._listing()))
+
+    monkeypatch.setattr(RunMirror, "push", watched)
+    run_on_ray(run, RayOptions(actors=1, threads=1))
+    assert len(seen) == len(run.parts) == 4
+    assert seen[0] < 4
+    assert seen[-1] == 4
     assert made(tmp_path / "out") == whole
 
 
