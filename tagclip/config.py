@@ -293,6 +293,8 @@ class TagCLIPConfig:
         batch_size: Most images of one patch grid in one forward pass.
         batch_patches: Cap on images times patches of a forward pass, so that a batch of large images stays small;
             None for none.
+        recheck: After int8 arithmetic, images with a score less than this away from where its tag would change are
+            scored again in float32; None for none.
     """
 
     image: ImageConfig = field(default_factory=ImageConfig)
@@ -305,10 +307,13 @@ class TagCLIPConfig:
     local_attention: Literal["local", "masked_local"] = "local"
     batch_size: int = 8
     batch_patches: int | None = 16384
+    recheck: float | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise UsageError(f"batch_size {self.batch_size} must be at least 1")
+        if self.recheck is not None and not 0 < self.recheck < math.inf:
+            raise UsageError(f"recheck {self.recheck} must be a number above 0, a distance between scores")
 
     @classmethod
     def preset(cls, name: str = "default") -> "TagCLIPConfig":
@@ -339,10 +344,12 @@ class TagCLIPConfig:
         return dataclasses.asdict(self)
 
     def identity(self) -> dict[str, Any]:
-        """`to_dict` without the settings of a scorer that is not used, which older runs do not know."""
+        """`to_dict` without the settings of what is not used, which older runs do not know."""
         values = self.to_dict()
         if self.scorer != "cdul":
             del values["cdul"]
+        if self.recheck is None:
+            del values["recheck"]
         return values
 
     @classmethod

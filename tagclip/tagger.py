@@ -17,13 +17,14 @@ from tagclip.arguments import ImageInput, as_images, is_one_image
 from tagclip.batches import plan_batches
 from tagclip.cdul import cut_snippets, initial_labels
 from tagclip.clip import AttentionRequest, FrozenCLIP, Grid, Trunk, build_text_classifier
+from tagclip.clip.int8 import are_packed, without_int8
 from tagclip.config import TagCLIPConfig, TagRuleConfig
 from tagclip.cwr import reidentify
 from tagclip.dmar import coarse_scores, local_scores, masked_affinity, refine_scores
 from tagclip.errors import UsageError
 from tagclip.images import Size, decode_image, prepare_image, target_size
 from tagclip.precision import exact_float32
-from tagclip.thresholds import select
+from tagclip.thresholds import select, tag_margins
 from tagclip.vocabulary import Vocabulary
 
 # Rows of the ablation table: two ways without patches, then the paper's parts in the order in which it adds them.
@@ -203,6 +204,11 @@ class TagCLIP:
         self.classifier = build_text_classifier(clip, rows, self.config.templates, cache_dir=cache_dir)
         self._range = self.config.dmar.block_range(clip.depth)
         self._cache_dir = cache_dir
+        if self.config.recheck is not None and clip.number_format not in ("int8", "float32"):
+            raise UsageError(
+                f"recheck {self.config.recheck}: needs int8, whose float32 weights are at hand; those of "
+                f"{clip.number_format} are rounded: --dtype int8, or leave --recheck out"
+            )
         if self.config.scorer == "cdul" and not self._can_use_cdul:
             raise UsageError(
                 "scorer 'cdul': compares classes with each other and there is one; --set "
@@ -287,7 +293,7 @@ class TagCLIP:
         for indices, batch in self._batches(images):
             trunk = self.trunk(batch)
             stages = self.stages(trunk, batch) if self.config.scorer == "patches" else None
-            scores = self.score_trunk(trunk, batch) if stages is None else stages.scores
+            scores = self.score_trunk(trunk, batch) if stages is None else self._rechecked(stages.scores, batch)
             for position, result in enumerate(self.results(scores, trunk.grid)):
                 if details and stages is not None:
                     result.details = stages.of_image(position)
@@ -315,11 +321,25 @@ class TagCLIP:
         Raises:
             UsageError: a trunk without the attention statistics of `request`.
         """
+        return self._rechecked(self._scores(trunk, images), images)
+
+    def _scores(self, trunk: Trunk, images: Tensor) -> Tensor:
         if self.config.scorer == "global":
             return self._global_scores(trunk)
         if self.config.scorer == "cdul":
             return self._cdul_scores(trunk, images)
         return self.stages(trunk, images).scores
+
+    def _rechecked(self, scores: Tensor, images: Tensor) -> Tensor:
+        """The scores, those of images that are near to other tags from float32 arithmetic instead of int8."""
+        if self.config.recheck is None or not are_packed(self.clip.blocks):
+            return scores
+        near = torch.from_numpy(tag_margins(scores.cpu().numpy(), self._rule) < self.config.recheck)
+        if near.any():
+            again = images[near]
+            with without_int8():
+                scores[near] = self._scores(self.trunk(again), again)
+        return scores
 
     def results(self, scores: Tensor | np.ndarray, grid: Grid) -> list[TagResult]:
         """Apply the tag rule to the scores (B, targets) of a batch."""

@@ -89,6 +89,54 @@ def select(scores: np.ndarray, config: TagRuleConfig) -> np.ndarray:
     return chosen
 
 
+def tag_margins(scores: np.ndarray, config: TagRuleConfig) -> np.ndarray:
+    """How far each image is from other tags: the distance of that score which is nearest to where its tag changes.
+
+    That is where a score exceeds its threshold and the floor, and with "top_k" the scores beside the last tag. An only
+    tag that stays one for want of others (`at_least_one`) counts with its lead.
+
+    Args:
+        scores: (n, C) float. config: see `select`.
+
+    Returns:
+        (n,) float64, 0 or more, in the unit of the scores; infinite where no score decides anything, as when "top_k"
+        takes all classes.
+
+    Raises:
+        UsageError: see `select`.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    tags, classes, ranking, unit = select(scores, config), values.shape[1], values, np.ones(1)
+    floor = config.floor_for(classes)
+    least = np.full(values.shape, -np.inf if floor is None else floor)  # that a score must exceed to be a tag
+    if config.rule == "top_k":
+        ranked = np.sort(values, axis=1)[:, ::-1]
+        if config.top_k < classes:
+            inside, outside = ranked[:, config.top_k - 1 : config.top_k], ranked[:, config.top_k : config.top_k + 1]
+            among = np.argsort(np.argsort(-values, axis=1, kind="stable"), axis=1) < config.top_k
+            least = np.maximum(least, np.where(among, outside, inside))
+    elif config.rule == "relative":
+        low = _lowest(values, floor is not None)
+        least = np.maximum(least, low + _thresholds(config, classes) * (values.max(axis=1, keepdims=True) - low))
+    elif config.rule == "zscore":
+        scales = _scales(config, classes)
+        spread = values.std(axis=1, ddof=1, keepdims=True) if classes > 1 else np.zeros((len(values), 1))
+        wanted = _thresholds(config, classes) * scales[:, 1] + scales[:, 0]
+        least = np.maximum(least, values.mean(axis=1, keepdims=True) + spread * wanted)
+        ranking, unit = zscores(values, scales), spread[:, 0] * scales[:, 1].min()
+    else:
+        least = np.maximum(least, _thresholds(config, classes))
+    distances = np.abs(values - least)
+    if config.keeps_best(classes):  # the only tag stays one, whatever it scores, as long as it is the best
+        rows, best = np.arange(len(values)), ranking.argmax(axis=1)
+        alone = (tags.sum(axis=1) == 1) & tags[rows, best]
+        ranked = np.sort(ranking, axis=1)
+        lead = (ranked[:, -1] - ranked[:, -2]) * unit if classes > 1 else np.full(len(values), np.inf)
+        above = np.maximum((values - least)[rows, best], 0)
+        distances[rows, best] = np.where(alone, np.maximum(above, lead), distances[rows, best])
+    return distances.min(axis=1)
+
+
 def image_zscores(scores: np.ndarray) -> np.ndarray:
     """Each image's scores less their mean, over their standard deviation (n - 1 in its denominator): (n, C) float64.
 

@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 
 import torch
@@ -26,6 +27,7 @@ PROBE_SIDE = 64
 PROBE_ERROR = 0.02  # int8 itself is off by half a percent
 STORED_AS = "int8_layer"  # attribute of a weight
 _engine_lock = threading.Lock()
+_is_off: ContextVar[bool] = ContextVar("int8_is_off", default=False)
 
 
 class Int8Layer:
@@ -78,9 +80,19 @@ def pack_blocks(blocks: Sequence[Block], device: torch.device) -> None:
 def int8_layer(weight: Tensor, bias: Tensor | None, inputs: Tensor) -> Int8Layer | None:
     """The packed layer of a weight and its bias; None where there is none, or gradients go through `inputs`."""
     layer = getattr(weight, STORED_AS, None)
-    if layer is None or layer.bias is not bias or (torch.is_grad_enabled() and inputs.requires_grad):
+    if layer is None or _is_off.get() or layer.bias is not bias or (torch.is_grad_enabled() and inputs.requires_grad):
         return None
     return layer
+
+
+@contextmanager
+def without_int8() -> Iterator[None]:
+    """Inside, in this thread, packed layers compute with the float32 weights that lie beside them."""
+    token = _is_off.set(True)
+    try:
+        yield
+    finally:
+        _is_off.reset(token)
 
 
 def are_packed(blocks: Sequence[Block]) -> bool:

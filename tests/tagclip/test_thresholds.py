@@ -18,6 +18,7 @@ from tagclip.thresholds import (
     calibrate_without_labels,
     relative_scores,
     select,
+    tag_margins,
 )
 from tagclip.vocabulary import Vocabulary
 from tests.golden import golden_cases
@@ -108,6 +109,61 @@ def test_of_two_classes_both_may_be_tags():
     scores = np.array([[0.8, 0.7], [0.8, 0.3]], np.float32)
     assert select(scores, TagRuleConfig()).tolist() == [[True, True], [True, False]]
     assert select(scores, PUBLISHED).tolist() == [[True, False], [True, False]]
+
+
+RULES = [
+    TagRuleConfig(floor=None), TagRuleConfig(), TagRuleConfig(threshold=0.3, floor=0.2),
+    TagRuleConfig(floor=None, at_least_one=False), TagRuleConfig(class_thresholds=(0.2, 0.5, 0.4, 0.9, 0.3)),
+    TagRuleConfig(rule="absolute", threshold=0.4, floor=None), TagRuleConfig(rule="absolute", threshold=0.1, floor=0.4),
+    TagRuleConfig(rule="absolute", threshold=0.99, floor=None, at_least_one=True),
+    TagRuleConfig(rule="top_k", top_k=2, floor=None), TagRuleConfig(rule="top_k", top_k=3, floor=0.5),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_margins_say_how_far_a_score_may_move(rule):
+    """By less than the margin no tag changes; by more one does, unless the score sets the range of a relative rule."""
+    scores = np.random.default_rng(3).random((60, 5))
+    margins = tag_margins(scores, rule)
+    assert (margins >= 0).all()
+    for row, margin in zip(scores, margins, strict=True):
+        free = {0, 1, 2, 3, 4} - ({int(row.argmax()), int(row.argmin())} if rule.rule == "relative" else set())
+        changed = {}
+        for place, step, share in itertools.product(free, (-1, 1), (0.99, 1.01)):
+            moved = row.copy()
+            moved[place] = np.clip(moved[place] + step * share * margin, row.min(), row.max()) if (
+                rule.rule == "relative"
+            ) else moved[place] + step * share * margin
+            changed[place, step, share] = (select(moved[None], rule) != select(row[None], rule)).any()
+        assert not any(found for (*_, share), found in changed.items() if share < 1)
+        if rule.rule != "relative":
+            assert any(changed.values())
+
+
+def test_margins_of_z_scores_are_in_the_unit_of_scores():
+    rng = np.random.default_rng(5)
+    scores, scales = rng.random((40, 4)), np.column_stack([rng.normal(size=4) * 0.2, rng.random(4) + 0.5])
+    rule = TagRuleConfig(rule="zscore", threshold=0.3, class_scales=tuple(map(tuple, scales)), at_least_one=False)
+    margins = tag_margins(scores, replace(rule, floor=None))
+    means, spreads = scores.mean(1, keepdims=True), scores.std(1, ddof=1, keepdims=True)
+    borders = means + spreads * (0.3 * scales[:, 1] + scales[:, 0])  # scores whose z-score is the threshold
+    np.testing.assert_allclose(margins, np.abs(scores - borders).min(1), rtol=1e-4)
+    best = tag_margins(scores, replace(rule, floor=None, threshold=99.0, at_least_one=True))
+    assert (best >= 0).all() and (best < tag_margins(scores, replace(rule, floor=None, threshold=99.0))).all()  # noqa: PT018
+
+
+@pytest.mark.parametrize(
+    ("rule", "scores", "expected"),
+    [
+        (TagRuleConfig(rule="top_k", top_k=3), [[0.5, 0.25]], np.inf),  # all classes, whatever they score
+        (TagRuleConfig(rule="absolute", threshold=0.5, floor=None), [[0.75]], 0.25),
+        (TagRuleConfig(rule="absolute", threshold=0.5, floor=None), [[0.5, 0.0]], 0.0),
+        (TagRuleConfig(rule="relative", threshold=0.5, floor=None), [[0.0, 0.5, 1.0]], 0.0),
+        (TagRuleConfig(rule="absolute", threshold=0.9, floor=None, at_least_one=True), [[0.5, 0.375, 0.0]], 0.125),
+    ],
+)
+def test_margins_by_hand(rule, scores, expected):
+    np.testing.assert_allclose(tag_margins(np.array(scores), rule), expected, atol=1e-6)
 
 
 def test_calibration_of_few_classes_reads_scores_as_the_rule_does():

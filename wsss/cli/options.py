@@ -166,6 +166,8 @@ GROUPS: dict[str, tuple[Option, ...]] = {
                choices=PRESETS),
         Option("scorer", "Score classes patch by patch (TagCLIP), by CLIP's global answer, or as CDUL does",
                choices=SCORERS),
+        Option("recheck", "With --dtype int8, score images again in float32 that have a score this near to other tags",
+               "MARGIN", float),
         Option("tag-rule", "Choose the rule that turns scores into tags", choices=TAG_RULES),
         Option("tag-threshold", "Tag a class above T: of the image's score range (relative) or of 1 (absolute)", "T",
                float),
@@ -316,7 +318,7 @@ TITLES = {option.name: title for title, group in GROUPS.items() for option in gr
 PAIRS = ("objects", "object-side", "side")
 
 MODEL = tuple(option.name for option in GROUPS["model"] if option.name != "weights")
-TAG_RULE = ("scorer", "tag-rule", "tag-threshold", "class-thresholds", "tags-per-image", "at-least-one")
+TAG_RULE = ("scorer", "recheck", "tag-rule", "tag-threshold", "class-thresholds", "tags-per-image", "at-least-one")
 
 RENAMED = {
     "--vocabulary": "--classes (or --restrict, for what a training-free strategy may name)",

@@ -1,6 +1,7 @@
 """Linear layers of blocks in int8: close to float32, said in every record, refused where they cannot run."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ import torch.nn.functional as F
 from tagclip import TagCLIP
 from tagclip.clip import AttentionRequest, attention, int8, load_clip, wrap_clip
 from tagclip.clip.int8 import Int8Layer, pick_engine
-from tagclip.config import TagRuleConfig
+from tagclip.config import TagCLIPConfig, TagRuleConfig
 from tagclip.demo.scenes import SceneConfig, SceneRenderer
 from tagclip.errors import UsageError
-from tagclip.thresholds import select
+from tagclip.thresholds import select, tag_margins
 from tagclip.vocabulary import Vocabulary
 from tests.clip_models import B16, make_model
 
@@ -171,3 +172,49 @@ def test_activations_of_7_bits_where_two_products_overflow(monkeypatch):
     original = int8._is_right
     monkeypatch.setattr(int8, "_is_right", lambda engine, reduce: reduce and original(engine, reduce))
     assert pick_engine.__wrapped__()[1] is True
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    draw = SceneRenderer(SceneConfig(side=SIDES, object_side=(60, 110), objects=(1, 2)), seed=12)
+    return [draw(number).image for number in range(4)]
+
+
+def demo_scores(scenes, dtype, **settings):
+    config = replace(TagCLIPConfig(), batch_size=4, **settings)
+    tagger = TagCLIP(load_clip("demo", device="cpu", dtype=dtype), Vocabulary.named("voc"), config=config)
+    return np.array([result.scores for result in tagger(scenes)]), tagger
+
+
+@pytest.mark.parametrize("scorer", ["patches", "global", "cdul"])
+def test_images_near_other_tags_are_scored_again_in_float32(scenes, scorer):
+    exact, _ = demo_scores(scenes, "float32", scorer=scorer)
+    quick, tagger = demo_scores(scenes, "int8", scorer=scorer)
+    assert (quick != exact).any(axis=1).all()
+    margins = tag_margins(quick, tagger.config.rule)
+    assert len(set(margins)) == len(scenes)
+    for count in range(1, len(scenes) + 1):
+        near = margins <= np.sort(margins)[count - 1]
+        found, _ = demo_scores(scenes, "int8", scorer=scorer, recheck=float(np.sort(margins)[count - 1]) * (1 + 1e-6))
+        np.testing.assert_allclose(found[near], exact[near], rtol=0, atol=1e-6)  # in a smaller batch
+        np.testing.assert_array_equal(found[~near], quick[~near])
+
+
+def test_a_recheck_of_float32_changes_nothing(scenes):
+    np.testing.assert_array_equal(*(demo_scores(scenes, "float32", recheck=one)[0] for one in (None, 9.0)))
+
+
+def test_a_recheck_needs_weights_that_are_not_rounded():
+    with pytest.raises(UsageError, match=r"recheck 0\.01: needs int8, .* bfloat16 are rounded"):
+        demo_scores([], "bfloat16", recheck=0.01)
+
+
+@pytest.mark.parametrize("margin", [0.0, -1.0, float("inf"), float("nan")])
+def test_margins_that_are_none(margin):
+    with pytest.raises(UsageError, match=r"recheck .* must be a number above 0"):
+        TagCLIPConfig(recheck=margin)
+
+
+def test_a_recheck_is_a_setting_of_the_run_only_where_there_is_one():
+    assert "recheck" not in TagCLIPConfig().identity()
+    assert TagCLIPConfig(recheck=0.01).identity()["recheck"] == 0.01
