@@ -53,6 +53,11 @@ def nothing_found(top: Path, suffix: str) -> str:
     return f"no {suffix} file in it" + (f" ({counts})" if counts else "")
 
 
+def user_cache(name: str) -> Path:
+    """A folder of ours in the user's cache: XDG_CACHE_HOME, else ~/.cache. It need not be there yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tagclip" / name
+
+
 def is_stray(name: str) -> bool:
     """Whether a file or folder of this name is hidden, or something that a system left: never a photo or a mask."""
     return name.startswith(".") or name.lower() in STRAY_NAMES

@@ -29,6 +29,14 @@ def few_threads():
 
 
 @pytest.fixture(scope="session", autouse=True)
+def cache_of_their_own(tmp_path_factory):
+    """Tests, and the processes that they start, keep nothing in the cache of whoever runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def cpu_by_default():
     """Tests that name no device run on the CPU, where there is an accelerator as well: recorded figures are a CPU's."""
     with pytest.MonkeyPatch.context() as patch:

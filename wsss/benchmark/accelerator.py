@@ -1,4 +1,4 @@
-"""Photos per second of a model on an accelerator, by dtype and batch, and milliseconds of the CRF there.
+"""Photos per second of a model on an accelerator, by dtype and batch, and milliseconds of CRF and PAMR there.
 
     python -m wsss.benchmark.accelerator --device cuda --batches 1 4 16 64 --out accelerator.json
 
@@ -30,9 +30,10 @@ from wsss.benchmark.measure import GIGA, MEBIBYTE, Clock, FlopClock, PeakSetting
 from wsss.benchmark.procedure import FastProcedure
 from wsss.benchmark.settings import BenchmarkSettings
 from wsss.benchmark.workload import ClassRows, Photo, choose_tags, make_clip, make_rows, open_photos, read_recipe
-from wsss.config import CrfConfig
+from wsss.config import CrfConfig, PamrConfig
 from wsss.maps.gradcam_source import GradCamSource
 from wsss.masks.crf_tensors import dense_crf
+from wsss.masks.pamr import refine_with_pamr
 from wsss.pipeline.recipe import Recipe
 from wsss.pipeline.shared_pass import SharedPass
 
@@ -167,17 +168,19 @@ def _count_flop(settings: BenchmarkSettings, recipe: Recipe, rows: ClassRows, ph
 
 @dataclass(frozen=True)
 class CrfPace:
-    """Milliseconds of the CRF on tensors per photo.
+    """Milliseconds of the CRF on tensors per photo, and of PAMR, which `--refine pamr` takes in its place.
 
     Attributes:
         labels: of each photo.
         alone, together: a photo by itself, and `photos` of them in one call; medians.
+        pamr: a photo by itself; median.
         memory: peak on the device of those in one call, MiB; None on a CPU.
     """
 
     labels: int
     alone: float
     together: float
+    pamr: float
     photos: int
     memory: float | None
 
@@ -185,7 +188,7 @@ class CrfPace:
 def measure_crf(
     pictures: Sequence[np.ndarray], device: torch.device, labels: Sequence[int] = LABELS, repeats: int = 9
 ) -> list[CrfPace]:
-    """The CRF on tensors with random scores.
+    """The CRF on tensors, and PAMR, with random scores.
 
     Args:
         pictures: (H, W, 3) uint8 each.
@@ -198,6 +201,7 @@ def measure_crf(
         generator = torch.Generator().manual_seed(count)
         scores = [torch.rand(count, *image.shape[:2], generator=generator).to(device) for image in images]
         times: dict[int, list[float]] = {1: [], len(images): []}
+        pamr: list[float] = []
         memory = None
         for together, found in times.items():
             if device.type == "cuda":
@@ -211,7 +215,13 @@ def measure_crf(
                     found.append(clock.seconds["crf"] * 1000 / together)
         if device.type == "cuda":
             memory = torch.cuda.max_memory_allocated(device) / MEBIBYTE
-        paces.append(CrfPace(count, median(times[1]), median(times[len(images)]), len(images), memory))
+        for number in range(repeats + 1):
+            image, clock = images[number % len(images)].permute(2, 0, 1), Clock(device)
+            with clock("pamr"):
+                refine_with_pamr(image, scores[number % len(images)], PamrConfig())
+            if number:
+                pamr.append(clock.seconds["pamr"] * 1000)
+        paces.append(CrfPace(count, median(times[1]), median(times[len(images)]), median(pamr), len(images), memory))
     return paces
 
 
@@ -252,12 +262,13 @@ def pace_table(paces: Sequence[Pace]) -> str:
 def crf_table(paces: Sequence[CrfPace]) -> str:
     """Markdown."""
     lines = [
-        "| labels | ms, a photo alone | ms per photo, several together | photos | memory, MiB |",
-        "|---|---:|---:|---:|---:|",
+        "| labels | CRF, ms, a photo alone | ms per photo, several together | photos | memory, MiB | PAMR, ms |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
     for row in paces:
         memory = "" if row.memory is None else f"{row.memory:.0f}"
-        lines.append(f"| {row.labels} | {row.alone:.1f} | {row.together:.1f} | {row.photos} | {memory} |")
+        times = f"{row.alone:.1f} | {row.together:.1f} | {row.photos} | {memory} | {row.pamr:.1f}"
+        lines.append(f"| {row.labels} | {times} |")
     return "\n".join(lines)
 
 

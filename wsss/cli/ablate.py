@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from tagclip.errors import UsageError
-from wsss.cli.console import load_model, setup_logging
+from wsss.cli.console import load_model, setup_logging, texts_folder
 from wsss.cli.options import MODEL, pick
 from wsss.cli.parser import add_command
 from wsss.cli.progress import progress_bar, watched
@@ -44,7 +44,7 @@ def ablate(args: argparse.Namespace) -> int:
     files = [file for file in find_photos(args.images, root=args.image_root)[: args.limit] if file.id in labels]
     if not files:
         raise UsageError(f"--labels {args.labels}: none of the images of {args.images} has a label there")
-    tagger = settings.tagger(load_model(args), args.cache_dir)
+    tagger = settings.tagger(load_model(args), texts_folder(args))
     with progress_bar(-(-len(files) // CHUNK), "images", unit=f"x {CHUNK}", quiet=args.quiet) as bar:
         rows = ablate_tags(tagger, files, labels, chunk=CHUNK, progress=lambda chunks: watched(chunks, bar))
     output.markdown(ablation_table(rows))

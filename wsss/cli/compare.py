@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tagclip.errors import UsageError
-from wsss.cli.console import load_model, setup_logging
+from wsss.cli.console import load_model, setup_logging, texts_folder
 from wsss.cli.options import MODEL, RESTRICTIONS, pick
 from wsss.cli.parser import add_command
 from wsss.cli.progress import progress_bar
@@ -60,7 +60,7 @@ def compare(args: argparse.Namespace) -> int:
         methods, tuple(args.restrict), dense=dense, masks=settings.masks, timed_images=args.timed_images
     )
     clip = load_model(args)
-    comparison = Comparison(clip, settings.vocabulary, config, cache_dir=args.cache_dir)
+    comparison = Comparison(clip, settings.vocabulary, config, cache_dir=texts_folder(args))
     with progress_bar(len(pairs), "comparing", quiet=args.quiet) as bar:
         rows = comparison.run(pairs, bar.update)
     caption = f"{len(pairs)} images of {args.data.name}, {clip.name}; {dense.describe()}"

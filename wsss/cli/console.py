@@ -11,9 +11,11 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tagclip.errors import TagclipError, UsageError
+from tagclip.folders import user_cache
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -103,6 +105,11 @@ def set_threads(threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def texts_folder(args: argparse.Namespace) -> Path:
+    """Where text classifiers are kept between runs: --cache-dir, else in the user's cache."""
+    return user_cache("texts") if args.cache_dir is None else args.cache_dir
 
 
 def load_model(args: argparse.Namespace, default: str | None = None) -> FrozenCLIP:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tagclip.errors import UsageError
-from wsss.cli.console import load_mmseg, set_threads, setup_logging
+from wsss.cli.console import load_mmseg, set_threads, setup_logging, texts_folder
 from wsss.cli.options import MODEL, pick, settings_of
 from wsss.cli.parser import add_command, add_family
 from wsss.cli.progress import counted, progress_bar
@@ -146,7 +146,7 @@ def evaluate_dense(args: argparse.Namespace) -> int:
             "background_threshold": args.pixel_threshold, "pamr": args.refine == "pamr" or None,
         },
         data_root=None if args.data is None else str(args.data),
-        cache_dir=None if args.cache_dir is None else str(args.cache_dir),
+        cache_dir=str(texts_folder(args)),
         limit=args.limit,
         options=settings_of(args.set),
     )  # fmt: skip

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tagclip.errors import UsageError
-from wsss.cli.console import set_threads
+from wsss.cli.console import set_threads, texts_folder
 from wsss.cli.progress import Bar, progress_bar
 from wsss.cli.run_options import DEFAULT_CONFIG, place_tagger, require_own_data, run_fields
 from wsss.cli.screen import Output, Table
@@ -78,7 +78,7 @@ def make_masks(
     shard, engine = check_shard(args), chosen_engine(args)
     set_threads(args.threads)
     mask_run = MaskRun(
-        recipe, device=args.device, limit=args.limit, cache_dir=args.cache_dir, corrections=args.corrections,
+        recipe, device=args.device, limit=args.limit, cache_dir=texts_folder(args), corrections=args.corrections,
         overwrite=args.overwrite,
     )  # fmt: skip
     mask_run.mirror = mirror

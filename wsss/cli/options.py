@@ -309,7 +309,8 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("dtype", "Compute in this precision (int8: CPUs only)", choices=DTYPES),
         Option("device", "Compute on cpu, cuda or cuda:N instead of the GPU that there is, or else the CPU", "DEVICE"),
         Option("threads", "Compute with N CPU threads", "N", positive),
-        Option("cache-dir", "Keep text classifiers in this folder between runs", "DIR", Path),
+        Option("cache-dir", "Keep text classifiers in this folder instead of the user's cache (~/.cache/tagclip/texts)",
+               "DIR", Path),
     ),
 }
 # fmt: on

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from tagclip.errors import UsageError
-from wsss.cli.console import load_model, setup_logging
+from wsss.cli.console import load_model, setup_logging, texts_folder
 from wsss.cli.options import MODEL, pick
 from wsss.cli.parser import add_command
 from wsss.cli.run_options import DEFAULT_CONFIG, data_settings
@@ -48,8 +48,8 @@ def show(args: argparse.Namespace) -> int:
 
         settings = data_settings(args)
         files, clip = find_photos(args.images, root=args.image_root)[: args.limit], load_model(args)
-        generator = MaskGenerator(clip, settings.vocabulary, config=settings.masks, cache_dir=args.cache_dir)
-        tagger = settings.tagger(clip, args.cache_dir)
+        generator = MaskGenerator(clip, settings.vocabulary, config=settings.masks, cache_dir=texts_folder(args))
+        tagger = settings.tagger(clip, texts_folder(args))
         strips = strips_of_images(files, generator, tagger, args.names, config)
     drawn = save_strips(strips, args.out, config)
     output.show(f"{drawn} images: {args.out}")

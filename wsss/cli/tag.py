@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsss.cli.console import set_threads, setup_logging
+from wsss.cli.console import set_threads, setup_logging, texts_folder
 from wsss.cli.options import MODEL, TAG_RULE, pick, settings_of
 from wsss.cli.parser import add_command
 from wsss.cli.progress import progress_bar
@@ -65,7 +65,7 @@ def _tag(args: argparse.Namespace, settings: dict[str, Any], mirror: RunMirror |
     set_threads(args.threads)
     output = Output.of(args)
     run = TagRun(
-        config, device=args.device, limit=args.limit, cache_dir=args.cache_dir, overwrite=args.overwrite
+        config, device=args.device, limit=args.limit, cache_dir=texts_folder(args), overwrite=args.overwrite
     )
     run.mirror = mirror
     plan = run.plan

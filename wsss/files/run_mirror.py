@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tagclip.errors import RunError, TagclipError, UsageError
+from tagclip.folders import user_cache
 from tagclip.image_ids import member_problem
 from tagclip.stored_files import file_system, joined_url, store_errors
 from tagclip.text_files import parse_json
@@ -190,6 +191,5 @@ def _index_of(name: str) -> str | None:
 
 def default_folder(url: str) -> Path:
     """Where a run of an address grows: in the user's cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = PurePosixPath(url).name or "run"
-    return cache / "tagclip" / "staging" / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+    return user_cache("staging") / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -341,7 +342,7 @@ class MaskRun:
 
         run.log(f"begins: {todo.images} masks to make, {len(todo.batches)} batches for the model")
         tagger, maps = self.stages() if todo.batches else (None, None)
-        left = [*todo.masks, *(image for batch in todo.batches for image in batch)]
+        left = itertools.chain(todo.masks, itertools.chain.from_iterable(todo.batches))
         share = self.recipe.work(image.size for image in left)
         with watch(len(todo.masks_there) + todo.images, len(todo.masks_there)) as step:
             pipeline = Pipeline(

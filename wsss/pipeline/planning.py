@@ -111,6 +111,12 @@ class Plan:
         batches = list(self.batches[first:last])
         return Plan([image.id for batch in batches for image in batch], batches)
 
+    def some_batches(self, numbers: Sequence[int]) -> Sequence[list[PlannedImage]]:
+        """The batches of these numbers."""
+        if self.table is None:
+            return [self.batches[number] for number in numbers]
+        return Lazy(len(numbers), lambda place: self.batches[numbers[place]])
+
     def spelled_out(self) -> Plan:
         """The same without a table: what another process needs of a part."""
         return Plan(list(self.order), list(self.batches), self.unreadable, self.absent)
@@ -304,7 +310,7 @@ class Todo:
         outside: ids of images that get no mask.
     """
 
-    batches: list[list[PlannedImage]] = field(default_factory=list)
+    batches: Sequence[list[PlannedImage]] = ()
     masks: list[PlannedImage] = field(default_factory=list)
     masks_there: set[str] = field(default_factory=set)
     damaged: list[str] = field(default_factory=list)
@@ -350,9 +356,10 @@ def survey(
     for name in run.failures.ids():
         if name in masks or run.failures[name]["stage"] == "masks":
             run.failures.discard(name)
-    todo = Todo([], [], masks, [], outside=set(outside))
+    todo = Todo(masks_there=masks, outside=set(outside))
     needy: list[PlannedImage] = []
-    for batch in plan.batches:
+    numbers: list[int] = []  # of batches that need the model; a million images are many objects
+    for number, batch in enumerate(plan.batches):
         waiting = []
         for image in batch:
             if image.id in run.failures and not decodes(image, config):
@@ -365,7 +372,7 @@ def survey(
                 waiting.append(image)
         done = {image.id for image in batch} - {image.id for image in waiting}
         if waiting and regroup is None:
-            todo.batches.append(batch)
+            numbers.append(number)
         else:
             needy += waiting
             todo.masks.extend(
@@ -373,8 +380,7 @@ def survey(
                 if image.id in done and image.id not in masks and image.id not in run.failures
                 and image.id not in outside
             )  # fmt: skip
-    if regroup is not None:
-        todo.batches += regroup(needy)
+    todo.batches = plan.some_batches(numbers) if regroup is None else regroup(needy)
     return todo
 
 
