@@ -113,4 +113,4 @@ def visible_names(
         folders[:] = sorted(name for name in folders if not is_stray(name))
         inside = Path(folder).relative_to(top).as_posix()
         start = "" if inside == "." else f"{inside}/"
-        yield from (f"{start}{name}" for name in sorted(files) if not is_stray(name))
+        yield from [f"{start}{name}" for name in sorted(files) if not is_stray(name)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from wsss.files.run_folder import RunFolder
 from wsss.maps.class_maps import ClassMaps
 from wsss.maps.source import ClassMapSource
 from wsss.masks.crf import settle_engine
-from wsss.pipeline.batch import BatchRunner
+from wsss.pipeline.batch import BatchOutcome, BatchRunner
 from wsss.pipeline.changes import WantedTags
 from wsss.pipeline.decoding import DecodedBatch, decode_batches
 from wsss.pipeline.mask_workers import MaskJob, MaskPool, MaskReport, MaskStage, MaskWorkers
@@ -141,19 +141,19 @@ class Pipeline:
 
     def _feed(self, todo: Todo, decoders: ThreadPoolExecutor, workers: MaskPool) -> None:
         backlog, done = deque(todo.masks), {*todo.masks_there, *todo.outside}
-        for decoded in self._decoded(todo, decoders):
-            self.times.add("decode", decoded.seconds, len(decoded.images) + len(decoded.failures))
-            for image, error in decoded.failures:
-                self._fail(image.id, image.file.recorded, "decode", error)
-            while backlog and workers.room() > 0:
-                self._submit(workers, backlog.popleft())
-            if decoded.images:
-                self._model(decoded.images, decoded.inputs)
-            for image in decoded.images:
-                if image.id not in done and image.id not in self.run.failures:
-                    self._submit(workers, image)
-            self._note(workers.collect())
-            self.progress(self)
+        writing: _Writing | None = None
+        with ThreadPoolExecutor(max_workers=1) as writer:
+            for decoded in self._decoded(todo, decoders):
+                self.times.add("decode", decoded.seconds, len(decoded.images) + len(decoded.failures))
+                for image, error in decoded.failures:
+                    self._fail(image.id, image.file.recorded, "decode", error)
+                while backlog and workers.room() > 0:
+                    self._submit(workers, backlog.popleft())
+                # The model does the next batch while the maps of the last one are compressed and written.
+                begun = self._model(decoded, writer) if decoded.images else None
+                self._written(writing, workers, done)
+                writing = begun
+            self._written(writing, workers, done)
         for image in backlog:
             self._submit(workers, image)
         self._note(workers.finish())
@@ -165,13 +165,16 @@ class Pipeline:
             raise ValueError("images are left that need the model")
         return decode_batches(todo.batches, decoders, self.clip, self.config.image)
 
-    def _model(self, batch: list[PlannedImage], inputs: list[Tensor]) -> None:
-        """Trunk, tags and class maps of a batch, onto the disk; what fails is recorded."""
+    def _model(self, decoded: DecodedBatch, writer: Executor) -> _Writing:
+        """Trunk, tags and class maps of a batch; the maps are on their way to the disk."""
         assert self.batches is not None  # there is a batch, so there is a model
-        outcome = self.batches(batch, inputs)
+        outcome = self.batches(decoded.images, decoded.inputs)
+        return _Writing(decoded.images, outcome, writer.submit(self._write_maps, outcome))
+
+    def _write_maps(self, outcome: BatchOutcome[tuple[dict, ClassMaps]]) -> float:
+        """Seconds that it took."""
         start = time.perf_counter()
-        done = outcome.done
-        for image, (_, found) in done:
+        for image, (_, found) in outcome.done:
             stored = StoredMaps(
                 found.maps.astype(self.config.storage_dtype),
                 np.asarray(found.indices, np.int32),
@@ -180,10 +183,22 @@ class Pipeline:
             )
             with self.run.file(self.run.maps_path(image.id)) as file:
                 stored.write(file)
-        self.run.tags.append([line for _, (line, _) in done])
-        for image, error in outcome.failed:
-            self._fail(image.id, image.file.recorded, "tags", error)
-        self.times.add("write", time.perf_counter() - start, len(batch))
+        return time.perf_counter() - start
+
+    def _written(self, writing: _Writing | None, workers: MaskPool, done: set[str]) -> None:
+        """Waits for the maps of a batch, then records its tags, and what failed, and has its masks made."""
+        if writing is not None:
+            seconds = writing.maps.result()
+            start = time.perf_counter()
+            self.run.tags.append([line for _, (line, _) in writing.outcome.done])
+            for image, error in writing.outcome.failed:
+                self._fail(image.id, image.file.recorded, "tags", error)
+            self.times.add("write", seconds + time.perf_counter() - start, len(writing.images))
+            for image in writing.images:
+                if image.id not in done and image.id not in self.run.failures:
+                    self._submit(workers, image)
+        self._note(workers.collect())
+        self.progress(self)
 
     def _infer(self, batch: Sequence[PlannedImage], images: Tensor) -> list[tuple[dict, ClassMaps] | None]:
         """(line of tags.jsonl, class maps) of each image, None for one whose scores or maps are not finite."""
@@ -245,6 +260,15 @@ class Pipeline:
     def _fail(self, image_id: str, path: str, stage: str, error: ImageError | str) -> None:
         self.failed += 1
         self.run.fail(image_id, path, stage, error)
+
+
+@dataclass(frozen=True)
+class _Writing:
+    """A batch that the model has done: its images, what became of them, and the seconds of the writer to come."""
+
+    images: Sequence[PlannedImage]
+    outcome: BatchOutcome[tuple[dict, ClassMaps]]
+    maps: Future[float]
 
 
 def _correction(record: TagRecord | None) -> TagCorrection | None:

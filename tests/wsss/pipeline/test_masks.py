@@ -1,11 +1,13 @@
 """The one-pass pipeline: equal masks by both ways in, failures, untagged images, resuming, refusing, full disks."""
 
+import errno
 import json
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +24,7 @@ from tagclip.tag_files import TagRecord
 from tagclip.tagger import TagCLIP
 from tests.wsss.runs import SIZES, VOCABULARY, complete, contents, draw_images, start
 from wsss.config import MaskConfig
-from wsss.files.map_files import read_maps
+from wsss.files.map_files import StoredMaps, read_maps
 from wsss.files.mask_files import read_mask
 from wsss.files.run_folder import PARTIAL, RunFolder
 from wsss.masks.generator import MaskGenerator
@@ -59,6 +61,44 @@ def test_a_finished_run_holds_everything(finished):
     answered = pixels * (1 - finished.counts["ignored_share"])
     assert sum(finished.counts["pixels"].values()) == pytest.approx(answered, abs=1)
     assert not (finished.run / PARTIAL).exists()
+
+
+def test_the_model_goes_on_while_maps_are_written(finished, golden_clip, tmp_path, monkeypatch):
+    run, pipeline, plan = start(golden_clip, finished.images, tmp_path / "run", cache_dir=finished.cache)
+    second, seen, work, write = threading.Event(), [], pipeline.batches.work, StoredMaps.write
+
+    def counted(images, inputs):
+        seen.append("model")
+        if len(seen) > 1:
+            second.set()
+        return work(images, inputs)
+
+    def waiting(stored, file):
+        assert second.wait(60)  # for the model to begin the next batch
+        seen.append("write")
+        write(stored, file)
+
+    pipeline.batches.work = counted
+    monkeypatch.setattr(StoredMaps, "write", waiting)
+    with run:
+        run_pipeline(pipeline, plan)
+    assert seen[:3] == ["model", "model", "write"]
+    assert masks_of(contents(tmp_path / "run")) == masks_of(finished.files)
+
+
+def test_maps_that_cannot_be_written_end_the_run(finished, golden_clip, tmp_path, monkeypatch):
+    run, pipeline, plan = start(golden_clip, finished.images, tmp_path / "run", cache_dir=finished.cache)
+
+    def full(stored, file):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(StoredMaps, "write", full)
+    with run, pytest.raises(RunError, match="no space left on the disk"):
+        run_pipeline(pipeline, plan)
+    assert not list((tmp_path / "run" / "cams").rglob("*.npz"))
+    monkeypatch.undo()
+    complete(golden_clip, finished.images, tmp_path / "run", cache_dir=finished.cache)
+    assert masks_of(contents(tmp_path / "run")) == masks_of(finished.files)
 
 
 @pytest.mark.parametrize("form", ["jsonl", "plain"])
