@@ -204,11 +204,6 @@ class TagCLIP:
         self.classifier = build_text_classifier(clip, rows, self.config.templates, cache_dir=cache_dir)
         self._range = self.config.dmar.block_range(clip.depth)
         self._cache_dir = cache_dir
-        if self.config.recheck is not None and clip.number_format not in ("int8", "float32"):
-            raise UsageError(
-                f"recheck {self.config.recheck}: needs int8, whose float32 weights are at hand; those of "
-                f"{clip.number_format} are rounded: --dtype int8, or leave --recheck out"
-            )
         if self.config.scorer == "cdul" and not self._can_use_cdul:
             raise UsageError(
                 "scorer 'cdul': compares classes with each other and there is one; --set "
@@ -332,7 +327,7 @@ class TagCLIP:
 
     def _rechecked(self, scores: Tensor, images: Tensor) -> Tensor:
         """The scores, those of images that are near to other tags from float32 arithmetic instead of int8."""
-        if self.config.recheck is None or not are_packed(self.clip.blocks):
+        if not self.config.recheck or not are_packed(self.clip.blocks):
             return scores
         near = torch.from_numpy(tag_margins(scores.cpu().numpy(), self._rule) < self.config.recheck)
         if near.any():

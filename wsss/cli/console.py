@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tagclip.errors import TagclipError, UsageError
-from tagclip.folders import user_cache
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -109,6 +108,8 @@ def set_threads(threads: int | None) -> None:
 
 def texts_folder(args: argparse.Namespace) -> Path:
     """Where text classifiers are kept between runs: --cache-dir, else in the user's cache."""
+    from tagclip.folders import user_cache
+
     return user_cache("texts") if args.cache_dir is None else args.cache_dir
 
 

@@ -166,8 +166,8 @@ GROUPS: dict[str, tuple[Option, ...]] = {
                choices=PRESETS),
         Option("scorer", "Score classes patch by patch (TagCLIP), by CLIP's global answer, or as CDUL does",
                choices=SCORERS),
-        Option("recheck", "With --dtype int8, score images again in float32 that have a score this near to other tags",
-               "MARGIN", float),
+        Option("recheck", "With --dtype int8, score images again in float32 that have a score this near to other tags "
+               "(default: 0.005; 0: none)", "MARGIN", not_negative_number),
         Option("tag-rule", "Choose the rule that turns scores into tags", choices=TAG_RULES),
         Option("tag-threshold", "Tag a class above T: of the image's score range (relative) or of 1 (absolute)", "T",
                float),

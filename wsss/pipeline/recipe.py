@@ -75,7 +75,8 @@ class Recipe:
         if files := [Path(name) for name in sources if name.endswith(".py") and Path(name).is_file()]:
             settings["strategy_files"] = {path.name: file_digest(path) for path in files}
         batches = {"batch_size": self.tagging.batch_size, "batch_patches": self.tagging.batch_patches}
-        own = tagging_identity(self.tagging, by_student=self.run.model.tagger is not None)
+        model = self.run.model
+        own = tagging_identity(self.tagging, dtype=model.dtype, by_student=model.tagger is not None)
         settings["tagging"] = own if self.run.tags is None else batches
         if self.run.save_confidence:
             settings["save_confidence"] = True

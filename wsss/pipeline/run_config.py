@@ -225,10 +225,12 @@ def _absolute(path: str | None) -> str | None:
 RunConfig = TypeVar("RunConfig", bound=TaggingRunConfig)
 
 
-def tagging_identity(config: TagCLIPConfig, *, by_student: bool) -> dict[str, Any]:
-    """The settings that tags depend on; those of a trained tagger on few of TagCLIP's."""
+def tagging_identity(config: TagCLIPConfig, *, dtype: str, by_student: bool) -> dict[str, Any]:
+    """The settings that tags depend on; those of a trained tagger on few of TagCLIP's, `recheck` on those of int8."""
     values = config.identity()
-    return {name: values[name] for name in STUDENT_SETTINGS} if by_student else values
+    if by_student:
+        return {name: values[name] for name in STUDENT_SETTINGS}
+    return {**values, "recheck": config.recheck} if dtype == "int8" else values
 
 
 def run_identity(
@@ -249,7 +251,7 @@ def run_identity(
     """
     return {
         "stage": "tags",
-        "tagging": tagging_identity(config, by_student=by_student),
+        "tagging": tagging_identity(config, dtype=model["dtype"], by_student=by_student),
         "top_k": None if kept is None else kept.best if kept.above is None else asdict(kept),
         "model": dict(model),
         "vocabulary": vocabulary.to_dict(),

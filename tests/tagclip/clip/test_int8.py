@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from tagclip.errors import UsageError
 from tagclip.thresholds import select, tag_margins
 from tagclip.vocabulary import Vocabulary
 from tests.clip_models import B16, make_model
+from wsss.pipeline.run_config import tagging_identity
 
 try:
     ENGINE = pick_engine()
@@ -180,16 +182,27 @@ def scenes():
     return [draw(number).image for number in range(4)]
 
 
-def demo_scores(scenes, dtype, **settings):
-    config = replace(TagCLIPConfig(), batch_size=4, **settings)
-    tagger = TagCLIP(load_clip("demo", device="cpu", dtype=dtype), Vocabulary.named("voc"), config=config)
-    return np.array([result.scores for result in tagger(scenes)]), tagger
+@cache
+def demo_clip(dtype):
+    return load_clip("demo", device="cpu", dtype=dtype)
+
+
+@pytest.fixture(scope="module")
+def demo_scores(tmp_path_factory):
+    texts = tmp_path_factory.mktemp("texts")
+
+    def scores(scenes, dtype, **settings):
+        config = replace(TagCLIPConfig(), batch_size=4, **settings)
+        tagger = TagCLIP(demo_clip(dtype), Vocabulary.named("voc"), config=config, cache_dir=texts)
+        return np.array([result.scores for result in tagger(scenes)]), tagger
+
+    return scores
 
 
 @pytest.mark.parametrize("scorer", ["patches", "global", "cdul"])
-def test_images_near_other_tags_are_scored_again_in_float32(scenes, scorer):
+def test_images_near_other_tags_are_scored_again_in_float32(scenes, demo_scores, scorer):
     exact, _ = demo_scores(scenes, "float32", scorer=scorer)
-    quick, tagger = demo_scores(scenes, "int8", scorer=scorer)
+    quick, tagger = demo_scores(scenes, "int8", scorer=scorer, recheck=0.0)
     assert (quick != exact).any(axis=1).all()
     margins = tag_margins(quick, tagger.config.rule)
     assert len(set(margins)) == len(scenes)
@@ -200,21 +213,29 @@ def test_images_near_other_tags_are_scored_again_in_float32(scenes, scorer):
         np.testing.assert_array_equal(found[~near], quick[~near])
 
 
-def test_a_recheck_of_float32_changes_nothing(scenes):
-    np.testing.assert_array_equal(*(demo_scores(scenes, "float32", recheck=one)[0] for one in (None, 9.0)))
+def test_a_recheck_of_float32_changes_nothing(scenes, demo_scores):
+    np.testing.assert_array_equal(*(demo_scores(scenes, "float32", recheck=one)[0] for one in (0.0, 9.0)))
 
 
-def test_a_recheck_needs_weights_that_are_not_rounded():
-    with pytest.raises(UsageError, match=r"recheck 0\.01: needs int8, .* bfloat16 are rounded"):
-        demo_scores([], "bfloat16", recheck=0.01)
-
-
-@pytest.mark.parametrize("margin", [0.0, -1.0, float("inf"), float("nan")])
+@pytest.mark.parametrize("margin", [-1.0, float("inf"), float("nan")])
 def test_margins_that_are_none(margin):
-    with pytest.raises(UsageError, match=r"recheck .* must be a number above 0"):
+    with pytest.raises(UsageError, match=r"recheck .* must be a number of 0 or more"):
         TagCLIPConfig(recheck=margin)
 
 
-def test_a_recheck_is_a_setting_of_the_run_only_where_there_is_one():
-    assert "recheck" not in TagCLIPConfig().identity()
-    assert TagCLIPConfig(recheck=0.01).identity()["recheck"] == 0.01
+def test_a_recheck_is_a_setting_of_int8_runs_alone():
+    config = TagCLIPConfig(recheck=0.01)
+    for dtype, expected in (("float32", None), ("bfloat16", None), ("int8", 0.01)):
+        assert tagging_identity(config, dtype=dtype, by_student=False).get("recheck") == expected
+    assert "recheck" not in tagging_identity(config, dtype="int8", by_student=True)
+
+
+def test_tags_of_int8_are_float32s_in_nearly_all_scenes(demo_scores):
+    """The margin bounds the error: int8 alone changes the tags of 3 to 5 % of scenes like these."""
+    draw = SceneRenderer(SceneConfig(side=SIDES, object_side=(60, 110), objects=(1, 3)), seed=21)
+    images = [draw(number).image for number in range(60)]
+    tags = []
+    for dtype in ("float32", "int8"):
+        scores, tagger = demo_scores(images, dtype)
+        tags.append(select(scores, tagger.config.rule.for_classes(tagger.vocabulary.names)))
+    assert (tags[0] != tags[1]).any(axis=1).sum() <= 1
