@@ -29,6 +29,7 @@ from wsss.files.run_reader import RunReader
 from wsss.files.tag_tables import TAG_TABLE, write_tag_table
 
 PARTS, DONE = "parts", "done"  # below PARTIAL: a folder per part, and the file that says that it is done
+MANY = 10_000  # images of a run whose masks are not read again to see that they are whole, see `RunFolder.has_all`
 TRIES = 20  # tenths of a second that a part waits for others to look, too
 PARTIAL = ".partial"  # journals and temporary files of an unfinished run; gone when it is complete
 OWN_FILES = (
@@ -243,9 +244,11 @@ class RunFolder(RunReader):
     def has_all(self, kind: str, ids: Iterable[str]) -> bool:
         """Whether a file of a kind is there of all ids, and PNGs are whole; of a finished run.
 
-        PNGs that were last written before the run was finished are not read: they were on the disk by then.
+        PNGs of very many images that were last written before the run was finished are not read: they were on the disk
+        by then.
         """
-        finished = (self.root / "manifest.json").stat().st_mtime_ns
+        images = ((self.manifest or {}).get("counts") or {}).get("images", 0)
+        finished = (self.root / "manifest.json").stat().st_mtime_ns if images >= MANY else 0
         packed, top, suffix = self.shards.ids(kind), f"{self.root / kind}{os.sep}", SUFFIXES[kind]
         if packed:
             ids = (name for name in ids if name not in packed)
@@ -375,7 +378,7 @@ class RunFolder(RunReader):
         else:
             (self.root / TAG_TABLE).unlink(missing_ok=True)  # it would tell what was
         self.notes["files"] = {"tags.jsonl": file_digest(self.root / "tags.jsonl")}
-        if hasattr(os, "sync"):
+        if len(ids) >= MANY and hasattr(os, "sync"):
             os.sync()  # masks first: a finished run is believed to have them, see `has_all`
         self.write_manifest("complete", counts)
         self.is_complete = True

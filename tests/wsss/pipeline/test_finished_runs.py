@@ -11,6 +11,7 @@ import pytest
 
 from tests.wsss.runs import draw_images
 from wsss.cli.main import execute
+from wsss.files import run_folder
 from wsss.files.journal import Journal
 
 ROOT = Path(__file__).parents[3]
@@ -100,6 +101,30 @@ def test_what_is_missing_is_made_again(whole, tmp_path, kind, damage):
     if damage == "short" and kind == "cams":  # looked at only when a mask is made from them
         before[path.relative_to(tmp_path / "out").as_posix()] = path.read_bytes()
     assert files(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("many", [2, 3])
+def test_masks_of_very_many_images_are_read_only_if_they_are_newer(whole, tmp_path, monkeypatch, many):
+    shutil.copytree(whole / "out", tmp_path / "out")
+    read, is_whole = [], run_folder.is_whole
+    monkeypatch.setattr(run_folder, "MANY", many)
+    monkeypatch.setattr(run_folder, "is_whole", lambda path: read.append(Path(path).name) or is_whole(path))
+    words, mask = line("run", whole / "photos", tmp_path / "out"), next((tmp_path / "out" / "masks").glob("*.png"))
+    assert execute(words) == 0
+    assert len(read) == (0 if many == 2 else 4)  # masks and confidences
+    os.utime(mask)
+    read.clear()
+    assert execute(words) == 0
+    assert read == [mask.name] if many == 2 else len(read) == 4
+
+
+def test_a_run_of_very_many_images_is_on_the_disk_before_it_is_finished(whole, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(run_folder, "MANY", 2)
+    monkeypatch.setattr(run_folder.os, "sync", lambda: seen.append(json.loads(manifest.read_text())["state"]))
+    manifest = tmp_path / "out" / "manifest.json"
+    assert execute(line("run", whole / "photos", tmp_path / "out")) == 0
+    assert seen == ["running"]
 
 
 def test_a_list_of_tags_that_is_gone_is_written_again(photos, tmp_path):
