@@ -212,6 +212,8 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("epochs", "Train for N passes over the images", "N", positive),
         Option("align-labels", "Move soft labels along their gradient between epochs, as CDUL does", kind=CHOICE),
         Option("correct-bias", "Make labels of classes comparable by their mean best score, as CCD does", kind=CHOICE),
+        Option("second-look", "Renew labels once, by CLIP's answers for crops around activation maps, as CCD does",
+               kind=CHOICE),
         Option("load-from", "Start from the weights of this checkpoint", "FILE", Path),
         Option("lr", "Set the peak learning rate", "F", float),
         Option("amp", "Train in mixed precision (needs an accelerator)", kind=SWITCH),

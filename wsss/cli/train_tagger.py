@@ -26,6 +26,7 @@ FIELDS = {
     "seed": "seed",
     "align_labels": "align.enabled",
     "correct_bias": "bias.enabled",
+    "second_look": "second_look.enabled",
 }
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,8 @@ def register(commands: Any) -> None:
     )  # fmt: skip
     pick(
         parser, "run", "image-root", "out", "set", "backbone", "weights", "epochs", "batch-size", "lr", "align-labels",
-        "correct-bias", "amp", "seed", "workers", "device", "threads", "overwrite", "dry-run", "json", "quiet",
+        "correct-bias", "second-look", "amp", "seed", "workers", "device", "threads", "overwrite", "dry-run", "json",
+        "quiet",
         required=("run",), defaults={"workers": 2},
         notes={
             "out": "default: RUN/tagger", "set": "tagger.KEY=VALUE",
@@ -98,6 +100,7 @@ def tagger_settings(args: argparse.Namespace) -> dict[str, Any]:
     given = {field: value for name, field in FIELDS.items() if (value := getattr(args, name)) not in (None, False)}
     given |= {"align.enabled": False} if args.align_labels is False else {}
     given |= {"bias.enabled": False} if args.correct_bias is False else {}
+    given |= {"second_look.enabled": False} if args.second_look is False else {}
     for key, value in settings_of(args.set).items():
         if not key.startswith(PREFIX):
             raise UsageError(

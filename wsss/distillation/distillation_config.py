@@ -57,8 +57,8 @@ class BiasConfig:
         enabled: Correct the labels.
         entropy: An image whose scores, scaled to sum to 1, have more entropy than this, in nats, is doubtful: it has no
             say in the bias of a class. With seven classes and fewer no image can be.
-        floor: Labels are raised to this before they are divided by the bias of their class. CCD raises them, too; by
-            how much is not in the description that this was written from, so that the default does not.
+        floor: Labels are raised to this before they are divided by the bias of their class. The published code has 0,
+            its script for VOC 0.05, one in as many as there are classes.
         doubtful_weight: Weight of a doubtful image in the loss, 0.1 in the published code; its script for VOC has 1.
     """
 
@@ -72,6 +72,72 @@ class BiasConfig:
             raise UsageError(
                 f"bias.floor {self.floor} must be in [0, 1), bias.doubtful_weight {self.doubtful_weight} in [0, 1]"
             )
+
+
+@dataclass(frozen=True)
+class SecondLookConfig:
+    """Second look at crops around the tagger's class activation maps (CCD, arXiv 2503.16873), once in training.
+
+    Constants are those of the published script for VOC, which differ from the code's defaults.
+
+    Attributes:
+        enabled: Renew the labels; needs the CLIP of the run, more than one class, and a backbone with such maps.
+        after_epoch: Number of finished epochs before the look.
+        bound: Crops are made for the classes that the tagger predicts with at least a threshold. It is the lowest one
+            with which it predicts fewer than bound + margin classes per image, in the mean over a sample; more than
+            bound, if the classes are enough for that.
+        margin: With `bound`.
+        sample: Number of images drawn for the threshold.
+        first_threshold: Where the search for the threshold begins; 0.05, the floor of its labels, in the script.
+        threshold_step: By which the threshold rises.
+        peak: A crop is made around the pixels whose activation, scaled to [0, 1], is above this.
+        side: Images are squeezed to squares of so many pixels, and crops of these brought to this longer side.
+        offset: A crop is larger than the box around those pixels by so many pixels of the square on each side.
+        template: The one prompt template of its text classifier.
+        ratio: Share of the old label in the new one; 0.8 is the code's default.
+        with_label: Let no answer count for less than the old label. The published code takes crops alone.
+        reading_order_box: Quirk of the published code: the box goes from the first to the last such pixel in reading
+            order, not around all of them, and ends before the last one.
+        forget_unseen: Quirk of the published code: where no class reaches the threshold, answers count as 0, so that
+            all labels of the image fall to `ratio` of themselves; otherwise they stay.
+        chunk_size: Most images or crops in one forward pass, which bounds memory.
+    """
+
+    enabled: bool = False
+    after_epoch: int = 2
+    bound: float = 4.0
+    margin: float = 2.0
+    sample: int = 100
+    first_threshold: float = 0.001
+    threshold_step: float = 0.001
+    peak: float = 0.95
+    side: int = 640
+    offset: int = 80
+    template: str = "a photo of the {}"
+    ratio: float = 0.2
+    with_label: bool = False
+    reading_order_box: bool = False
+    forget_unseen: bool = False
+    chunk_size: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("after_epoch", "sample", "chunk_size"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"second_look.{name} {getattr(self, name)} must be at least 1")
+        if self.side < 32 or self.offset < 0:
+            raise UsageError(
+                f"second_look.side {self.side} must be at least 32 pixels, second_look.offset {self.offset} 0"
+            )
+        for name in ("first_threshold", "threshold_step", "peak"):
+            if not 0 < getattr(self, name) < 1:
+                raise UsageError(f"second_look.{name} {getattr(self, name)} must be in (0, 1)")
+        if not 0 <= self.ratio <= 1 or self.bound < 0 or self.margin <= 0:
+            raise UsageError(
+                f"second_look.ratio {self.ratio} must be in [0, 1], second_look.bound {self.bound} at least 0, "
+                f"second_look.margin {self.margin} positive"
+            )
+        if self.template.count("{}") != 1:
+            raise UsageError(f"second_look.template {self.template!r}: needs exactly one '{{}}' for the class name")
 
 
 @dataclass(frozen=True)
@@ -94,6 +160,8 @@ class DistillationConfig:
         seed: Of weights, order, crops.
         align: Gradient-aligned update of the labels.
         bias: Correction of the labels' bias.
+        second_look: Renewal of the labels by CLIP's answers for crops. Where labels are aligned after the same epoch,
+            they are aligned first.
     """
 
     backbone: str | None = None
@@ -110,6 +178,7 @@ class DistillationConfig:
     seed: int = 0
     align: AlignmentConfig = field(default_factory=AlignmentConfig)
     bias: BiasConfig = field(default_factory=BiasConfig)
+    second_look: SecondLookConfig = field(default_factory=SecondLookConfig)
 
     def __post_init__(self) -> None:
         for name in ("side", "epochs", "batch_size", "lr", "head_lr"):
@@ -120,6 +189,11 @@ class DistillationConfig:
         if not 0 < self.smallest_crop <= 1 or not 0 <= self.warmup < 1:
             raise UsageError(
                 f"tagger.smallest_crop {self.smallest_crop} must be in (0, 1], tagger.warmup {self.warmup} in [0, 1)"
+            )
+        if self.second_look.enabled and self.second_look.after_epoch >= self.epochs:
+            raise UsageError(
+                f"tagger.second_look.after_epoch {self.second_look.after_epoch}: nothing would learn from a look after "
+                f"the last of {self.epochs} epochs; set a smaller one, or more --epochs"
             )
 
     def to_dict(self) -> dict[str, Any]:

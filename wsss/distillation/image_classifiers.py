@@ -82,10 +82,67 @@ class DemoClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) normalised -> (B, classes) logits."""
+        return self.with_patches(images)[0]
+
+    def with_patches(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, and those of each patch, (B, patches, classes), which they contain the log of the mean odds of."""
         read = self.tower(images)
         whole = self.head(torch.cat([read.cls, read.pooled], dim=1) * self.scale)
         patches = self.patch_head(read.patches * self.scale)
-        return whole + torch.logsumexp(patches, dim=1) - math.log(patches.shape[1])
+        return whole + torch.logsumexp(patches, dim=1) - math.log(patches.shape[1]), patches
+
+
+def require_activation_maps(network: nn.Module, backbone: str) -> None:
+    """Makes sure that a network has class activation maps.
+
+    Raises:
+        UsageError: its head reads no feature map, as a ViT's, which reads one token.
+    """
+    if not isinstance(network, DemoClassifier) and _map_reader(network) is None:
+        raise UsageError(
+            f"--second-look: {backbone} has no class activation maps, as its last layer reads no feature map; take a "
+            "ResNet, a ConvNeXt or demo"
+        )
+
+
+def activation_maps(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Class activation maps, and the logits of the same pass.
+
+    A map is the last layer over each place of the last feature map: of a ResNet, what the places add to the logit; of a
+    ConvNeXt, whose head normalises the mean of all places first, the same up to a factor and a constant per image; of
+    the demo's tower, the logits of its patches.
+
+    Args:
+        network: one that `require_activation_maps` lets pass. images: its input, (B, 3, side, side).
+
+    Returns:
+        Logits, (B, C), and maps, (B, C, h, w) float32.
+    """
+    if isinstance(network, DemoClassifier):
+        logits, patches = network.with_patches(images)
+        rows = images.shape[2] // network.tower.arch.patch
+        return logits, patches.float().transpose(1, 2).unflatten(2, (rows, -1))
+    reader = _map_reader(network)
+    assert reader is not None  # `require_activation_maps` has looked
+    layer, weights = reader
+    kept: list[Tensor] = []
+    hook = layer.register_forward_hook(lambda module, given, made: kept.append(made))
+    try:
+        logits = network(images)
+    finally:
+        hook.remove()
+    return logits, torch.einsum("bdhw,cd->bchw", kept[0].float(), weights.float())
+
+
+def _map_reader(network: nn.Module) -> tuple[nn.Module, Tensor] | None:
+    """The layer that makes the last feature map, and the weights of its channels, (C, D)."""
+    parts: dict[str, Any] = dict(network.named_children())
+    if isinstance(parts.get("fc"), nn.Linear) and "layer4" in parts:  # torchvision's names of a ResNet's parts
+        return parts["layer4"], parts["fc"].weight
+    head = list(parts["classifier"].children()) if "classifier" in parts else []
+    if "features" in parts and len(head) == 3 and isinstance(head[0], nn.LayerNorm) and isinstance(head[2], nn.Linear):
+        return parts["features"], head[2].weight * head[0].weight  # a ConvNeXt's
+    return None
 
 
 def set_prior(network: nn.Module, logits: Tensor) -> None:

@@ -24,12 +24,14 @@ class LabeledPhotos:
     Attributes:
         ids: of the images. paths: of their photos.
         labels: scores in [0, 1], (n, C) float32; 1 and 0 where a person has added or removed a tag.
-        digest: sha256 (hex) of ids and labels.
+        corrected: (n, C) bool, where a person has.
+        digest: sha256 (hex) of all of these but the paths.
     """
 
     ids: tuple[str, ...]
     paths: tuple[FilePlace, ...]
     labels: np.ndarray
+    corrected: np.ndarray
     digest: str
 
 
@@ -54,18 +56,21 @@ def read_soft_labels(run: RunReader, image_root: Path | str | None = None) -> La
         )
     locator = PhotoLocator.of_run(run.root, image_root)
     paths = tuple(locator.find(record.id, record.path) for record in records)
-    labels = np.stack([_labels_of(record) for record in records])
+    labels, corrected = (np.stack(rows) for rows in zip(*map(_labels_of, records), strict=True))
     digest = hashlib.sha256("\0".join(record.id for record in records).encode(errors="surrogateescape"))
     digest.update(labels.tobytes())
-    return LabeledPhotos(tuple(record.id for record in records), paths, labels, digest.hexdigest())
+    if corrected.any():
+        digest.update(np.packbits(corrected).tobytes())
+    return LabeledPhotos(tuple(record.id for record in records), paths, labels, corrected, digest.hexdigest())
 
 
-def _labels_of(record: TagRecord) -> np.ndarray:
+def _labels_of(record: TagRecord) -> tuple[np.ndarray, np.ndarray]:
     values = np.clip(np.asarray(record.scores, np.float32), 0, 1)
+    corrected = np.zeros(len(values), bool)
     if record.correction is not None:
-        values[list(record.correction.added)] = 1
-        values[list(record.correction.removed)] = 0
-    return values
+        for classes, value in ((record.correction.added, 1), (record.correction.removed, 0)):
+            values[list(classes)], corrected[list(classes)] = value, True
+    return values, corrected
 
 
 @dataclass(frozen=True)

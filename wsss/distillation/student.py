@@ -17,7 +17,7 @@ from tagclip.clip.loading import DTYPES
 from tagclip.errors import UsageError, WeightsError, first_line
 from tagclip.text_files import json_text, parse_json
 from tagclip.vocabulary import Vocabulary
-from wsss.distillation.image_classifiers import TaggerNetwork
+from wsss.distillation.image_classifiers import TaggerNetwork, activation_maps
 from wsss.distillation.tagger_files import FORMAT
 from wsss.files.atomic import atomic_file, disk_errors
 
@@ -115,6 +115,11 @@ class Student(nn.Module):
     def forward(self, rgb: Tensor) -> Tensor:
         """Images (B, 3, H, W) float32 in [0, 1] of any one size -> logits (B, C) float32."""
         return self.network(self.squeezed(rgb).to(self.dtype)).float()
+
+    def with_maps(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, and class activation maps (B, C, h, w) float32: see `activation_maps`."""
+        logits, maps = activation_maps(self.network, self.squeezed(rgb).to(self.dtype))
+        return logits.float(), maps
 
     def squeezed(self, rgb: Tensor) -> Tensor:
         """The network's input: resized to its square (bilinear, antialiased), normalised by its own constants."""

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import tee
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,26 @@ from tagclip.images import decode_image
 from tagclip.precision import exact_float32
 from tagclip.settings import overlay
 from wsss.distillation.distillation_config import DEMO, DistillationConfig
-from wsss.distillation.image_classifiers import HEADS, TaggerNetwork, load_backbone, set_prior
-from wsss.distillation.soft_labels import LabeledPhotos, align_labels, correct_class_bias, read_soft_labels
+from wsss.distillation.image_classifiers import (
+    HEADS,
+    TaggerNetwork,
+    load_backbone,
+    require_activation_maps,
+    set_prior,
+)
+from wsss.distillation.second_look import (
+    LookProgress,
+    SecondLook,
+    load_teacher_clip,
+    require_rivals,
+)
+from wsss.distillation.soft_labels import (
+    CorrectedLabels,
+    LabeledPhotos,
+    align_labels,
+    correct_class_bias,
+    read_soft_labels,
+)
 from wsss.distillation.student import Student, TaggerCard, Teacher, read_card, save_student
 from wsss.files.atomic import atomic_file
 from wsss.files.concurrency import bounded_map
@@ -134,7 +152,8 @@ class TaggerTraining:
         workers: decoding threads.
 
     Raises:
-        UsageError: no run with scores, an unknown backbone, weights or a device that are not there.
+        UsageError: no run with scores, an unknown backbone, weights or a device that are not there, or a second look
+            without the maps or the classes that it needs.
         RunError: the run is not complete.
     """
 
@@ -162,8 +181,11 @@ class TaggerTraining:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             network = self.architecture.build()
+        if self.config.second_look.enabled:
+            require_rivals(self.vocabulary)
+            require_activation_maps(network, backbone)
         self.pretrained = load_backbone(network, self.architecture, self.weights)
-        mean = self._first_labels()[0].mean(axis=0).clip(PRIOR_MARGIN, 1 - PRIOR_MARGIN)
+        mean = self._first.labels.mean(axis=0).clip(PRIOR_MARGIN, 1 - PRIOR_MARGIN)
         set_prior(network, torch.from_numpy(np.log(mean / (1 - mean))))
         card = TaggerCard(backbone, config.side, self.vocabulary.to_dict(), self.teacher)
         self.student = Student(network, card).to(self.device)
@@ -223,10 +245,12 @@ class TaggerTraining:
                 nothing that it does changes the training.
 
         Raises:
-            UsageError: a folder with other files. RunError: another training's folder, a full disk, another process in
-                the folder, or a photo in none that can be read.
+            UsageError: a folder with other files, or a second look whose CLIP is not there.
+            RunError: another training's folder, a full disk, another process in the folder, or no photo that can be
+                read.
         """
         with folder_lock(self.out, f"--out {self.out}"):
+            look = self._second_look(overwrite)  # before anything is dropped: its CLIP may be missing
             self._claim(overwrite)
             finished = self.out / TAGGER_FILE
             if finished.is_file():
@@ -239,7 +263,7 @@ class TaggerTraining:
                 )  # fmt: skip
             state = self._checkpoint()
             with exact_float32():
-                return self._train(state, watch, after_epoch)
+                return self._train(state, look, watch, after_epoch)
 
     def _claim(self, overwrite: bool) -> None:
         record, wanted = self.out / RECORD_FILE, json.loads(json.dumps(self.identity))
@@ -273,12 +297,17 @@ class TaggerTraining:
             raise RunError(f"{path}: damaged ({first_line(error)}); start anew with --overwrite") from None
 
     def _train(
-        self, state: dict[str, Any] | None, watch: Watch, after_epoch: Callable[[int, Student], object]
+        self,
+        state: dict[str, Any] | None,
+        look: SecondLook | None,
+        watch: Watch,
+        after_epoch: Callable[[int, Student], object],
     ) -> TrainedTagger:
         config, network = self.config, self.student.network
         optimizer = torch.optim.AdamW(self._parameter_groups(), betas=(0.9, 0.999))
-        labels, weights = self._first_labels()
+        labels, weights = self._first.labels, self._first.weights
         step, seconds, log, losses = 0, 0.0, [], [0.0, 0]
+        looked = LookProgress.of(state)
         if state is not None:
             network.load_state_dict(state["network"])
             optimizer.load_state_dict(state["optimizer"])
@@ -298,7 +327,7 @@ class TaggerTraining:
                 {
                     "network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step,
                     "labels": torch.from_numpy(labels), "seconds": elapsed, "log": json.dumps(log), "loss": losses[0],
-                    "counted": losses[1], "unreadable": sorted(self.unreadable),
+                    "counted": losses[1], "unreadable": sorted(self.unreadable), "look": asdict(looked),
                 }
             )  # fmt: skip
             saved = time.monotonic()
@@ -307,6 +336,18 @@ class TaggerTraining:
         with watch(total, done) as tell, ThreadPoolExecutor(self.workers) as threads:
             batches = (self._batch(number) for number in range(step, self.steps))
             for rows, inputs in self._decoded(batches, threads, first=step):
+                if look is not None and step == config.second_look.after_epoch * self.steps_per_epoch:
+                    labels = labels.copy()
+                    self.student.eval()
+                    side, ahead = look.config.side, look.config.chunk_size
+                    decode = partial(self._decoded, threads=threads, first=None, side=side, ahead=ahead)
+                    for said in look.over(self.student, decode, labels, self.photos.corrected, looked, config.seed):
+                        tell(0, said)
+                        log[-1]["second_look"] = looked.figures()
+                        if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+                            save()
+                    look = None
+                    save()
                 if len(inputs):
                     loss = self._step(step, optimizer, inputs, labels[rows], weights[rows])
                     losses = [losses[0] + loss * len(rows), losses[1] + len(rows)]
@@ -354,11 +395,26 @@ class TaggerTraining:
         save_student(Student(self.student.network, card), self.out / TAGGER_FILE)
         (self.out / CHECKPOINT_FILE).unlink(missing_ok=True)
 
-    def _first_labels(self) -> tuple[np.ndarray, np.ndarray]:
-        if not self.config.bias.enabled:
-            return self.photos.labels, np.ones(len(self.photos.ids), np.float32)
-        corrected = correct_class_bias(self.photos.labels, self.config.bias)
-        return corrected.labels, corrected.weights
+    @cached_property
+    def _first(self) -> CorrectedLabels:
+        """What the first epoch learns."""
+        labels = self.photos.labels
+        if self.config.bias.enabled:
+            return correct_class_bias(labels, self.config.bias)
+        return CorrectedLabels(labels, np.ones(len(labels), np.float32), np.ones(labels.shape[1], np.float32))
+
+    def _second_look(self, overwrite: bool) -> SecondLook | None:
+        """The second look, unless there is none or an earlier call has finished it."""
+        if not self.config.second_look.enabled:
+            return None
+        if self._is_own_work() and not overwrite:
+            done = (self.out / TAGGER_FILE).is_file()
+            if done or LookProgress.of(self._checkpoint()).images == len(self.photos.ids):
+                return None
+        clip = load_teacher_clip(self.teacher, self.device, f"--run {self.reader.root}")
+        bias = self.config.bias
+        floor = bias.floor if bias.enabled else 0.0
+        return SecondLook(clip, self.vocabulary, self.config.second_look, self._first, floor)
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """Last layer and the others, each with and without weight decay (vectors have none)."""
@@ -412,13 +468,22 @@ class TaggerTraining:
         return float(divergence.detach().mean())
 
     def _decoded(
-        self, batches: Iterable[np.ndarray], threads: ThreadPoolExecutor, *, first: int | None
+        self,
+        batches: Iterable[np.ndarray],
+        threads: ThreadPoolExecutor,
+        *,
+        first: int | None,
+        side: int | None = None,
+        ahead: int | None = None,
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Rows of each batch that can be read, and their inputs (B, 3, side, side) in [0, 1].
 
         Args:
             first: number of the first batch's step, for random crops; None sees images whole.
+            side: None: that of the network's input.
+            ahead: number of images that are decoded at a time; None: two batches.
         """
+        edge = side or self.config.side
 
         def read(item: tuple[int, int]) -> Tensor | None:
             number, row = item
@@ -428,13 +493,13 @@ class TaggerTraining:
                 return None
             if first is not None:
                 rgb = self._crop(rgb, [self.config.seed, 2, first + number, row])
-            values = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))[None].float() / 255
-            side = (self.config.side, self.config.side)
-            return F.interpolate(values, side, mode="bilinear", antialias=True, align_corners=False)[0]
+            # A copy in any case: numpy calls a mirrored row of one pixel contiguous, and torch refuses its stride.
+            values = torch.from_numpy(rgb.transpose(2, 0, 1).copy())[None].float() / 255
+            return F.interpolate(values, (edge, edge), mode="bilinear", antialias=True, align_corners=False)[0]
 
-        ahead, here = tee(batches)
-        items = ((number, int(row)) for number, rows in enumerate(ahead) for row in rows)
-        found = bounded_map(threads, read, items, 2 * self.config.batch_size)
+        early, here = tee(batches)
+        items = ((number, int(row)) for number, rows in enumerate(early) for row in rows)
+        found = bounded_map(threads, read, items, ahead or 2 * self.config.batch_size)
         for rows in here:
             kept, inputs = [], []
             for _ in rows:
@@ -444,7 +509,7 @@ class TaggerTraining:
                 else:
                     kept.append(row)
                     inputs.append(values)
-            stacked = torch.stack(inputs) if inputs else torch.zeros(0, 3, self.config.side, self.config.side)
+            stacked = torch.stack(inputs) if inputs else torch.zeros(0, 3, edge, edge)
             yield np.asarray(kept, np.int64), stacked
 
     def _crop(self, rgb: np.ndarray, seed: list[int]) -> np.ndarray:

@@ -30,13 +30,26 @@ class Tiny(nn.Module):
         return self.fc(self.body(images))
 
 
+class TinyResNet(nn.Module):
+    """As small, with the parts of a ResNet by which its class activation maps are found: 4 by 4 places of 32 pixels."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 16, 4, 4), nn.BatchNorm2d(16)
+        self.layer4 = nn.Sequential(nn.Conv2d(16, 24, 2, 2), nn.ReLU())
+        self.fc = nn.Linear(24, classes)
+
+    def forward(self, images):
+        return self.fc(self.layer4(self.bn1(self.conv1(images)).relu()).mean(dim=(2, 3)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def tiny_networks():
-    """resnet18 is a few thousand weights: what is tested is the way that networks are trained, kept and used."""
-    original = image_classifiers.TaggerNetwork.build
+    """resnet18 and resnet34 are a few thousand weights: what is tested is how networks are trained, kept and used."""
+    original, tiny = image_classifiers.TaggerNetwork.build, {"resnet18": Tiny, "resnet34": TinyResNet}
 
     def build(self):
-        return Tiny(self.classes) if self.backbone == "resnet18" else original(self)
+        return tiny[self.backbone](self.classes) if self.backbone in tiny else original(self)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(image_classifiers.TaggerNetwork, "build", build)

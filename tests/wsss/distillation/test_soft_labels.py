@@ -35,6 +35,8 @@ def test_what_a_person_said_wins_over_scores(tagged, tmp_path):
     found, before = read_soft_labels(RunReader(run)), read_soft_labels(RunReader(tagged.run))
     assert found.labels[1].tolist() == [0, 1, before.labels[1, 2]]
     np.testing.assert_array_equal(np.delete(found.labels, 1, 0), np.delete(before.labels, 1, 0))
+    assert np.argwhere(found.corrected).tolist() == [[1, 0], [1, 1]]
+    assert not before.corrected.any()
     assert found.digest != before.digest
 
 
