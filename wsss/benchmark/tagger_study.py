@@ -39,10 +39,16 @@ from wsss.files.run_reader import RunReader
 from wsss.pipeline.label_folder import tag_folder
 
 SCENES = SceneConfig(side=(128, 176), objects=(1, 3), object_side=(64, 104), styles=(HELD_OUT_STYLE,))
+SMALL_LOOK = {"side": 224, "offset": 28}  # the published offset is the same share of 640 pixels
 VARIANTS: dict[str, dict] = {
     "TagCLIP's scores": {},
     "+ gradient-aligned labels (CDUL)": {"align": {"enabled": True}},
     "+ bias correction (CCD)": {"bias": {"enabled": True}},
+    "+ second look (CCD), 224 pixels": {"second_look": {"enabled": True, **SMALL_LOOK}},
+    "+ both of CCD, 224 pixels": {"bias": {"enabled": True}, "second_look": {"enabled": True, **SMALL_LOOK}},
+    "+ second look, 224 pixels, no answer below the old label": {
+        "second_look": {"enabled": True, **SMALL_LOOK, "with_label": True}
+    },
 }
 RULE = TagRuleConfig(threshold=0.15)  # the demo's config
 TIMED = 40  # images that speed is measured on

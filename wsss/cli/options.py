@@ -212,7 +212,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("epochs", "Train for N passes over the images", "N", positive),
         Option("align-labels", "Move soft labels along their gradient between epochs, as CDUL does", kind=CHOICE),
         Option("correct-bias", "Make labels of classes comparable by their mean best score, as CCD does", kind=CHOICE),
-        Option("second-look", "Renew labels once, by CLIP's answers for crops around activation maps, as CCD does",
+        Option("second-look", "Take new labels once from CLIP's answers for crops around activation maps, as CCD does",
                kind=CHOICE),
         Option("load-from", "Start from the weights of this checkpoint", "FILE", Path),
         Option("lr", "Set the peak learning rate", "F", float),

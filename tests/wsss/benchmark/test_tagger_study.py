@@ -65,3 +65,12 @@ def test_looking_on_changes_nothing(tagged, tmp_path):  # noqa: F811
     assert (first.name, second.name) == ("one", "two")
     assert first.processor > 0
     assert tagger_study.VARIANTS["TagCLIP's scores"] == {}
+
+
+def test_each_row_of_the_study_trains_another_tagger():
+    base = {"epochs": 5, "side": 128}
+    configs = [DistillationConfig.from_dict({**base, **changes}) for changes in tagger_study.VARIANTS.values()]
+    assert len({repr(config) for config in configs}) == len(configs)
+    looks = [config.second_look for config in configs if config.second_look.enabled]
+    assert [config.bias.enabled for config in configs if config.second_look.enabled] == [False, True, False]
+    assert all(look.offset / look.side == pytest.approx(80 / 640) for look in looks)
