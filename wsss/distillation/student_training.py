@@ -39,12 +39,7 @@ from wsss.distillation.image_classifiers import (
     require_activation_maps,
     set_prior,
 )
-from wsss.distillation.second_look import (
-    LookProgress,
-    SecondLook,
-    load_teacher_clip,
-    require_rivals,
-)
+from wsss.distillation.second_look import LookProgress, SecondLook, load_teacher_clip, require_rivals
 from wsss.distillation.soft_labels import (
     CorrectedLabels,
     LabeledPhotos,
@@ -190,6 +185,7 @@ class TaggerTraining:
         card = TaggerCard(backbone, config.side, self.vocabulary.to_dict(), self.teacher)
         self.student = Student(network, card).to(self.device)
         self.unreadable: set[int] = set()
+        self._look: SecondLook | None = None
         self._shuffled: tuple[int, np.ndarray] | None = None
 
     @property
@@ -250,7 +246,7 @@ class TaggerTraining:
                 read.
         """
         with folder_lock(self.out, f"--out {self.out}"):
-            look = self._second_look(overwrite)  # before anything is dropped: its CLIP may be missing
+            self._look = self._second_look(overwrite)  # before anything is dropped: its CLIP may be missing
             self._claim(overwrite)
             finished = self.out / TAGGER_FILE
             if finished.is_file():
@@ -263,7 +259,7 @@ class TaggerTraining:
                 )  # fmt: skip
             state = self._checkpoint()
             with exact_float32():
-                return self._train(state, look, watch, after_epoch)
+                return self._train(state, watch, after_epoch)
 
     def _claim(self, overwrite: bool) -> None:
         record, wanted = self.out / RECORD_FILE, json.loads(json.dumps(self.identity))
@@ -297,11 +293,7 @@ class TaggerTraining:
             raise RunError(f"{path}: damaged ({first_line(error)}); start anew with --overwrite") from None
 
     def _train(
-        self,
-        state: dict[str, Any] | None,
-        look: SecondLook | None,
-        watch: Watch,
-        after_epoch: Callable[[int, Student], object],
+        self, state: dict[str, Any] | None, watch: Watch, after_epoch: Callable[[int, Student], object]
     ) -> TrainedTagger:
         config, network = self.config, self.student.network
         optimizer = torch.optim.AdamW(self._parameter_groups(), betas=(0.9, 0.999))
@@ -336,6 +328,7 @@ class TaggerTraining:
         with watch(total, done) as tell, ThreadPoolExecutor(self.workers) as threads:
             batches = (self._batch(number) for number in range(step, self.steps))
             for rows, inputs in self._decoded(batches, threads, first=step):
+                look = self._look
                 if look is not None and step == config.second_look.after_epoch * self.steps_per_epoch:
                     labels = labels.copy()
                     self.student.eval()
@@ -346,7 +339,7 @@ class TaggerTraining:
                         log[-1]["second_look"] = looked.figures()
                         if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
                             save()
-                    look = None
+                    self._look = look = None  # its CLIP leaves the memory
                     save()
                 if len(inputs):
                     loss = self._step(step, optimizer, inputs, labels[rows], weights[rows])

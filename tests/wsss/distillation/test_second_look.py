@@ -403,6 +403,7 @@ def test_what_a_person_said_stays(tagged, tmp_path, monkeypatch):
 
     monkeypatch.setattr(found, "_step", step)
     found.execute()
+    assert found._look is None  # with its CLIP
     assert labels[1][:2].tolist() == [0, 1]
     others = np.delete(np.stack([labels[row] for row in range(6)]), 1, 0)
     assert (np.abs(others - np.delete(found.photos.labels, 1, 0)) > 1e-4).any(axis=1).all()
