@@ -49,6 +49,9 @@ VARIANTS: dict[str, dict] = {
     "+ second look, 224 pixels, no answer below the old label": {
         "second_look": {"enabled": True, **SMALL_LOOK, "with_label": True}
     },
+    "+ second look, 224 pixels, four fifths of the old label": {
+        "second_look": {"enabled": True, **SMALL_LOOK, "ratio": 0.8}
+    },
 }
 RULE = TagRuleConfig(threshold=0.15)  # the demo's config
 TIMED = 40  # images that speed is measured on
