@@ -91,6 +91,7 @@ def look_again(
     if classes:
         for label in range(len(names)):
             best = max(float(answer[label]) for answer in answers)
-            new[label] = ratio * labels[label] + (1 - ratio) * max(best, floor) / bias[label]
+            answer = max(max(best, floor) / bias[label], labels[label])  # the old label is corrected already
+            new[label] = ratio * labels[label] + (1 - ratio) * answer
             new[label] = min(1.0, max(0.0, new[label]))
     return LookTrace(classes, boxes, answers, new)

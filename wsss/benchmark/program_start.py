@@ -56,7 +56,7 @@ def take(step: str, work: Path) -> None:
         import tagclip.tagger  # noqa: F401
 
         return
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     clip = load_clip(ARCHITECTURE, str(work / "weights.safetensors"), device="cpu")
     if step == "model":
         return

@@ -39,18 +39,20 @@ from wsss.files.run_reader import RunReader
 from wsss.pipeline.label_folder import tag_folder
 
 SCENES = SceneConfig(side=(128, 176), objects=(1, 3), object_side=(64, 104), styles=(HELD_OUT_STYLE,))
-SMALL_LOOK = {"side": 224, "offset": 28}  # the published offset is the same share of 640 pixels
+# The published offset is the same share of 640 pixels.
+SMALL_LOOK = {"enabled": True, "side": 224, "offset": 28}
+CROPS_ALONE = {**SMALL_LOOK, "with_label": False}
 VARIANTS: dict[str, dict] = {
     "TagCLIP's scores": {},
     "+ gradient-aligned labels (CDUL)": {"align": {"enabled": True}},
     "+ bias correction (CCD)": {"bias": {"enabled": True}},
-    "+ second look (CCD), 224 pixels": {"second_look": {"enabled": True, **SMALL_LOOK}},
-    "+ both of CCD, 224 pixels": {"bias": {"enabled": True}, "second_look": {"enabled": True, **SMALL_LOOK}},
-    "+ second look, 224 pixels, no answer below the old label": {
-        "second_look": {"enabled": True, **SMALL_LOOK, "with_label": True}
+    "+ second look (CCD), 224 pixels": {"second_look": SMALL_LOOK},
+    "+ second look, 224 pixels, crops alone": {"second_look": CROPS_ALONE},
+    "+ bias correction and second look, 224 pixels, crops alone": {
+        "bias": {"enabled": True}, "second_look": CROPS_ALONE
     },
-    "+ second look, 224 pixels, four fifths of the old label": {
-        "second_look": {"enabled": True, **SMALL_LOOK, "ratio": 0.8}
+    "+ second look, 224 pixels, crops alone, four fifths of the old label": {
+        "second_look": {**CROPS_ALONE, "ratio": 0.8}
     },
 }
 RULE = TagRuleConfig(threshold=0.15)  # the demo's config

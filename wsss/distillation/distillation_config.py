@@ -57,8 +57,8 @@ class BiasConfig:
         enabled: Correct the labels.
         entropy: An image whose scores, scaled to sum to 1, have more entropy than this, in nats, is doubtful: it has no
             say in the bias of a class. With seven classes and fewer no image can be.
-        floor: Labels are raised to this before they are divided by the bias of their class. The published code has 0,
-            its script for VOC 0.05, one in as many as there are classes.
+        floor: Labels are raised to this before they are divided by the bias of their class. CCD raises them, too; by
+            how much is not in the description that this was written from, so that the default does not.
         doubtful_weight: Weight of a doubtful image in the loss, 0.1 in the published code; its script for VOC has 1.
     """
 
@@ -78,7 +78,7 @@ class BiasConfig:
 class SecondLookConfig:
     """Second look at crops around the tagger's class activation maps (CCD, arXiv 2503.16873), once in training.
 
-    Constants are those of the published script for VOC, which differ from the code's defaults.
+    Constants are those published for VOC.
 
     Attributes:
         enabled: Renew the labels; needs the CLIP of the run, more than one class, and a backbone with such maps.
@@ -88,18 +88,17 @@ class SecondLookConfig:
             bound, if the classes are enough for that.
         margin: With `bound`.
         sample: Number of images drawn for the threshold.
-        first_threshold: Where the search for the threshold begins; 0.05, the floor of its labels, in the script.
+        first_threshold: Where the search for the threshold begins.
         threshold_step: By which the threshold rises.
         peak: A crop is made around the pixels whose activation, scaled to [0, 1], is above this.
         side: Images are squeezed to squares of so many pixels, and crops of these brought to this longer side.
         offset: A crop is larger than the box around those pixels by so many pixels of the square on each side.
         template: The one prompt template of its text classifier.
-        ratio: Share of the old label in the new one; 0.8 is the code's default.
-        with_label: Let no answer count for less than the old label. The published code takes crops alone.
+        ratio: Share of the old label in the new one.
+        with_label: Let no answer count for less than the old label, which is corrected already; otherwise the crops'
+            answers alone.
         reading_order_box: Quirk of the published code: the box goes from the first to the last such pixel in reading
-            order, not around all of them, and ends before the last one.
-        forget_unseen: Quirk of the published code: where no class reaches the threshold, answers count as 0, so that
-            all labels of the image fall to `ratio` of themselves; otherwise they stay.
+            order, not around all of them.
         chunk_size: Most images or crops in one forward pass, which bounds memory.
     """
 
@@ -115,9 +114,8 @@ class SecondLookConfig:
     offset: int = 80
     template: str = "a photo of the {}"
     ratio: float = 0.2
-    with_label: bool = False
+    with_label: bool = True
     reading_order_box: bool = False
-    forget_unseen: bool = False
     chunk_size: int = 8
 
     def __post_init__(self) -> None:

@@ -1,13 +1,13 @@
 """A second look at crops around a tagger's own class activation maps, whose answers by CLIP renew the labels (CCD).
 
-The later pseudo labels of CCD (arXiv 2503.16873), as its published code makes them, with these choices:
+The later pseudo labels of CCD (arXiv 2503.16873), with these choices:
 
 - The answer for a crop is a softmax over the classes; for each class, the maximum over an image's crops counts. If the
   correction of bias is on, its floor and its bias correct these answers as they did the first labels. The bias is that
   of the run's scores, which stand here where CCD has CLIP's answers for whole images.
-- The threshold is searched on one sample, drawn once. The published search takes other images for each threshold, and
-  if it never meets the interval it ends with the images. Here the lowest threshold that stays below the interval's
-  upper end is taken. With few classes that is the first one: then most classes of each image are looked at.
+- The old label has been corrected already: it takes part in the maximum as it is, and is not divided by the bias again.
+- The threshold is searched on one sample, drawn once, and is the lowest one that stays below the interval's upper end.
+  With few classes that is the first one: then most classes of each image are looked at.
 - A map without a peak (constant, as of one place alone) points nowhere: its crop is the whole image.
 - The published list of prompts is VOC's, whatever the data set; here it is the vocabulary's.
 - What a person has said of an image stays as it is.
@@ -280,5 +280,4 @@ def renew_labels(
     if config.with_label:
         new = np.maximum(new, labels)
     mixed = np.clip(config.ratio * labels + (1 - config.ratio) * new, 0, 1)
-    kept = mixed if config.forget_unseen else np.where(found[:, None], mixed, labels)
-    return kept.astype(np.float32)
+    return np.where(found[:, None], mixed, labels).astype(np.float32)
