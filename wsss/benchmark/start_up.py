@@ -206,14 +206,14 @@ def main() -> int:
     if args.child is not None:
         print(json.dumps(start_again(args.child, args.work, args.out)))
         return 0
-    from wsss.benchmark.measure import machine  # imports torch, which starts do without
-
-    print(json.dumps(machine("cpu", 1)))
     if args.listed is not None:
         args.work.mkdir(parents=True)
         print("| step | core-seconds | peak memory, MiB |\n|---|---:|---:|")
         start_listed(args.listed, args.work)
         return 0
+    from wsss.benchmark.measure import machine  # imports torch, which starts do without
+
+    print(json.dumps(machine("cpu", 1)))
     print("| images | run folder | headers | seconds | core-seconds | peak memory, MiB |")
     print("|---:|---|---|---:|---:|---:|")
     for count in args.images:
