@@ -56,6 +56,11 @@ class WantedTags:
     given: Mapping[str, TagRecord] | None = None
     corrections: Corrections | None = None
 
+    @property
+    def is_rule(self) -> bool:
+        """Whether the rule alone decides."""
+        return self.rule is not None and self.given is None and self.corrections is None
+
     def of(self, record: TagRecord) -> TagRecord:
         """The record with the tags that it shall have, and with what was said of it.
 

@@ -205,8 +205,11 @@ class Pipeline:
         records = [self._known(image) for image in batch]
 
         def decide(place: int, indices: Sequence[int], scores: np.ndarray | None) -> Sequence[int]:
-            record = replace(batch[place].tagged(indices, scores), correction=_correction(records[place]))
-            records[place] = record = record if self.wanted is None else self.wanted.of(record)
+            known, record = records[place], batch[place].tagged(indices, scores)
+            record = replace(record, correction=_correction(known))
+            if self.wanted is not None and (known is not None or not self.wanted.is_rule):
+                record = self.wanted.of(record)  # of a tagger by its own rule, it has these tags already
+            records[place] = record
             return record.indices
 
         results = self.shared(images, list(records), decide)
