@@ -293,8 +293,8 @@ class TagCLIPConfig:
         batch_size: Most images of one patch grid in one forward pass.
         batch_patches: Cap on images times patches of a forward pass, so that a batch of large images stays small;
             None for none.
-        recheck: After int8 arithmetic, images with a score less than this away from where its tag would change are
-            scored again in float32; 0 for none. Ours: tags of 0.6 % of 1,000 drawn scenes then differ from float32's.
+        recheck: After int8 arithmetic, images with a score less than this away from where its tag would change, or its
+            class be looked at again by CWR, are scored again in float32; 0 for none. Ours, measured on drawn scenes.
     """
 
     image: ImageConfig = field(default_factory=ImageConfig)

@@ -38,8 +38,13 @@ def find_candidates(local: Tensor, patch_scores: Tensor, threshold: float) -> Te
     Returns:
         (B, targets) bool.
     """
+    return local > candidate_border(patch_scores, threshold)
+
+
+def candidate_border(patch_scores: Tensor, threshold: float) -> Tensor:
+    """The score that a class of each image must exceed to be looked at again, see `find_candidates`; (B, 1)."""
     low, high = patch_scores.amin(dim=(1, 2)), patch_scores.amax(dim=(1, 2))
-    return local > (low + threshold * (high - low))[:, None]
+    return (low + threshold * (high - low))[:, None]
 
 
 def find_regions(candidates: Tensor, patch_scores: Tensor, grid: Grid, config: CWRConfig) -> Regions:

@@ -19,7 +19,7 @@ from tagclip.cdul import cut_snippets, initial_labels
 from tagclip.clip import AttentionRequest, FrozenCLIP, Grid, Trunk, build_text_classifier
 from tagclip.clip.int8 import are_packed, without_int8
 from tagclip.config import TagCLIPConfig, TagRuleConfig
-from tagclip.cwr import reidentify
+from tagclip.cwr import candidate_border, reidentify
 from tagclip.dmar import coarse_scores, local_scores, masked_affinity, refine_scores
 from tagclip.errors import UsageError
 from tagclip.images import Size, decode_image, prepare_image, target_size
@@ -288,7 +288,7 @@ class TagCLIP:
         for indices, batch in self._batches(images):
             trunk = self.trunk(batch)
             stages = self.stages(trunk, batch) if self.config.scorer == "patches" else None
-            scores = self.score_trunk(trunk, batch) if stages is None else self._rechecked(stages.scores, batch)
+            scores = self.score_trunk(trunk, batch) if stages is None else self._rechecked(stages.scores, stages, batch)
             for position, result in enumerate(self.results(scores, trunk.grid)):
                 if details and stages is not None:
                     result.details = stages.of_image(position)
@@ -316,24 +316,29 @@ class TagCLIP:
         Raises:
             UsageError: a trunk without the attention statistics of `request`.
         """
-        return self._rechecked(self._scores(trunk, images), images)
+        return self._rechecked(*self._scores(trunk, images), images)
 
-    def _scores(self, trunk: Trunk, images: Tensor) -> Tensor:
+    def _scores(self, trunk: Trunk, images: Tensor) -> tuple[Tensor, Stages | None]:
+        """Scores, and the steps that they come from if they are TagCLIP's own."""
         if self.config.scorer == "global":
-            return self._global_scores(trunk)
+            return self._global_scores(trunk), None
         if self.config.scorer == "cdul":
-            return self._cdul_scores(trunk, images)
-        return self.stages(trunk, images).scores
+            return self._cdul_scores(trunk, images), None
+        stages = self.stages(trunk, images)
+        return stages.scores, stages
 
-    def _rechecked(self, scores: Tensor, images: Tensor) -> Tensor:
+    def _rechecked(self, scores: Tensor, stages: Stages | None, images: Tensor) -> Tensor:
         """The scores, those of images that are near to other tags from float32 arithmetic instead of int8."""
         if not self.config.recheck or not are_packed(self.clip.blocks):
             return scores
         near = torch.from_numpy(tag_margins(scores.cpu().numpy(), self._rule) < self.config.recheck)
+        if stages is not None and self.config.cwr.enabled:  # or to other classes being looked at again
+            border = candidate_border(stages.refined, self.config.cwr.threshold)
+            near |= ((stages.local - border).abs() < self.config.recheck).any(dim=1).cpu()
         if near.any():
             again = images[near]
             with without_int8():
-                scores[near] = self._scores(self.trunk(again), again)
+                scores[near] = self._scores(self.trunk(again), again)[0]
         return scores
 
     def results(self, scores: Tensor | np.ndarray, grid: Grid) -> list[TagResult]:
