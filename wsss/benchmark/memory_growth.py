@@ -14,6 +14,7 @@ import argparse
 import json
 import multiprocessing
 import resource
+import runpy
 import subprocess
 import sys
 import time
@@ -74,10 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--stub-model", action="store_true", help="the model answers once and repeats itself")
     words = sys.argv[1:] if argv is None else list(argv)
     if words[:1] == ["--child"]:
-        from wsss.cli.main import execute
-
         answer_once()
-        return execute(words[1:])
+        sys.argv[1:] = words[1:]
+        runpy.run_module("wsss.cli.main", run_name="__main__")  # ends the process
     args = parser.parse_args(words)
     args.work.mkdir(parents=True)
     print(json.dumps(machine("cpu", 1)))

@@ -10,8 +10,11 @@ classes in 85 sentences each, encoded once and then read from the cache.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -40,9 +43,9 @@ def take(step: str, work: Path) -> None:
     if step == "python":
         return
     if step == "help":
-        from wsss.cli.main import build_parser
-
-        build_parser().format_help()
+        sys.argv[1:] = ["run", "--help"]
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+            runpy.run_module("wsss.cli.main", run_name="__main__")
         return
     import torch
 

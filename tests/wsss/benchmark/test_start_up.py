@@ -33,8 +33,9 @@ def test_a_state_that_is_another_is_noticed(tmp_path):
         start_up.start_again("done", tmp_path / "photos", tmp_path / "out")
 
 
-def test_steps_of_a_start(tmp_path):
-    """The quick ones, each in a process of its own that goes as far as it says."""
+def test_steps_of_a_start(tmp_path, monkeypatch):
+    """The quick ones; as a benchmark each has a process of its own."""
+    monkeypatch.setattr(sys, "argv", ["program_start"])
     program_start.take("python", tmp_path)
     program_start.take("help", tmp_path)
     with pytest.raises(Exception, match="weights"):
