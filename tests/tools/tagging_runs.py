@@ -12,8 +12,9 @@ from tagclip.tagger import TagCLIP
 from tagclip.vocabulary import Vocabulary
 from wsss.files.run_folder import RunFolder
 from wsss.pipeline.planning import plan_images
+from wsss.pipeline.run_config import run_identity
 from wsss.pipeline.run_model import model_identity
-from wsss.pipeline.tags import run_identity, run_tagging
+from wsss.pipeline.tags import run_tagging
 
 PETS = Vocabulary(["cat", "dog", "bird"], background=("grass", "sky"))
 

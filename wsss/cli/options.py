@@ -166,8 +166,6 @@ GROUPS: dict[str, tuple[Option, ...]] = {
                choices=PRESETS),
         Option("scorer", "Score classes patch by patch (TagCLIP), by CLIP's global answer, or as CDUL does",
                choices=SCORERS),
-        Option("recheck", "With --dtype int8, score images again in float32 that have a score this near to other tags "
-               "(default: 0.005; 0: none)", "MARGIN", not_negative_number),
         Option("tag-rule", "Choose the rule that turns scores into tags", choices=TAG_RULES),
         Option("tag-threshold", "Tag a class above T: of the image's score range (relative) or of 1 (absolute)", "T",
                float),
@@ -311,8 +309,7 @@ GROUPS: dict[str, tuple[Option, ...]] = {
         Option("dtype", "Compute in this precision (int8: CPUs only)", choices=DTYPES),
         Option("device", "Compute on cpu, cuda or cuda:N instead of the GPU that there is, or else the CPU", "DEVICE"),
         Option("threads", "Compute with N CPU threads", "N", positive),
-        Option("cache-dir", "Keep text classifiers in this folder instead of the user's cache (~/.cache/tagclip/texts)",
-               "DIR", Path),
+        Option("cache-dir", "Keep text classifiers here instead of in ~/.cache/tagclip/texts", "DIR", Path),
     ),
 }
 # fmt: on
@@ -321,7 +318,7 @@ TITLES = {option.name: title for title, group in GROUPS.items() for option in gr
 PAIRS = ("objects", "object-side", "side")
 
 MODEL = tuple(option.name for option in GROUPS["model"] if option.name != "weights")
-TAG_RULE = ("scorer", "recheck", "tag-rule", "tag-threshold", "class-thresholds", "tags-per-image", "at-least-one")
+TAG_RULE = ("scorer", "tag-rule", "tag-threshold", "class-thresholds", "tags-per-image", "at-least-one")
 
 RENAMED = {
     "--vocabulary": "--classes (or --restrict, for what a training-free strategy may name)",

@@ -33,7 +33,6 @@ FIELDS = {
     "layout": "layout",
     "batch_size": "tagging.batch_size",
     "scorer": "tagging.scorer",
-    "recheck": "tagging.recheck",
     "tag_rule": "tagging.rule.rule",
     "tag_threshold": "tagging.rule.threshold",
     "class_thresholds": "class_thresholds",
@@ -104,7 +103,7 @@ def names_tagger(args: argparse.Namespace, settings: Mapping[str, Any]) -> bool:
         return False
     if not is_tagger_file(args.model):
         return is_tagger_file(settings.get("model.tagger"))
-    for name in ("pretrained", "quick_gelu", "scorer", "recheck"):
+    for name in ("pretrained", "quick_gelu", "scorer"):
         if getattr(args, name, None) is not None:
             raise UsageError(f"--{name.replace('_', '-')}: of a CLIP, but --model {args.model} is a trained tagger")
     return True
