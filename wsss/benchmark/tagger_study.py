@@ -46,6 +46,7 @@ VARIANTS: dict[str, dict] = {
     "TagCLIP's scores": {},
     "+ gradient-aligned labels (CDUL)": {"align": {"enabled": True}},
     "+ bias correction (CCD)": {"bias": {"enabled": True}},
+    "+ second look (CCD)": {"second_look": {"enabled": True}},
     "+ second look (CCD), 224 pixels": {"second_look": SMALL_LOOK},
     "+ second look, 224 pixels, crops alone": {"second_look": CROPS_ALONE},
     "+ bias correction and second look, 224 pixels, crops alone": {
