@@ -72,5 +72,5 @@ def test_each_row_of_the_study_trains_another_tagger():
     configs = [DistillationConfig.from_dict({**base, **changes}) for changes in tagger_study.VARIANTS.values()]
     assert len({repr(config) for config in configs}) == len(configs)
     looks = [config.second_look for config in configs if config.second_look.enabled]
-    assert [config.bias.enabled for config in configs if config.second_look.enabled] == [False, False, False, True, False]
+    assert [config.bias.enabled for config in configs if config.second_look.enabled].count(True) == 1
     assert all(look.offset / look.side == pytest.approx(80 / 640) for look in looks)
