@@ -214,9 +214,12 @@ class TaggerTraining:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that the tagger's bytes depend on, JSON-ready."""
+        settings = self.config.to_dict()
+        if not self.config.second_look.enabled:
+            del settings["second_look"]  # older trainings know no such setting
         return {
             "stage": "tagger",
-            "tagger": self.config.to_dict(),
+            "tagger": settings,
             "run": {"labels": self.photos.digest, "images": len(self.photos.ids)},
             "vocabulary": self.vocabulary.to_dict(),
             "teacher": asdict(self.teacher),

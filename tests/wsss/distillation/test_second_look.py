@@ -383,6 +383,15 @@ def test_a_look_changes_the_tagger_and_its_settings_are_its_identity(tagged, tmp
     assert load_student(same).weights_digest == load_student(tmp_path / "0" / "tagger.pt").weights_digest
 
 
+def test_a_training_without_a_look_does_not_know_of_any(tagged, tmp_path):
+    without, with_one = (
+        training(tagged, tmp_path / str(enabled), second_look={**LOOK, "enabled": enabled}).identity["tagger"]
+        for enabled in (False, True)
+    )
+    assert "second_look" not in without  # as in trainings that were begun before there was one
+    assert {**without, "second_look": with_one["second_look"]} == with_one
+
+
 def test_what_a_person_said_stays(tagged, tmp_path, monkeypatch):
     run = tmp_path / "run"
     shutil.copytree(tagged.run, run)
