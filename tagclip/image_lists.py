@@ -196,10 +196,10 @@ class _Search:
         """Names of the images below a folder, sorted, and what stands before them in paths relative to the root."""
         foreign: Counter[str] = Counter()
         found = visible_names(top, "images", self.exclude, self._is_results)
-        readable = {suffix for suffix in self.suffixes if suffix}
-        names = sorted(
-            name for name in found if name[name.rfind(".") :] in readable or self._is_readable(_suffix(name), foreign)
-        )
+        names = sorted(  # most suffixes are as they are looked for: a million names
+            name for name in found
+            if name[name.rfind(".") :] in self.suffixes or self._is_readable(_suffix(name), foreign)
+        )  # fmt: skip
         if not names:
             looked = f"looked for {', '.join(sorted(self.suffixes))}"
             raise UsageError(f"folder {top}: no image in it ({_count(foreign) or looked})")

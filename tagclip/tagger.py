@@ -287,8 +287,8 @@ class TagCLIP:
         results: dict[int, TagResult] = {}
         for indices, batch in self._batches(images):
             trunk = self.trunk(batch)
-            stages = self.stages(trunk, batch) if self.config.scorer == "patches" else None
-            scores = self.score_trunk(trunk, batch) if stages is None else self._rechecked(stages.scores, stages, batch)
+            scores, stages = self._scores(trunk, batch)
+            scores = self._rechecked(scores, stages, batch)
             for position, result in enumerate(self.results(scores, trunk.grid)):
                 if details and stages is not None:
                     result.details = stages.of_image(position)

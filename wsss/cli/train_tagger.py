@@ -28,6 +28,7 @@ FIELDS = {
     "correct_bias": "bias.enabled",
     "second_look": "second_look.enabled",
 }
+CHOICES = ("align_labels", "correct_bias", "second_look")  # of which --no-... is an answer, too
 logger = logging.getLogger(__name__)
 
 
@@ -98,9 +99,7 @@ def tagger_settings(args: argparse.Namespace) -> dict[str, Any]:
         UsageError: a key that does not begin with `tagger.`.
     """
     given = {field: value for name, field in FIELDS.items() if (value := getattr(args, name)) not in (None, False)}
-    given |= {"align.enabled": False} if args.align_labels is False else {}
-    given |= {"bias.enabled": False} if args.correct_bias is False else {}
-    given |= {"second_look.enabled": False} if args.second_look is False else {}
+    given |= {FIELDS[name]: False for name in CHOICES if getattr(args, name) is False}
     for key, value in settings_of(args.set).items():
         if not key.startswith(PREFIX):
             raise UsageError(

@@ -450,8 +450,6 @@ def _do_parts(
         while pool.has_next():
             try:
                 core_seconds += pool.get_next_unordered(timeout=SECONDS_BETWEEN_REPORTS)
-                if run.mirror is not None:
-                    run.mirror.push()
             except TimeoutError:
                 pass
             except ray.exceptions.RayTaskError as error:
@@ -461,6 +459,9 @@ def _do_parts(
                     f"an actor of the Ray cluster has ended: {last_line(error)}; all machines need the same "
                     "installation; the same command resumes the run"
                 ) from None
+            else:
+                if run.mirror is not None:
+                    run.mirror.push()
             # An idle actor has nothing left to do: its place is for actors that were lost with their machine.
             while (idle := pool.pop_idle()) is not None:
                 ray.kill(idle)

@@ -335,10 +335,8 @@ class MaskRun:
             run.adopt()
         for name in todo.damaged:
             logger.warning("the class maps of %s are damaged; they are made again", name)
-        from wsss.pipeline.masks import (  # and with them torch, which a run that is done does without
-            Pipeline,
-            run_pipeline,
-        )
+        # Imported when needed, and torch with them: a run that is done does without.
+        from wsss.pipeline.masks import Pipeline, run_pipeline
 
         run.log(f"begins: {todo.images} masks to make, {len(todo.batches)} batches for the model")
         tagger, maps = self.stages() if todo.batches else (None, None)
